@@ -1,0 +1,120 @@
+"""The errors of loradrop, named for the outcome.
+
+    LoradropError
+    ├── CatalogUnavailable      Redis is away or refuses for now: try again later
+    ├── CatalogDenied           Redis refuses who we are: a person must act
+    ├── CatalogRefused          Redis holds something we cannot work with: a person must act
+    ├── RecordInvalid           one record is not what we wrote: skipped, and mended by the next scan
+    ├── ResyncNeeded            the reader has lost the thread: list again
+    ├── LeaseHeld               another watcher publishes
+    ├── LeaseLost               another watcher has taken over, or the catalog was replaced
+    ├── NoWatcher               nobody would answer a refresh
+    ├── PrefixNotConfigured     nothing to discover
+    ├── UnknownAdapter          no such name in the catalog
+    ├── UnknownRefresh          no such refresh, or it has expired
+    └── DiscoveryError          the prefix could not be read as a whole
+"""
+
+from catalog.adapter import Reason
+
+
+class LoradropError(Exception):
+    """Base of all errors. `reason` is what to show to people and programs."""
+
+    code = "error"
+
+    def __init__(self, message: str) -> None:
+        """Remember the sentence that says what happened and what to do."""
+        super().__init__(message)
+        self.message = message
+
+    @property
+    def reason(self) -> Reason:
+        """The stable code and the sentence."""
+        return Reason(self.code, self.message)
+
+
+class CatalogUnavailable(LoradropError):
+    """Redis is away, starting, or out of reach; nothing is lost, try again later."""
+
+    code = "catalog_unavailable"
+
+
+class CatalogDenied(LoradropError):
+    """Redis refuses our credentials or permissions."""
+
+    code = "catalog_denied"
+
+
+class CatalogRefused(LoradropError):
+    """Redis answered with an error that trying again will not mend."""
+
+    code = "catalog_refused"
+
+
+class RecordInvalid(LoradropError):
+    """A record in Redis is not of our shape: edited by hand, or written by another schema."""
+
+    code = "record_invalid"
+
+
+class ResyncNeeded(LoradropError):
+    """A gap, a regress or a new epoch: what was read so far is no longer a prefix of the truth."""
+
+    code = "resync_needed"
+
+
+class LeaseHeld(LoradropError):
+    """Another watcher publishes this pool. `owner` names it."""
+
+    code = "lease_held"
+
+    def __init__(self, owner: str) -> None:
+        """Name the watcher that publishes now."""
+        super().__init__(f"The watcher {owner} publishes this pool; standing by until it stops.")
+        self.owner = owner
+
+
+class LeaseLost(LoradropError):
+    """Our fence or epoch is no longer the catalog's: publish nothing, lead again."""
+
+    code = "lease_lost"
+
+
+class NoWatcher(LoradropError):
+    """No watcher is alive to answer."""
+
+    code = "no_watcher"
+
+
+class PrefixNotConfigured(LoradropError):
+    """No directory was given to discover adapters in."""
+
+    code = "prefix_not_configured"
+
+    def __init__(self) -> None:
+        """Say how to configure one."""
+        super().__init__(
+            "No prefix is configured, so there is nothing to discover. Start with --lora-dir-prefix PATH."
+        )
+
+
+class UnknownAdapter(LoradropError):
+    """The catalog has no such name."""
+
+    code = "unknown_adapter"
+
+
+class UnknownRefresh(LoradropError):
+    """No refresh has this id, or its result has expired."""
+
+    code = "unknown_refresh"
+
+
+class DiscoveryError(LoradropError):
+    """The prefix as a whole could not be read: missing, not a directory, not readable.
+
+    It never means "empty": nothing may be removed because of it.
+    """
+
+    code = "prefix_unreadable"

@@ -1,0 +1,49 @@
+"""What travels through the streams: changes of the catalog, and requests to look at the disk."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from catalog.adapter import AdapterState, Reason, Revision
+
+
+class EventType(StrEnum):
+    """What happened to a record of the catalog."""
+
+    ADDED = "added"
+    """A name is served for the first time."""
+    MODIFIED = "modified"
+    """A served name has a new revision."""
+    DELETED = "deleted"
+    """A name is gone from the prefix, and from the catalog."""
+    NOTED = "noted"
+    """Only the state on disk or its reason changed; what is served did not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterEvent:
+    """One entry of the event stream. Within an epoch, `seq` has no gaps."""
+
+    epoch: str
+    seq: int
+    type: EventType
+    name: str
+    revision: Revision | None
+    state: AdapterState | None
+    reason: Reason | None
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefreshRequest:
+    """Somebody asks the watcher to look at the disk now.
+
+    An empty `names` means everything. A dry run reports what it would change and changes nothing.
+    `timeout_seconds` bounds how long the watcher waits for files that are still settling.
+    """
+
+    id: str
+    at: datetime
+    names: tuple[str, ...] = ()
+    dry_run: bool = False
+    timeout_seconds: float = 30.0

@@ -1,0 +1,28 @@
+"""The catalog in Redis: publish, list, follow, report. The only importer of redis.
+
+    connection   one Redis, its errors translated into ours
+    scripts      the Lua scripts: each change of the catalog is one of them, so it is whole or not at all
+    publisher    the one watcher that writes: lead, publish, report
+    reader       everybody else: list, then follow, and know when to list again
+    reports      what workers say about themselves
+    refreshes    manual refreshes, from the request to the answer
+"""
+
+from catalog.store.connection import DEFAULT_REDIS_URL, Connection
+from catalog.store.publisher import Lease, Publisher, Withdrawal
+from catalog.store.reader import Batch, Listing, Reader
+from catalog.store.refreshes import Refreshes
+from catalog.store.reports import Reports
+
+__all__ = [
+    "DEFAULT_REDIS_URL",
+    "Batch",
+    "Connection",
+    "Lease",
+    "Listing",
+    "Publisher",
+    "Reader",
+    "Refreshes",
+    "Reports",
+    "Withdrawal",
+]

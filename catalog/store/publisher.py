@@ -1,0 +1,159 @@
+"""The one watcher that writes: lead, publish, report, resign.
+
+The right to write is a lease on the `watcher` key and a fence that grows with each new owner. Every
+write carries the fence, the epoch and the last seq this publisher knows; a write that does not fit what
+Redis holds changes nothing and raises LeaseLost. The answer is always the same: lead again, list what
+the catalog holds, and publish what differs from the disk.
+"""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from catalog.adapter import Adapter, Reason
+from catalog.errors import LeaseHeld, LeaseLost
+from catalog.status import WatcherStatus
+from catalog.store import scripts
+from catalog.store.connection import Connection, translated
+from catalog.wire import SCHEMA, encode_adapter, to_fields
+
+LEASE = timedelta(seconds=10)
+"""A watcher that has not reported for this long is taken for dead."""
+
+_MIN_EVENTS = 10_000
+_EVENTS_PER_ADAPTER = 10
+_PIPELINE = 200
+"""Changes sent at once: enough to hide the round trip, few enough not to block Redis for others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to publish: valid while the catalog's fence and epoch are these."""
+
+    fence: str
+    epoch: str
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """A name that is gone from the prefix, and how we know."""
+
+    name: str
+    reason: Reason
+
+
+class Publisher:
+    """Writes one pool's catalog. Keeps true: a change is in the hash and in the stream, or in neither."""
+
+    def __init__(self, connection: Connection, *, owner: str) -> None:
+        """Write as `owner`, a name no other living watcher has."""
+        self._connection = connection
+        self._owner = owner
+        self._lease: Lease | None = None
+        self._seq = 0
+        register = connection.commands.register_script
+        self._publish = register(scripts.PUBLISH)
+        self._withdraw = register(scripts.WITHDRAW)
+        self._lead = register(scripts.LEAD)
+        self._replace = register(scripts.REPLACE)
+        self._report = register(scripts.REPORT)
+        self._resign = register(scripts.RESIGN)
+
+    @property
+    def lease(self) -> Lease:
+        """The lease held; raises LeaseLost where there is none."""
+        if self._lease is None:
+            raise LeaseLost("No lease is held: lead before publishing.")
+        return self._lease
+
+    @property
+    def seq(self) -> int:
+        """The last seq this publisher knows of."""
+        return self._seq
+
+    async def lead(self, *, presumed_dead: str = "") -> Lease:
+        """Take or keep the lease, and return it.
+
+        A new epoch begins where Redis holds no catalog, or an older one than this publisher has written.
+        `presumed_dead` names an owner whose lease may be taken before it runs out.
+        Raises LeaseHeld where another owner is alive, and CatalogUnavailable.
+        """
+        keys = self._connection.keys
+        new_epoch = secrets.token_hex(8)
+        async with translated():
+            answer = await self._lead(
+                keys=[keys.meta, keys.watcher, keys.adapters, keys.events],
+                args=[self._owner, _milliseconds(LEASE), new_epoch, SCHEMA, presumed_dead],
+            )
+            if answer[0] == "held":
+                raise LeaseHeld(answer[1])
+            fence, epoch, seq = answer[1], answer[2], int(answer[3])
+            if self._lease is not None and self._lease.epoch == epoch and seq < self._seq:
+                await self._replace(keys=[keys.meta, keys.adapters, keys.events], args=[fence, new_epoch])
+                epoch, seq = new_epoch, 0
+        self._lease, self._seq = Lease(fence, epoch), seq
+        return self._lease
+
+    async def publish(self, changes: Sequence[Adapter | Withdrawal], *, catalog_size: int) -> int:
+        """Write `changes` in their order and return the catalog's seq after the last.
+
+        `catalog_size` is the number of records there will be: the stream keeps ten events for each, and
+        10 000 at least. Raises LeaseLost (the changes before the first refused one are written).
+        """
+        lease = self.lease
+        max_events = max(_MIN_EVENTS, _EVENTS_PER_ADAPTER * catalog_size)
+        for start in range(0, len(changes), _PIPELINE):
+            known_seq = self._seq
+            async with translated():
+                pipeline = self._connection.commands.pipeline(transaction=False)
+                for change in changes[start : start + _PIPELINE]:
+                    await self._send(pipeline, change, [lease.fence, lease.epoch, known_seq], max_events)
+                answers = await pipeline.execute()
+            for answer in answers:
+                self._seq = int(self._accepted(answer)[1])
+        return self._seq
+
+    async def report(self, status: WatcherStatus) -> None:
+        """Write the heartbeat, which also keeps the lease; raises LeaseLost."""
+        keys = self._connection.keys
+        fields = [part for field in to_fields(status).items() for part in field]
+        async with translated():
+            answer = await self._report(
+                keys=[keys.meta, keys.watcher], args=[self.lease.fence, _milliseconds(LEASE), *fields]
+            )
+        self._accepted(answer)
+
+    async def resign(self) -> None:
+        """Give the lease back, so that the next watcher need not wait for it to run out."""
+        self._lease = None
+        async with translated():
+            await self._resign(keys=[self._connection.keys.watcher], args=[self._owner])
+
+    async def _send(self, pipeline: Any, change: Adapter | Withdrawal, guard: list[Any], maxlen: int) -> None:
+        keys = [self._connection.keys.meta, self._connection.keys.adapters, self._connection.keys.events]
+        if isinstance(change, Adapter):
+            await self._publish(keys=keys, args=[*guard, encode_adapter(change), maxlen], client=pipeline)
+            return
+        now = msgspec.to_builtins(datetime.now(UTC))
+        args = [*guard, change.name, change.reason.code, change.reason.message, now, maxlen]
+        await self._withdraw(keys=keys, args=args, client=pipeline)
+
+    def _accepted(self, answer: list[str]) -> list[str]:
+        if answer[0] == "ok":
+            return answer
+        why = {
+            "fence": "another watcher has taken over",
+            "epoch": "the catalog was replaced",
+            "regress": "Redis fell back to older data",
+        }[answer[0]]
+        if answer[0] == "fence":
+            self._lease = None
+        raise LeaseLost(f"Publishing was refused: {why}. The watcher leads and lists again.")
+
+
+def _milliseconds(duration: timedelta) -> int:
+    return int(duration.total_seconds() * 1000)

@@ -1,0 +1,164 @@
+"""List, then follow: how everybody but the watcher learns what should be served.
+
+`listing` returns the whole catalog and a cursor taken in the same transaction. `follow` reads the stream
+from there with plain XREAD: every reader sees every event. It raises ResyncNeeded as soon as what it
+reads is not the unbroken continuation of what was listed: a gap (the stream was trimmed), another epoch
+(the catalog was replaced) or a regress (Redis fell back). An idle stream proves nothing, so each quiet
+block is followed by a look at the epoch and seq.
+
+An event says only that a name changed; the record is then read from the hash. Reading late is harmless:
+the newest record is the one that counts.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+
+from catalog.adapter import Adapter
+from catalog.errors import CatalogUnavailable, RecordInvalid, ResyncNeeded
+from catalog.events import AdapterEvent
+from catalog.store.connection import BLOCK_SECONDS, Connection, translated
+from catalog.wire import decode_adapter, decode_event
+
+_COUNT = 256
+_START = "0-0"
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The whole catalog at `seq` of `epoch`.
+
+    `unreadable` are names whose record is not of our shape: they exist, and nothing else is known.
+    """
+
+    epoch: str
+    seq: int
+    cursor: str
+    adapters: Mapping[str, Adapter]
+    unreadable: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What changed up to `seq`: name -> record, or None where the name is gone.
+
+    A batch without changes says that the reader is in step.
+    """
+
+    seq: int
+    cursor: str
+    changes: Mapping[str, Adapter | None]
+    events: tuple[AdapterEvent, ...] = ()
+
+
+class Reader:
+    """Reads one pool's catalog. Keeps true: listing plus batches is the catalog, or ResyncNeeded."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Read over `connection`."""
+        self._connection = connection
+
+    async def listing(self) -> Listing:
+        """Return the whole catalog.
+
+        Raises CatalogUnavailable, also where no watcher has ever published: no catalog is not an empty one.
+        """
+        keys = self._connection.keys
+        async with translated():
+            pipeline = self._connection.commands.pipeline(transaction=True)
+            pipeline.hmget(keys.meta, "epoch", "seq")
+            pipeline.hgetall(keys.adapters)
+            pipeline.xrevrange(keys.events, count=1)
+            (epoch, seq), records, newest = await pipeline.execute()
+        if epoch is None:
+            raise CatalogUnavailable(
+                "Redis holds no catalog yet. Start a watcher (`loradrop watch`) on this Redis and pool."
+            )
+        adapters, unreadable = _decode_all(records)
+        return Listing(epoch, int(seq), newest[0][0] if newest else _START, adapters, unreadable)
+
+    async def get(self, name: str) -> Adapter | None:
+        """Return one record, or None; raises RecordInvalid."""
+        async with translated():
+            record = await self._connection.commands.hget(self._connection.keys.adapters, name)
+        return None if record is None else decode_adapter(record)
+
+    async def follow(self, listing: Listing) -> AsyncIterator[Batch]:
+        """Yield what changes after `listing`, for ever; an empty batch each quiet five seconds.
+
+        Raises ResyncNeeded (list again) and CatalogUnavailable (wait, then follow on or list again).
+        """
+        seq, cursor = listing.seq, listing.cursor
+        while True:
+            entries = await self._read(cursor, BLOCK_SECONDS)
+            if not entries:
+                await self._check_in_step(listing.epoch, seq)
+                yield Batch(seq, cursor, {})
+                continue
+            events = [_event(fields) for _, fields in entries]
+            for event in events:
+                if event.epoch != listing.epoch or event.seq != seq + 1:
+                    raise ResyncNeeded(
+                        f"Expected seq {seq + 1} of epoch {listing.epoch}, read {event.seq} of {event.epoch}."
+                    )
+                seq = event.seq
+            cursor = entries[-1][0]
+            yield Batch(seq, cursor, await self._records({event.name for event in events}), tuple(events))
+
+    async def events_after(
+        self, cursor: str, *, block_seconds: float = BLOCK_SECONDS
+    ) -> list[tuple[str, AdapterEvent]]:
+        """Return (entry id, event) of the entries after `cursor`, waiting up to `block_seconds` for one.
+
+        `$` stands for "from now on". Says nothing about gaps: for people, not for workers.
+        """
+        return [(entry_id, _event(fields)) for entry_id, fields in await self._read(cursor, block_seconds)]
+
+    async def newest_cursor(self) -> str:
+        """Return the id of the newest entry, from where to follow what comes next."""
+        async with translated():
+            newest = await self._connection.commands.xrevrange(self._connection.keys.events, count=1)
+        return str(newest[0][0]) if newest else _START
+
+    async def _read(self, cursor: str, block_seconds: float) -> list[tuple[str, dict[str, str]]]:
+        events = self._connection.keys.events
+        async with translated():
+            answer = await self._connection.blocking.xread(
+                {events: cursor}, count=_COUNT, block=int(block_seconds * 1000)
+            )
+        entries: list[tuple[str, dict[str, str]]] = answer[0][1] if answer else []
+        return entries
+
+    async def _check_in_step(self, epoch: str, seq: int) -> None:
+        async with translated():
+            now = await self._connection.commands.hmget(self._connection.keys.meta, "epoch", "seq")
+        if now[0] != epoch:
+            raise ResyncNeeded(f"The catalog was replaced: epoch {now[0]} instead of {epoch}.")
+        if int(now[1]) < seq:
+            raise ResyncNeeded(f"Redis fell back to seq {now[1]}, behind {seq}.")
+
+    async def _records(self, names: set[str]) -> dict[str, Adapter | None]:
+        ordered = sorted(names)
+        async with translated():
+            records = await self._connection.commands.hmget(self._connection.keys.adapters, ordered)
+        found, unreadable = _decode_all(
+            {name: record for name, record in zip(ordered, records, strict=True) if record is not None}
+        )
+        return {name: found.get(name) for name in ordered if name not in unreadable}
+
+
+def _decode_all(records: Mapping[str, str]) -> tuple[dict[str, Adapter], frozenset[str]]:
+    adapters: dict[str, Adapter] = {}
+    unreadable: set[str] = set()
+    for name, record in records.items():
+        try:
+            adapters[name] = decode_adapter(record)
+        except RecordInvalid:
+            unreadable.add(name)
+    return adapters, frozenset(unreadable)
+
+
+def _event(fields: Mapping[str, str]) -> AdapterEvent:
+    try:
+        return decode_event(fields)
+    except RecordInvalid as error:
+        raise ResyncNeeded(error.message) from error

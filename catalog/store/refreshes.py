@@ -1,0 +1,87 @@
+"""Manual refreshes in Redis: ask, be asked, answer.
+
+A request is an entry of the `refreshes` stream, for the watcher, and a hash with a time to live, for
+whoever asks how it went. A request nobody has answered yet is answered by the next watcher.
+"""
+
+from datetime import timedelta
+
+from catalog.errors import NoWatcher, RecordInvalid, UnknownRefresh
+from catalog.events import RefreshRequest
+from catalog.status import RefreshResult, RefreshStatus
+from catalog.store import scripts
+from catalog.store.connection import BLOCK_SECONDS, Connection, translated
+from catalog.wire import from_fields, to_fields
+
+RESULT_TTL = timedelta(hours=1)
+"""How long the result of a refresh can be read."""
+
+_MAX_REQUESTS = 1_000
+
+
+class Refreshes:
+    """The refreshes of one pool."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Ask and answer over `connection`."""
+        self._connection = connection
+        self._request = connection.commands.register_script(scripts.REQUEST)
+
+    async def request(self, request: RefreshRequest) -> None:
+        """Ask the watcher for a refresh; raises NoWatcher, with nothing left behind."""
+        keys = self._connection.keys
+        fields = [part for field in to_fields(request).items() for part in field]
+        async with translated():
+            accepted = await self._request(
+                keys=[keys.watcher, keys.refreshes, keys.refresh(request.id)],
+                args=[int(RESULT_TTL.total_seconds() * 1000), request.id, _MAX_REQUESTS, *fields],
+            )
+        if not accepted:
+            raise NoWatcher(
+                "No watcher is alive to look at the prefix. Start one with `loradrop watch`, then ask again."
+            )
+
+    async def result(self, refresh_id: str) -> RefreshResult:
+        """Return how far a refresh has come; raises UnknownRefresh."""
+        async with translated():
+            fields = await self._connection.commands.hgetall(self._connection.keys.refresh(refresh_id))
+        if not fields:
+            raise UnknownRefresh(
+                f"No refresh has the id {refresh_id!r}; results are kept for an hour. Ask for a new one."
+            )
+        return from_fields(RefreshResult, fields)
+
+    async def requests_after(self, cursor: str) -> tuple[str, list[RefreshRequest]]:
+        """Return the requests after `cursor` and the new cursor, waiting up to five seconds for one.
+
+        Requests that were answered, or whose result has expired, are left out. Start with `0-0`.
+        """
+        keys = self._connection.keys
+        async with translated():
+            answer = await self._connection.blocking.xread(
+                {keys.refreshes: cursor}, count=100, block=int(BLOCK_SECONDS * 1000)
+            )
+        if not answer:
+            return cursor, []
+        waiting = [request for _, fields in answer[0][1] if (request := await self._unanswered(fields))]
+        return str(answer[0][1][-1][0]), waiting
+
+    async def answer(self, result: RefreshResult) -> None:
+        """Write the watcher's answer."""
+        key = self._connection.keys.refresh(result.id)
+        async with translated():
+            pipeline = self._connection.commands.pipeline(transaction=True)
+            pipeline.hset(key, mapping=to_fields(result))
+            pipeline.pexpire(key, RESULT_TTL)
+            await pipeline.execute()
+
+    async def _unanswered(self, fields: dict[str, str]) -> RefreshRequest | None:
+        try:
+            request = from_fields(RefreshRequest, fields)
+        except RecordInvalid:
+            return None  # not written by us, so nobody waits for it
+        async with translated():
+            status = await self._connection.commands.hget(
+                self._connection.keys.refresh(request.id), "status"
+            )
+        return request if status == RefreshStatus.PENDING else None

@@ -1,0 +1,107 @@
+"""What workers say about themselves, for people and for refreshes that wait for them.
+
+Every key has a time to live: a worker that stops reporting disappears by itself.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from catalog.errors import RecordInvalid
+from catalog.status import WatcherStatus, WorkerAdapter, WorkerStatus
+from catalog.store.connection import Connection, translated
+from catalog.wire import decode_worker_adapter, encode_worker_adapter, from_fields, to_fields
+
+HEARTBEAT = timedelta(seconds=2)
+"""How often a worker reports when nothing happens."""
+
+WORKER_TTL = timedelta(seconds=10)
+"""A worker that has not reported for this long is taken for dead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """How far the catalog has come."""
+
+    epoch: str
+    seq: int
+
+
+class Reports:
+    """Writes and reads the status of workers and of the watcher."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Report over `connection`."""
+        self._connection = connection
+
+    async def report_worker(
+        self, status: WorkerStatus, adapters: Mapping[str, WorkerAdapter | None], *, everything: bool = False
+    ) -> None:
+        """Write a worker's heartbeat and the adapters that changed since the last (None: forget it).
+
+        With `everything`, `adapters` is the whole picture and replaces what was there.
+        """
+        keys = self._connection.keys
+        own, table = keys.worker(status.id), keys.worker_adapters(status.id)
+        gone = [name for name, adapter in adapters.items() if adapter is None]
+        changed = {name: encode_worker_adapter(a) for name, a in adapters.items() if a is not None}
+        async with translated():
+            pipeline = self._connection.commands.pipeline(transaction=True)
+            pipeline.hset(own, mapping=to_fields(status))
+            pipeline.zadd(keys.workers, {status.id: status.last_heartbeat.timestamp()})
+            if everything:
+                pipeline.delete(table)
+            if gone:
+                pipeline.hdel(table, *gone)
+            if changed:
+                pipeline.hset(table, mapping=changed)
+            pipeline.pexpire(own, WORKER_TTL)
+            pipeline.pexpire(table, WORKER_TTL)
+            await pipeline.execute()
+
+    async def forget_worker(self, worker_id: str) -> None:
+        """Remove all a worker has reported: it is stopping."""
+        keys = self._connection.keys
+        async with translated():
+            pipeline = self._connection.commands.pipeline(transaction=True)
+            pipeline.zrem(keys.workers, worker_id)
+            pipeline.delete(keys.worker(worker_id), keys.worker_adapters(worker_id))
+            await pipeline.execute()
+
+    async def workers(self) -> dict[str, WorkerStatus]:
+        """Return the living workers by id."""
+        keys = self._connection.keys
+        oldest = (datetime.now(UTC) - WORKER_TTL).timestamp()
+        async with translated():
+            await self._connection.commands.zremrangebyscore(keys.workers, "-inf", f"({oldest}")
+            ids = await self._connection.commands.zrange(keys.workers, 0, -1)
+            pipeline = self._connection.commands.pipeline(transaction=False)
+            for worker_id in ids:
+                pipeline.hgetall(keys.worker(worker_id))
+            found = await pipeline.execute()
+        return {
+            worker_id: from_fields(WorkerStatus, fields)
+            for worker_id, fields in zip(ids, found, strict=True)
+            if fields
+        }
+
+    async def worker_adapters(self, worker_id: str) -> dict[str, WorkerAdapter]:
+        """Return what a worker says about the adapters it has touched, by name."""
+        async with translated():
+            table = await self._connection.commands.hgetall(self._connection.keys.worker_adapters(worker_id))
+        return {name: decode_worker_adapter(record) for name, record in table.items()}
+
+    async def watcher(self) -> WatcherStatus | None:
+        """Return the publishing watcher's heartbeat, or None where no watcher is alive."""
+        async with translated():
+            fields = await self._connection.commands.hgetall(self._connection.keys.watcher)
+        try:
+            return from_fields(WatcherStatus, fields) if fields else None
+        except RecordInvalid:
+            return None  # it has the lease and has not reported yet
+
+    async def meta(self) -> Meta | None:
+        """Return the catalog's epoch and seq, or None where there is no catalog."""
+        async with translated():
+            epoch, seq = await self._connection.commands.hmget(self._connection.keys.meta, "epoch", "seq")
+        return Meta(epoch, int(seq)) if epoch is not None else None

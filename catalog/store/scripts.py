@@ -1,0 +1,129 @@
+"""The Lua scripts. Each change of the catalog is one of them, so it is whole or not at all.
+
+Every script may be sent twice (a reply can be lost and the client tries again): sending it again
+finds the work done and changes nothing.
+
+The guard that opens every writing script compares what the publisher believes with what Redis holds:
+its fence (has another watcher taken over?), its epoch (was the catalog replaced?) and the last seq it
+knows (did Redis fall back to older data?). Any difference writes nothing and answers with a word.
+"""
+
+_GUARD = """
+local meta = redis.call('HMGET', KEYS[1], 'fence', 'epoch', 'seq')
+if meta[1] ~= ARGV[1] then return {'fence'} end
+if meta[2] ~= ARGV[2] then return {'epoch'} end
+if tonumber(meta[3]) < tonumber(ARGV[3]) then return {'regress'} end
+"""
+
+LEAD = """
+-- Take or keep the lease. KEYS: meta, watcher, adapters, events.
+-- ARGV: owner, ttl ms, epoch for a new catalog, schema, owner presumed dead or ''.
+-- Answers {'held', owner} or {'lead', fence, epoch, seq}.
+local owner = redis.call('HGET', KEYS[2], 'owner')
+if owner and owner ~= ARGV[1] and owner ~= ARGV[5] then return {'held', owner} end
+if not redis.call('HGET', KEYS[1], 'epoch') then
+  redis.call('DEL', KEYS[3], KEYS[4])
+  redis.call('HSET', KEYS[1], 'epoch', ARGV[3], 'seq', '0', 'schema', ARGV[4])
+end
+local fence = redis.call('HGET', KEYS[1], 'fence')
+if owner ~= ARGV[1] or not fence then
+  fence = tostring(redis.call('HINCRBY', KEYS[1], 'fence', 1))
+  redis.call('DEL', KEYS[2])
+end
+redis.call('HSET', KEYS[2], 'owner', ARGV[1], 'fence', fence)
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
+local meta = redis.call('HMGET', KEYS[1], 'epoch', 'seq')
+return {'lead', fence, meta[1], meta[2]}
+"""
+
+_TEXT = """
+local function text(value)
+  if value == nil or value == cjson.null then return '' end
+  return value
+end
+"""
+
+PUBLISH = f"""
+-- One record, new or changed. KEYS: meta, adapters, events.
+-- ARGV: fence, epoch, last known seq, record without its seq, maxlen.
+-- Answers {{'ok', seq}}, or a word of the guard; the same again, but for its times, changes nothing.
+{_GUARD}{_TEXT}
+local function facts(record)
+  local reason = type(record.reason) == 'table' and record.reason or {{}}
+  return {{ revision = text(record.revision), state = text(record.state), prefix = text(record.prefix),
+    path = text(record.path), code = text(reason.code), message = text(reason.message) }}
+end
+local record = cjson.decode(ARGV[4])
+local new, name = facts(record), record.name
+local before = redis.call('HGET', KEYS[2], name)
+local parsed, old = pcall(cjson.decode, before or 'null')
+old = parsed and type(old) == 'table' and facts(old) or nil
+if old then
+  local same = true
+  for key, value in pairs(new) do same = same and old[key] == value end
+  if same then return {{'ok', meta[3]}} end
+end
+local kind = 'noted'
+if new.revision ~= '' then
+  if not old or old.revision == '' then kind = 'added'
+  elseif old.revision ~= new.revision then kind = 'modified' end
+end
+local seq = tostring(redis.call('HINCRBY', KEYS[1], 'seq', 1))
+redis.call('HSET', KEYS[2], name, '{{"seq":' .. seq .. ',' .. ARGV[4]:sub(2))
+redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[5], '*', 'epoch', ARGV[2], 'seq', seq, 'type', kind,
+  'name', name, 'revision', new.revision, 'state', new.state, 'reason_code', new.code, 'reason', new.message,
+  'at', text(record.updated_at))
+return {{'ok', seq}}
+"""
+
+WITHDRAW = f"""
+-- One record, gone. KEYS: meta, adapters, events.
+-- ARGV: fence, epoch, last known seq, name, reason code, reason, at, maxlen.
+-- Answers {{'ok', seq}}, or a word of the guard; a name that is not there changes nothing.
+{_GUARD}{_TEXT}
+local before = redis.call('HGET', KEYS[2], ARGV[4])
+if not before then return {{'ok', meta[3]}} end
+local parsed, old = pcall(cjson.decode, before)
+local revision = parsed and type(old) == 'table' and text(old.revision) or ''
+local seq = tostring(redis.call('HINCRBY', KEYS[1], 'seq', 1))
+redis.call('HDEL', KEYS[2], ARGV[4])
+redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[8], '*', 'epoch', ARGV[2], 'seq', seq, 'type', 'deleted',
+  'name', ARGV[4], 'revision', revision, 'state', '', 'reason_code', ARGV[5],
+  'reason', ARGV[6], 'at', ARGV[7])
+return {{'ok', seq}}
+"""
+
+REPLACE = """
+-- Start the catalog anew: the seq fell back, so its history can no longer be followed.
+-- KEYS: meta, adapters, events. ARGV: fence, new epoch. Answers {'ok', epoch} or {'fence'}.
+if redis.call('HGET', KEYS[1], 'fence') ~= ARGV[1] then return {'fence'} end
+redis.call('DEL', KEYS[2], KEYS[3])
+redis.call('HSET', KEYS[1], 'epoch', ARGV[2], 'seq', '0')
+return {'ok', ARGV[2]}
+"""
+
+REPORT = """
+-- The watcher's heartbeat, which keeps its lease. KEYS: meta, watcher.
+-- ARGV: fence, ttl ms, then field, value, ... Answers {'ok'} or {'fence'}.
+if redis.call('HGET', KEYS[1], 'fence') ~= ARGV[1] then return {'fence'} end
+redis.call('HSET', KEYS[2], 'fence', ARGV[1], unpack(ARGV, 3))
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
+return {'ok'}
+"""
+
+RESIGN = """
+-- Give the lease back. KEYS: watcher. ARGV: owner.
+if redis.call('HGET', KEYS[1], 'owner') == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+return 0
+"""
+
+REQUEST = """
+-- Ask for a refresh. KEYS: watcher, refreshes, refresh. ARGV: ttl ms, id, maxlen, then field, value, ...
+-- Answers 1, or 0 where no watcher is alive to answer.
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+if redis.call('EXISTS', KEYS[3]) == 1 then return 1 end
+redis.call('HSET', KEYS[3], 'status', 'pending', unpack(ARGV, 4))
+redis.call('PEXPIRE', KEYS[3], ARGV[1])
+redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], '*', unpack(ARGV, 4))
+return 1
+"""

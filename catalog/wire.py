@@ -1,0 +1,123 @@
+"""Values <-> what Redis holds: JSON records in the catalog, flat fields in streams and status hashes.
+
+Fields are text, so that `redis-cli` shows them as they are: None is an empty string, a timestamp is
+RFC 3339 in UTC, anything nested is JSON. Unknown fields are ignored, missing ones take their default,
+so that neighbouring versions can share a catalog. `SCHEMA` changes only when that no longer holds.
+"""
+
+
+from collections.abc import Hashable, Mapping
+from datetime import datetime
+from functools import cache
+from typing import Any, TypeVar
+
+import msgspec
+
+from catalog.adapter import Adapter, AdapterState, Reason, Revision
+from catalog.errors import RecordInvalid
+from catalog.events import AdapterEvent, EventType
+from catalog.status import WorkerAdapter
+
+SCHEMA = "1"
+
+_Value = TypeVar("_Value")
+_NESTED = (
+    msgspec.inspect.DictType,
+    msgspec.inspect.VarTupleType,
+    msgspec.inspect.DataclassType,
+)
+_adapter_decoder = msgspec.json.Decoder(Adapter)
+_worker_adapter_decoder = msgspec.json.Decoder(WorkerAdapter)
+
+
+def encode_adapter(adapter: Adapter) -> str:
+    """Return the JSON record of `adapter` without its seq, which the publishing script puts in front."""
+    record = msgspec.to_builtins(adapter)
+    del record["seq"]
+    return msgspec.json.encode(record).decode()
+
+
+def decode_adapter(record: str) -> Adapter:
+    """Return the adapter a record describes; raises RecordInvalid."""
+    return _decode(_adapter_decoder, record)
+
+
+def encode_worker_adapter(adapter: WorkerAdapter) -> str:
+    """Return the JSON of what a worker has made of one adapter."""
+    return msgspec.json.encode(adapter).decode()
+
+
+def decode_worker_adapter(record: str) -> WorkerAdapter:
+    """Return what a worker has made of one adapter; raises RecordInvalid."""
+    return _decode(_worker_adapter_decoder, record)
+
+
+def decode_event(fields: Mapping[str, str]) -> AdapterEvent:
+    """Return the event a stream entry holds; raises RecordInvalid.
+
+    The reason is flat in the stream (`reason`, `reason_code`), since people read it there.
+    """
+    try:
+        code = fields.get("reason_code", "")
+        revision = fields["revision"]
+        state = fields["state"]
+        return AdapterEvent(
+            epoch=fields["epoch"],
+            seq=int(fields["seq"]),
+            type=EventType(fields["type"]),
+            name=fields["name"],
+            revision=Revision(revision) if revision else None,
+            state=AdapterState(state) if state else None,
+            reason=Reason(code, fields.get("reason", "")) if code else None,
+            at=msgspec.convert(fields["at"], datetime),
+        )
+    except (KeyError, ValueError, msgspec.ValidationError) as error:
+        raise RecordInvalid(f"An entry of the event stream is not of our shape: {error!r}.") from error
+
+
+def to_fields(value: Any) -> dict[str, str]:
+    """Return the flat text fields of a status, a request or a result."""
+    return {key: _to_text(item) for key, item in msgspec.to_builtins(value).items()}
+
+
+def from_fields(kind: type[_Value], fields: Mapping[str, str]) -> _Value:
+    """Return the value of dataclass `kind` that `fields` hold; raises RecordInvalid."""
+    nested = _nested_fields(kind)
+    try:
+        raw = {
+            key: msgspec.json.decode(text) if key in nested else text for key, text in fields.items() if text
+        }
+        return msgspec.convert(raw, kind, strict=False)
+    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        raise RecordInvalid(f"A {kind.__name__} in Redis is not of our shape: {error}.") from error
+
+
+def _to_text(item: Any) -> str:
+    if item is None:
+        return ""
+    if isinstance(item, str):
+        return item
+    return msgspec.json.encode(item).decode()
+
+
+@cache
+def _nested_fields(kind: Hashable) -> frozenset[str]:
+    info = msgspec.inspect.type_info(kind)
+    assert isinstance(info, msgspec.inspect.DataclassType)  # only dataclasses travel as fields
+    return frozenset(field.name for field in info.fields if _is_nested(field.type))
+
+
+def _is_nested(kind: msgspec.inspect.Type) -> bool:
+    if isinstance(kind, msgspec.inspect.UnionType):
+        return any(_is_nested(member) for member in kind.types)
+    return isinstance(kind, _NESTED)
+
+
+def _decode(decoder: msgspec.json.Decoder[_Value], record: str) -> _Value:
+    try:
+        return decoder.decode(record)
+    except msgspec.DecodeError as error:
+        raise RecordInvalid(f"A record in Redis is not of our shape: {error}.") from error
+
+
+
