@@ -1,0 +1,31 @@
+"""Fixtures every test may use: a real Valkey, and a catalog in it that starts empty."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import redis
+
+from catalog.store import Connection
+from tests.servers import ValkeyServer, valkey
+
+
+@pytest.fixture(scope="session")
+def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
+    """One Valkey for the whole run; tests that kill or freeze theirs start their own."""
+    with valkey(tmp_path_factory.mktemp("valkey")) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(valkey_server: ValkeyServer) -> str:
+    """The URL of a real, empty Redis."""
+    with redis.Redis.from_url(valkey_server.url) as client:
+        client.flushall()
+    return valkey_server.url
+
+
+@pytest.fixture
+async def connection(redis_url: str) -> AsyncIterator[Connection]:
+    """A connection to a real, empty Redis."""
+    async with Connection(redis_url) as connection:
+        yield connection

