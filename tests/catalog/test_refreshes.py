@@ -1,0 +1,80 @@
+"""Manual refreshes: ask, be asked, answer."""
+
+from dataclasses import replace
+
+import pytest
+from redis.asyncio import Redis
+
+from catalog.errors import NoWatcher, UnknownRefresh
+from catalog.events import RefreshRequest
+from catalog.status import RefreshResult, RefreshStatus
+from catalog.store import Publisher, Refreshes
+from tests.catalog.values import NOON, TRUNCATED
+
+REQUEST = RefreshRequest(id="r1", at=NOON, names=("sql_adapter",), dry_run=True, timeout_seconds=12.5)
+RESULT = RefreshResult(
+    id="r1",
+    status=RefreshStatus.SCANNED,
+    at=NOON,
+    discovered=("sql_adapter",),
+    rejected={"broken": TRUNCATED},
+    total=2,
+    seq=7,
+)
+
+
+async def test_without_a_watcher_a_request_is_refused_and_leaves_nothing(
+    refreshes: Refreshes, raw: "Redis[str]"
+) -> None:
+    with pytest.raises(NoWatcher, match="loradrop watch"):
+        await refreshes.request(REQUEST)
+    assert await raw.keys("*") == []
+
+
+async def test_a_request_reaches_the_watcher_as_it_was_asked(
+    refreshes: Refreshes, publisher: Publisher
+) -> None:
+    await refreshes.request(REQUEST)
+    cursor, requests = await refreshes.requests_after("0-0")
+    assert requests == [REQUEST]
+    assert (await refreshes.result("r1")).status is RefreshStatus.PENDING
+    await refreshes.request(replace(REQUEST, id="r2"))
+    _, later = await refreshes.requests_after(cursor)
+    assert [request.id for request in later] == ["r2"]
+
+
+async def test_asking_the_same_twice_is_asking_once(refreshes: Refreshes, publisher: Publisher) -> None:
+    await refreshes.request(REQUEST)
+    await refreshes.request(REQUEST)
+    _, requests = await refreshes.requests_after("0-0")
+    assert requests == [REQUEST]
+
+
+async def test_an_answer_is_what_whoever_asked_reads(
+    refreshes: Refreshes, publisher: Publisher, raw: "Redis[str]"
+) -> None:
+    await refreshes.request(REQUEST)
+    await refreshes.answer(RESULT)
+    assert await refreshes.result("r1") == RESULT
+    assert 0 < await raw.ttl("loradrop:{default}:refresh:r1") <= 3600
+
+
+async def test_a_watcher_that_starts_is_asked_only_what_nobody_has_answered(
+    refreshes: Refreshes, publisher: Publisher, raw: "Redis[str]"
+) -> None:
+    for request_id in ("answered", "waiting", "expired"):
+        await refreshes.request(replace(REQUEST, id=request_id))
+    await refreshes.answer(replace(RESULT, id="answered"))
+    await raw.delete("loradrop:{default}:refresh:expired")
+    await raw.xadd("loradrop:{default}:refreshes", {"not": "ours"})
+    _, requests = await refreshes.requests_after("0-0")
+    assert [request.id for request in requests] == ["waiting"]
+
+
+async def test_an_unknown_refresh_is_said_to_be_unknown(refreshes: Refreshes) -> None:
+    with pytest.raises(UnknownRefresh, match="'nope'"):
+        await refreshes.result("nope")
+
+
+async def test_nothing_asked_is_an_answer_too(refreshes: Refreshes, publisher: Publisher) -> None:
+    assert await refreshes.requests_after("0-0", block_seconds=0.01) == ("0-0", [])

@@ -1,0 +1,32 @@
+"""`python -m worker` and `loradrop serve`: vLLM's own command line and server, with our flags added."""
+
+import sys
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until stopped, and return the exit code. `arguments` default to the process's own."""
+    from vllm.entrypoints.cli.serve import ServeSubcommand
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser
+    from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
+    from vllm.logger import configure_logging_from_args
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    from worker.flags import register
+
+    cli_env_setup()
+    register()
+    parser = make_arg_parser(FlexibleArgumentParser(prog="loradrop serve"))
+    args = parser.parse_args(list(sys.argv[1:] if arguments is None else arguments))
+    configure_logging_from_args(args)
+    serve = ServeSubcommand()
+    serve.validate(args)
+    try:
+        serve.cmd(args)
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

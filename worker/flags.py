@@ -1,0 +1,55 @@
+"""Our flags on vLLM's own command lines: a `vllm.general_plugins` entry.
+
+vLLM runs it in every process, before it builds a parser. It hooks two places:
+
+* the last hook of the parser, where a platform may add flags: ours are added there;
+* the loading of endpoint plugins, which vLLM does for plugins named in VLLM_PLUGINS only. Setting that
+  variable would filter out all others, so ours is added to what vLLM has loaded. It stays idle unless a
+  flag or variable of ours asks for it.
+"""
+
+import functools
+import os
+from typing import Any
+
+from worker.settings import add_flags
+
+_MARK = "_loradrop"
+
+
+def register() -> None:
+    """Hook both places; calling it again changes nothing."""
+    import vllm.plugins  # noqa: PLC0415 - this runs while vLLM is being imported
+    from vllm.platforms import current_platform  # noqa: PLC0415
+
+    platform = type(current_platform)
+    if not hasattr(platform.pre_register_and_update, _MARK):
+        platform.pre_register_and_update = _adding_flags(platform.pre_register_and_update)
+    if not hasattr(vllm.plugins.load_endpoint_plugins, _MARK):
+        vllm.plugins.load_endpoint_plugins = _adding_plugin(vllm.plugins.load_endpoint_plugins)
+
+
+def _adding_flags(original: Any) -> Any:
+    @functools.wraps(original)
+    def pre_register_and_update(_platform: Any, parser: Any = None) -> None:
+        original(parser)
+        if parser is not None and "--lora-dir-prefix" not in parser._option_string_actions:  # noqa: SLF001 - argparse has no query
+            add_flags(parser)
+
+    setattr(pre_register_and_update, _MARK, True)
+    return classmethod(pre_register_and_update)
+
+
+def _adding_plugin(original: Any) -> Any:
+    @functools.wraps(original)
+    def load_endpoint_plugins(supported_tasks: Any = None) -> list[Any]:
+        from worker.plugin import LoradropPlugin  # noqa: PLC0415 - only API servers need it
+
+        # Without VLLM_PLUGINS vLLM loads none, and warns about ours though it is about to be loaded.
+        plugins = original(supported_tasks) if os.environ.get("VLLM_PLUGINS") is not None else []
+        if not any(plugin.name == LoradropPlugin.name for plugin in plugins):
+            plugins.append(LoradropPlugin())
+        return plugins
+
+    setattr(load_endpoint_plugins, _MARK, True)
+    return load_endpoint_plugins

@@ -1,0 +1,47 @@
+"""How making an adapter available can end, and what a request for one can be told.
+
+    Rejected        these bytes will not work here, now or later: wait for other bytes (400)
+    Failed          it did not work this time, and may the next: try again later
+    NotServedYet    a request came too early: 503, and when to ask again
+    UnknownModel    nobody has an adapter of this name (404)
+
+Done is a return value. The reconciler turns the others into state, log and answer.
+"""
+
+from http import HTTPStatus
+
+from fastapi import HTTPException
+
+from catalog.adapter import Reason
+
+
+class Outcome(Exception):
+    """Base of those that carry a reason people will read."""
+
+    def __init__(self, code: str, message: str) -> None:
+        """Remember why."""
+        super().__init__(f"{code}: {message}")
+        self.reason = Reason(code, message)
+
+
+class Rejected(Outcome):
+    """These bytes will not work on this worker, now or later: wait for other bytes."""
+
+
+class Failed(Outcome):
+    """It did not work this time, and may the next: try again later."""
+
+
+class UnknownModel(Exception):
+    """Nobody has an adapter of this name."""
+
+
+class NotServedYet(HTTPException):
+    """A request for an adapter that will be served later."""
+
+    def __init__(self, reason: Reason, *, retry_after_seconds: int = 1) -> None:
+        """Say why, and after how many seconds it is worth trying again."""
+        super().__init__(
+            HTTPStatus.SERVICE_UNAVAILABLE, reason.message, {"Retry-After": str(retry_after_seconds)}
+        )
+        self.reason = reason

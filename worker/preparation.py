@@ -1,0 +1,52 @@
+"""From a directory under the prefix to proven, private, admitted bytes: all that comes before the engine.
+
+Copy and digest (`revisions`), read once (`weights`), compare with base model and server (`admission`).
+A revision that was admitted once is admitted again without another look.
+"""
+
+import asyncio
+from pathlib import Path
+
+from catalog.adapter import Revision, WeightsFormat
+from worker.admission import BaseModel, Limits, find_fault
+from worker.files import Source
+from worker.outcomes import Rejected
+from worker.revisions import Pinned, RevisionStore
+from worker.weights import read_config, read_tensors
+
+
+class Preparation:
+    """Keeps true: what it returns is pinned, private, and fit for this base model and server."""
+
+    def __init__(
+        self, store: RevisionStore, *, base: BaseModel | None, limits: Limits, allow_pickle: bool
+    ) -> None:
+        """Prepare for an engine of these limits; `base` is None where its checkpoint is not known."""
+        self._store = store
+        self._base = base
+        self._limits = limits
+        self._allow_pickle = allow_pickle
+        self._admitted: set[Revision] = set()
+
+    async def prepare(self, source: Source) -> Pinned:
+        """Return the revision of `source`, pinned; raises Rejected or Failed, with nothing pinned."""
+        pinned = await self._store.obtain(source)
+        try:
+            if pinned.revision not in self._admitted:
+                await asyncio.to_thread(self._admit, pinned.directory)
+                self._admitted.add(pinned.revision)
+        except BaseException:
+            pinned.release()
+            raise
+        return pinned
+
+    def _admit(self, directory: Path) -> None:
+        weights = directory / WeightsFormat.SAFETENSORS.filename
+        if not self._allow_pickle and not weights.exists():
+            raise Rejected(
+                "pickle_not_allowed",
+                "The weights are a pickle file, which --no-allow-pickle refuses. Save them as safetensors.",
+            )
+        fault = find_fault(read_config(directory), read_tensors(directory), self._base, self._limits)
+        if fault is not None:
+            raise Rejected(fault.code, fault.message)

@@ -1,0 +1,74 @@
+"""Says what this worker has, to Redis: at once when something changes, and as a heartbeat.
+
+Reports are gathered for a moment, so that a thousand changes are one write. Redis away costs reports,
+nothing else: when it is back, everything is written anew.
+"""
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from catalog.errors import LoradropError
+from catalog.status import WorkerStatus
+from catalog.store import Reports
+from catalog.store.reports import HEARTBEAT
+from worker.consumer import Consumer
+from worker.reconciler import Reconciler
+
+_log = logging.getLogger("loradrop.worker.reporter")
+
+_GATHER_SECONDS = 0.02
+
+
+class Reporter:
+    """Reports one API process. Keeps true: what Redis says of it is at most a heartbeat old."""
+
+    def __init__(
+        self, reports: Reports, identity: WorkerStatus, *, reconciler: Reconciler, consumer: Consumer
+    ) -> None:
+        """Report as `identity`, whose changing parts are filled in each time."""
+        self._reports = reports
+        self._identity = identity
+        self._reconciler = reconciler
+        self._consumer = consumer
+
+    def status(self) -> WorkerStatus:
+        """Return the worker as it is now."""
+        position = self._consumer.position
+        return replace(
+            self._identity,
+            epoch=position.epoch,
+            observed_seq=position.seq,
+            last_heartbeat=datetime.now(UTC),
+            counts=self._reconciler.counts(),
+        )
+
+    async def run(self) -> None:
+        """Report for ever; the last thing it does is to say that the worker is gone."""
+        everything = True
+        try:
+            while True:
+                changes = self._reconciler.take_changes()
+                try:
+                    if everything:
+                        await self._reports.report_worker(
+                            self.status(), self._reconciler.picture(), everything=True
+                        )
+                    else:
+                        await self._reports.report_worker(self.status(), changes)
+                    everything = False
+                except LoradropError as error:
+                    everything = True
+                    _log.debug("report not delivered error=%s", error)
+                await self._next()
+        finally:
+            with contextlib.suppress(LoradropError):  # it expires by itself
+                await self._reports.forget_worker(self._identity.id)
+
+    async def _next(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HEARTBEAT.total_seconds()):
+                await self._reconciler.bell.wait()
+                await asyncio.sleep(_GATHER_SECONDS)

@@ -1,0 +1,163 @@
+"""What the engine holds: which revision answers for a name, which ones are on their way out.
+
+The engine stops for each load, so loads reach it one at a time. It holds `capacity` adapters; beyond
+that it would re-read evicted ones from disk in the middle of a step, where any error kills it. So room is
+made first: the revision unused for longest goes, never one in use or just asked for.
+
+A revision leaves in two steps: no name points at it any more, and once no request uses it and a grace
+period has passed (a request between its check and its start is in no list), engine and store let go.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from catalog.adapter import Revision
+from catalog.revision import short
+from worker.handle import Handle
+from worker.revisions import Pinned
+
+_log = logging.getLogger("loradrop.worker.residency")
+
+GRACE_SECONDS = 5.0
+
+
+class EngineLike(Protocol):
+    """What this needs of an engine."""
+
+    async def load(self, handle: Handle) -> None:
+        """Load; raises Rejected or Failed, with nothing left behind."""
+
+    async def unload(self, handle: Handle) -> None:
+        """Free the slot."""
+
+    def point(self, handle: Handle) -> None:
+        """Let requests for the handle's name use it."""
+
+    def withdraw(self, name: str) -> None:
+        """Let requests for the name use nothing."""
+
+    def ids_in_use(self) -> frozenset[int]:
+        """Return the ids that requests are using."""
+
+    def last_touched(self, name: str) -> float | None:
+        """Return when (event loop time) a request last asked for `name`, or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A revision in the engine, and the pin that keeps its bytes."""
+
+    handle: Handle
+    pinned: Pinned
+
+
+class Residency:
+    """Keeps true: a name points at a revision that is loaded and pinned, or at nothing."""
+
+    def __init__(self, engine: EngineLike, *, capacity: int, changed: Callable[[str], None]) -> None:
+        """Hold up to `capacity` revisions in `engine`; call `changed` with each name that changes."""
+        self._engine = engine
+        self._capacity = capacity
+        self._changed = changed
+        self._held: dict[str, Held] = {}
+        self._leaving: dict[int, tuple[Held, float]] = {}
+        self._one_load = asyncio.Lock()
+
+    def revision_of(self, name: str) -> Revision | None:
+        """Return the revision that answers for `name`, or None."""
+        held = self._held.get(name)
+        return held.handle.revision if held is not None else None
+
+    def handle_of(self, name: str) -> Handle | None:
+        """Return the handle that answers for `name`, or None."""
+        held = self._held.get(name)
+        return held.handle if held is not None else None
+
+    def names(self) -> set[str]:
+        """Return the names that have anything in the engine."""
+        return {*self._held, *(held.handle.name for held, _ in self._leaving.values())}
+
+    def is_leaving(self, name: str) -> bool:
+        """Return whether revisions of `name` are finishing requests."""
+        return any(held.handle.name == name for held, _ in self._leaving.values())
+
+    def has_room(self, limit: int | None) -> bool:
+        """Return whether fewer than `limit` (None: as many as fit) revisions are held."""
+        most = self._capacity if limit is None else min(limit, self._capacity)
+        return len(self._held) + len(self._leaving) < most
+
+    async def load(self, handle: Handle, pinned: Pinned) -> Held:
+        """Load `handle`, whose bytes `pinned` keeps. Raises what the engine raises, the pin released."""
+        try:
+            async with self._one_load:
+                await self._make_room()
+                await self._engine.load(handle)
+        except BaseException:
+            pinned.release()
+            raise
+        return Held(handle, pinned)
+
+    def serve(self, held: Held) -> None:
+        """Point the handle's name at it; what it pointed at before leaves."""
+        returning = self._leaving.pop(held.handle.lora_id, None)
+        previous = self._held.get(held.handle.name)
+        self._held[held.handle.name] = held
+        self._engine.point(held.handle)
+        for old in (returning[0] if returning else None, previous):
+            if old is not None and old.handle.lora_id == held.handle.lora_id:
+                old.pinned.release()
+            elif old is not None:
+                self.leave(old)
+        self._changed(held.handle.name)
+
+    def withdraw(self, name: str) -> None:
+        """Point `name` at nothing: new requests are refused at once, running ones finish."""
+        self._engine.withdraw(name)
+        held = self._held.pop(name, None)
+        if held is not None:
+            self.leave(held)
+            _log.info("adapter withdrawn name=%s revision=%s", name, short(held.handle.revision))
+
+    def leave(self, held: Held) -> None:
+        """Let a revision go that no name points at, when nobody uses it any more."""
+        again = self._leaving.pop(held.handle.lora_id, None)
+        if again is not None:
+            again[0].pinned.release()
+        self._leaving[held.handle.lora_id] = (held, asyncio.get_running_loop().time())
+        self._changed(held.handle.name)
+
+    async def free_unused(self) -> None:
+        """Unload what was leaving and is not used any more."""
+        for lora_id, (held, since) in list(self._leaving.items()):
+            async with self._one_load:
+                unused = lora_id not in self._engine.ids_in_use()
+                if not unused or asyncio.get_running_loop().time() - since < GRACE_SECONDS:
+                    continue
+                if lora_id in self._leaving:  # it may have returned while we waited for our turn
+                    del self._leaving[lora_id]
+                    await self._let_go(held)
+                    self._changed(held.handle.name)
+
+    async def _make_room(self) -> None:
+        now = asyncio.get_running_loop().time()
+        in_use = self._engine.ids_in_use()
+        by_last_use = sorted((self._engine.last_touched(name) or 0.0, name) for name in self._held)
+        for touched, name in by_last_use:
+            if self.has_room(None) or now - touched < GRACE_SECONDS:
+                return
+            if self._held[name].handle.lora_id in in_use:
+                continue
+            self._engine.withdraw(name)
+            await self._let_go(self._held.pop(name))
+            _log.debug("adapter made room name=%s", name)
+            self._changed(name)
+
+    async def _let_go(self, held: Held) -> None:
+        try:
+            await self._engine.unload(held.handle)
+        except Exception as error:  # noqa: BLE001 - an engine that cannot unload must not stop the loop
+            _log.warning("unloading failed name=%s error=%s", held.handle.name, error)
+        held.pinned.release()

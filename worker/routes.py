@@ -1,0 +1,139 @@
+"""Our routes on vLLM's port, with vLLM's error bodies.
+
+`GET /v1/models` takes the place of vLLM's: base models and every adapter that can be served, loaded or
+not, without a word to the engine. The others are those of the API that people want on this port too.
+"""
+
+import time
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Request
+from fastapi.responses import JSONResponse, Response
+
+from catalog.adapter import Adapter
+from catalog.errors import (
+    CatalogDenied,
+    CatalogRefused,
+    LoradropError,
+    PrefixNotConfigured,
+    UnknownAdapter,
+    UnknownRefresh,
+)
+from catalog.views import Listed, RefreshBody
+from worker.outcomes import NotServedYet
+
+router = APIRouter()
+
+_REFRESH = "/v1/refresh_lora_discovery"
+_STATUS = {
+    PrefixNotConfigured: HTTPStatus.BAD_REQUEST,
+    UnknownAdapter: HTTPStatus.NOT_FOUND,
+    UnknownRefresh: HTTPStatus.NOT_FOUND,
+    CatalogDenied: HTTPStatus.BAD_GATEWAY,
+    CatalogRefused: HTTPStatus.BAD_GATEWAY,
+}
+_RETRY_AFTER = {"Retry-After": "2"}
+
+
+@router.get("/v1/models")
+async def show_available_models(request: Request) -> JSONResponse:
+    """List the base models and every adapter that can be served, in OpenAI's shape."""
+    loradrop = request.app.state.loradrop
+    cards = await loradrop.engine.base_cards()
+    created = int(time.time())
+    cards += [
+        _card(adapter, created, loradrop.engine.base_model) for adapter in loradrop.worker.reconciler.listed()
+    ]
+    return JSONResponse({"object": "list", "data": cards})
+
+
+@router.post(_REFRESH)
+async def refresh_lora_discovery(
+    request: Request, body: RefreshBody | None = None, prefer: Annotated[str | None, Header()] = None
+) -> Response:
+    """Look at the prefix now, and wait until every worker has observed what was found."""
+    return await _answer(_refresh(request, body or RefreshBody(), wait=prefer != "respond-async"))
+
+
+@router.get(_REFRESH + "/{refresh_id}")
+async def show_refresh(request: Request, refresh_id: str) -> Response:
+    """Return how far a refresh has come."""
+
+    async def answer() -> Response:
+        view = await request.app.state.loradrop.worker.queries.refresh(refresh_id)
+        return JSONResponse(view.model_dump(mode="json"))
+
+    return await _answer(answer())
+
+
+@router.get("/v1/lora_adapters")
+async def list_lora_adapters(request: Request) -> Response:
+    """List the catalog, with the state of each adapter on every worker."""
+
+    async def answer() -> Response:
+        views = await request.app.state.loradrop.worker.queries.adapters()
+        return Response(Listed(data=views).model_dump_json(), media_type="application/json")
+
+    return await _answer(answer())
+
+
+@router.get("/v1/lora_adapters/{name}")
+async def show_lora_adapter(request: Request, name: str) -> Response:
+    """Return one adapter, with its state on every worker."""
+
+    async def answer() -> Response:
+        view = await request.app.state.loradrop.worker.queries.adapter(name)
+        return JSONResponse(view.model_dump(mode="json"))
+
+    return await _answer(answer())
+
+
+async def not_served_yet(_request: Request, error: Exception) -> Response:
+    """Answer a request that came too early: 503, why, and when to ask again."""
+    assert isinstance(error, NotServedYet)  # registered for nothing else
+    return _error(HTTPStatus.SERVICE_UNAVAILABLE, str(error.reason), "ServiceUnavailableError", error.headers)
+
+
+async def _refresh(request: Request, body: RefreshBody, *, wait: bool) -> Response:
+    worker = request.app.state.loradrop.worker
+    if (
+        request.app.state.loradrop.settings.lora_dir_prefix is None
+        and request.app.state.loradrop.settings.redis_url is None
+    ):
+        raise PrefixNotConfigured
+    refresh_id = await worker.queries.start_refresh(body)
+    if wait:
+        view = await worker.queries.finished_refresh(refresh_id, timeout_seconds=body.timeout)
+        return JSONResponse(view.model_dump(mode="json"))
+    view = await worker.queries.refresh(refresh_id)
+    location = {"Location": f"{_REFRESH}/{refresh_id}"}
+    return JSONResponse(view.model_dump(mode="json"), HTTPStatus.ACCEPTED, location)
+
+
+def _card(adapter: Adapter, created: int, base_model: str) -> dict[str, Any]:
+    return {
+        "id": adapter.name,
+        "object": "model",
+        "created": created,
+        "owned_by": "loradrop",
+        "root": adapter.path,
+        "parent": base_model,
+        "max_model_len": None,
+        "permission": [],
+    }
+
+
+async def _answer(work: Awaitable[Response]) -> Response:
+    try:
+        return await work
+    except LoradropError as error:
+        status = _STATUS.get(type(error), HTTPStatus.SERVICE_UNAVAILABLE)
+        retry = _RETRY_AFTER if status is HTTPStatus.SERVICE_UNAVAILABLE else None
+        return _error(status, str(error), error.code, retry)
+
+
+def _error(status: HTTPStatus, message: str, kind: str, headers: Any = None) -> Response:
+    body = {"error": {"message": message, "type": kind, "param": None, "code": status.value}}
+    return JSONResponse(body, status, headers)
