@@ -1,18 +1,18 @@
 """The errors of loradrop, named for the outcome.
 
-    LoradropError
-    ├── CatalogUnavailable      Redis is away or refuses for now: try again later
-    ├── CatalogDenied           Redis refuses who we are: a person must act
-    ├── CatalogRefused          Redis holds something we cannot work with: a person must act
-    ├── RecordInvalid           one record is not what we wrote: skipped, and mended by the next scan
-    ├── ResyncNeeded            the reader has lost the thread: list again
-    ├── LeaseHeld               another watcher publishes
-    ├── LeaseLost               another watcher has taken over, or the catalog was replaced
-    ├── NoWatcher               nobody would answer a refresh
-    ├── PrefixNotConfigured     nothing to discover
-    ├── UnknownAdapter          no such name in the catalog
-    ├── UnknownRefresh          no such refresh, or it has expired
-    └── DiscoveryError          the prefix could not be read as a whole
+LoradropError
+├── CatalogUnavailable      Redis is away or refuses for now: try again later
+├── CatalogDenied           Redis refuses who we are: a person must act
+├── CatalogRefused          Redis holds something we cannot work with: a person must act
+├── RecordInvalid           one record is not what we wrote: skipped, and mended by the next scan
+├── ResyncNeeded            the reader has lost the thread: list again
+├── LeaseHeld               another watcher publishes
+├── LeaseLost               another watcher has taken over, or the catalog was replaced
+├── NoWatcher               nobody would answer a refresh
+├── PrefixNotConfigured     nothing to discover
+├── UnknownAdapter          no such name in the catalog
+├── UnknownRefresh          no such refresh, or it has expired
+└── DiscoveryError          the prefix could not be read as a whole
 """
 
 from catalog.adapter import Reason

@@ -49,10 +49,10 @@ class Queries:
 
     async def adapter(self, name: str) -> AdapterView:
         """Return one adapter; raises UnknownAdapter."""
+        epoch, _ = await self._meta()
         adapter: Adapter | None = await self._reader.get(name)
         if adapter is None:
             raise UnknownAdapter(f"No adapter named {name!r} is under the prefix. `loradrop ls` lists them.")
-        epoch, _ = await self._meta()
         return adapter_view(adapter, epoch, await self._pictures())
 
     async def workers(self) -> list[WorkerView]:
@@ -101,11 +101,8 @@ class Queries:
 
     async def _pictures(self) -> dict[str, WorkerPicture]:
         statuses = await self._reports.workers()
-        tables = await asyncio.gather(*(self._reports.worker_adapters(worker_id) for worker_id in statuses))
-        return {
-            status.id: WorkerPicture(status, table)
-            for status, table in zip(statuses.values(), tables, strict=True)
-        }
+        tables = await self._reports.tables(statuses)
+        return {worker_id: WorkerPicture(status, tables[worker_id]) for worker_id, status in statuses.items()}
 
     async def _meta(self) -> tuple[str, int]:
         meta = await self._reports.meta()

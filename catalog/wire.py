@@ -5,8 +5,8 @@ RFC 3339 in UTC, anything nested is JSON. Unknown fields are ignored, missing on
 so that neighbouring versions can share a catalog. `SCHEMA` changes only when that no longer holds.
 """
 
-
 from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from typing import Any, TypeVar
@@ -82,10 +82,12 @@ def to_fields(value: Any) -> dict[str, str]:
 
 def from_fields(kind: type[_Value], fields: Mapping[str, str]) -> _Value:
     """Return the value of dataclass `kind` that `fields` hold; raises RecordInvalid."""
-    nested = _nested_fields(kind)  # type: ignore[arg-type]  # every class is hashable; mypy doubts it
+    fields_of = _fields(kind)  # type: ignore[arg-type]  # every class is hashable; mypy doubts it
     try:
         raw = {
-            key: msgspec.json.decode(text) if key in nested else text for key, text in fields.items() if text
+            key: msgspec.json.decode(text) if key in fields_of.nested else text
+            for key, text in fields.items()
+            if text or key in fields_of.text
         }
         return msgspec.convert(raw, kind, strict=False)
     except (msgspec.ValidationError, msgspec.DecodeError) as error:
@@ -100,11 +102,24 @@ def _to_text(item: Any) -> str:
     return msgspec.json.encode(item).decode()
 
 
+@dataclass(frozen=True, slots=True)
+class _Fields:
+    """Which fields of a dataclass hold JSON, and which are text that may be empty without being None."""
+
+    nested: frozenset[str]
+    text: frozenset[str]
+
+
 @cache
-def _nested_fields(kind: Hashable) -> frozenset[str]:
+def _fields(kind: Hashable) -> _Fields:
     info = msgspec.inspect.type_info(kind)
     assert isinstance(info, msgspec.inspect.DataclassType)  # only dataclasses travel as fields
-    return frozenset(field.name for field in info.fields if _is_nested(field.type))
+    return _Fields(
+        nested=frozenset(field.name for field in info.fields if _is_nested(field.type)),
+        text=frozenset(
+            field.name for field in info.fields if isinstance(field.type, msgspec.inspect.StrType)
+        ),
+    )
 
 
 def _is_nested(kind: msgspec.inspect.Type) -> bool:
@@ -118,6 +133,3 @@ def _decode(decoder: msgspec.json.Decoder[_Value], record: str) -> _Value:
         return decoder.decode(record)
     except msgspec.DecodeError as error:
         raise RecordInvalid(f"A record in Redis is not of our shape: {error}.") from error
-
-
-

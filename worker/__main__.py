@@ -13,11 +13,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     from worker.flags import register
+    from worker.settings import NAMED
 
     cli_env_setup()
     register()
     parser = make_arg_parser(FlexibleArgumentParser(prog="loradrop serve"))
     args = parser.parse_args(list(sys.argv[1:] if arguments is None else arguments))
+    setattr(args, NAMED, True)
     configure_logging_from_args(args)
     serve = ServeSubcommand()
     serve.validate(args)

@@ -52,7 +52,7 @@ class Consumer:
                 self._listing = None
             except (CatalogUnavailable, CatalogDenied, CatalogRefused) as error:
                 self._note_stale(error)
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
                 pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
     async def _follow(self) -> AsyncIterator[None]:

@@ -19,8 +19,8 @@ _MARK = "_loradrop"
 
 def register() -> None:
     """Hook both places; calling it again changes nothing."""
-    import vllm.plugins  # noqa: PLC0415 - this runs while vLLM is being imported
-    from vllm.platforms import current_platform  # noqa: PLC0415
+    import vllm.plugins
+    from vllm.platforms import current_platform
 
     platform = type(current_platform)
     if not hasattr(platform.pre_register_and_update, _MARK):
@@ -33,7 +33,7 @@ def _adding_flags(original: Any) -> Any:
     @functools.wraps(original)
     def pre_register_and_update(_platform: Any, parser: Any = None) -> None:
         original(parser)
-        if parser is not None and "--lora-dir-prefix" not in parser._option_string_actions:  # noqa: SLF001 - argparse has no query
+        if parser is not None and "--lora-dir-prefix" not in parser._option_string_actions:
             add_flags(parser)
 
     setattr(pre_register_and_update, _MARK, True)
@@ -43,7 +43,7 @@ def _adding_flags(original: Any) -> Any:
 def _adding_plugin(original: Any) -> Any:
     @functools.wraps(original)
     def load_endpoint_plugins(supported_tasks: Any = None) -> list[Any]:
-        from worker.plugin import LoradropPlugin  # noqa: PLC0415 - only API servers need it
+        from worker.plugin import LoradropPlugin
 
         # Without VLLM_PLUGINS vLLM loads none, and warns about ours though it is about to be loaded.
         plugins = original(supported_tasks) if os.environ.get("VLLM_PLUGINS") is not None else []

@@ -9,27 +9,15 @@ import asyncio
 import logging
 import os
 from argparse import Namespace
-from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI
 
-from worker.routes import not_served_yet, router
-from worker.settings import WorkerSettings, settings_from
 from worker.outcomes import NotServedYet
+from worker.routes import discovery_router, models_router, not_served_yet
+from worker.settings import settings_from
 
 _log = logging.getLogger("loradrop.worker.plugin")
-
-
-@dataclass(frozen=True, slots=True)
-class Loradrop:
-    """What the routes find at `app.state.loradrop`."""
-
-    settings: WorkerSettings
-    engine: Any
-    worker: Any
-    task: asyncio.Task[None]
-    """Runs the worker; kept here so that it is not collected."""
 
 
 class LoradropPlugin:
@@ -37,13 +25,21 @@ class LoradropPlugin:
 
     name = "loradrop"
     required_tasks = None
+    _task: asyncio.Task[None]
+    """Runs the worker; kept here so that it is not collected."""
 
     def attach_router(self, app: FastAPI) -> None:
         """Add our routes to `app`, if we are asked for; raises SettingsError."""
         settings = settings_from(app.state.args, os.environ)
-        if settings.asked_for:
-            app.include_router(router)
+        if not settings.asked_for:
+            return
+        app.include_router(discovery_router)
+        if settings.has_catalog:
+            app.include_router(models_router)
             app.exception_handler(NotServedYet)(not_served_yet)
+        if settings.api_keys:  # vLLM makes its guard of them, after this
+            theirs = app.state.args.api_key or [os.environ.get("VLLM_API_KEY", "")]
+            app.state.args.api_key = [key for key in (*theirs, *settings.api_keys) if key]
 
     async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:
         """Start the worker, if we are asked for.
@@ -51,35 +47,36 @@ class LoradropPlugin:
         Raises SettingsError and RuntimeError, which end the server's start with their sentence.
         """
         settings = settings_from(args, os.environ)
-        if not settings.asked_for or engine_client is None:
+        if not settings.has_catalog or engine_client is None:
             return
-        from worker.engine import Engine  # noqa: PLC0415 - imports vLLM's serving code, which loads this file
-        from worker.worker import running_worker  # noqa: PLC0415 - imports worker.engine
+        # They import vLLM's serving code, which may be what loads this file.
+        from worker.engine import Engine, require_vllm_contract
+        from worker.model_table import ModelTable
+        from worker.worker import running_worker
 
         _log_like_vllm()
-        engine = Engine(engine_client, state.openai_serving_models)
+        require_vllm_contract(engine_client, state.openai_serving_models)
+        table = ModelTable(state.openai_serving_models)
+        engine = Engine(engine_client, static_count=table.static_count)
         identity = settings.identity(host=args.host, port=args.port, process_rank=engine.process_rank)
         url = f"http://{identity.partition('#')[0]}"
         started: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
         async def live() -> None:
             try:
-                async with running_worker(engine, settings, url=url, identity=identity) as worker:
+                async with running_worker(engine, table, settings, url=url, identity=identity) as worker:
                     started.set_result(worker)
                     await asyncio.Event().wait()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - told to whoever waits, or logged
                 if started.done():
                     _log.exception("the worker broke; what is loaded goes on being served")
                 else:
                     started.set_exception(error)
 
-        task = asyncio.create_task(live(), name="loradrop")
-        state.loradrop = Loradrop(settings, engine, await started, task)
+        self._task = asyncio.create_task(live(), name="loradrop")
+        state.loradrop = await started
         _log.info(
-            "worker ready id=%s base_model=%s prefix=%s",
-            identity,
-            engine.base_model,
-            settings.lora_dir_prefix,
+            "worker ready id=%s base_model=%s prefix=%s", identity, table.base_model, settings.lora_dir_prefix
         )
 
 

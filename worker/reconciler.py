@@ -21,7 +21,7 @@ from worker.entry import Entry
 from worker.files import Source
 from worker.handle import Handle
 from worker.outcomes import Failed, NotServedYet, Rejected, UnknownModel
-from worker.residency import EngineLike, Held, Residency
+from worker.residency import EngineLike, Held, Residency, TableLike
 from worker.revisions import Pinned
 
 _log = logging.getLogger("loradrop.worker.reconciler")
@@ -37,6 +37,10 @@ class ServingEngine(EngineLike, Protocol):
     def is_idle(self) -> bool:
         """Return whether no request is under way."""
 
+
+class ServingTable(TableLike, Protocol):
+    """What this needs of the table of served names beside what its residency needs."""
+
     def is_taken(self, name: str) -> bool:
         """Return whether the base model or a static module has the name."""
 
@@ -45,13 +49,20 @@ class Reconciler:
     """Keeps true: a name only ever comes to point at a revision that was wanted, proven and loaded."""
 
     def __init__(
-        self, engine: ServingEngine, prepare: Prepare, *, prefix: Path | None, capacity: int
+        self,
+        engine: ServingEngine,
+        table: ServingTable,
+        prepare: Prepare,
+        *,
+        prefix: Path | None,
+        capacity: int,
     ) -> None:
-        """Serve through `engine`; adapters lie under `prefix`, or where the catalog says if it is None."""
+        """Serve what `prepare` returns; adapters lie under `prefix`, or where the catalog says if None."""
         self._engine = engine
+        self._table = table
         self._prepare = prepare
         self._prefix = prefix
-        self._residency = Residency(engine, capacity=capacity, changed=self._note)
+        self._residency = Residency(engine, table, capacity=capacity, changed=self._note)
         self._entries: dict[str, Entry] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._changed: set[str] = set()
@@ -86,7 +97,7 @@ class Reconciler:
         return [
             entry.adapter
             for name, entry in sorted(self._entries.items())
-            if entry.adapter is not None and entry.wanted is not None and not self._engine.is_taken(name)
+            if entry.adapter is not None and entry.wanted is not None and not self._table.is_taken(name)
         ]
 
     # What requests ask.
@@ -113,7 +124,7 @@ class Reconciler:
             raise NotServedYet(Reason("superseded", f"{name} changed while it was loaded."))
         return handle
 
-    async def load_by_hand(self, name: str, path: str, in_place: bool) -> str:  # noqa: FBT001 - vLLM's field
+    async def load_by_hand(self, name: str, path: str, *, in_place: bool) -> str:
         """Serve the directory `path` under `name` until it is unloaded, and return vLLM's sentence.
 
         Raises PermissionError outside the prefix, Rejected and Failed.
@@ -225,7 +236,7 @@ class Reconciler:
             _log.warning("adapter rejected name=%s reason=%s", entry.name, rejected.reason)
         except Failed as failed:
             self._fail(entry, source, failed.reason)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the next request tries again
             _log.exception("loading broke name=%s", entry.name)
             self._fail(entry, source, Reason("internal_error", f"loradrop broke on it: {error!r}."))
         else:
@@ -238,7 +249,7 @@ class Reconciler:
             self._note(entry.name)
 
     async def _hold(self, entry: Entry, source: Source) -> Held:
-        if self._engine.is_taken(entry.name):
+        if self._table.is_taken(entry.name):
             raise Rejected(
                 "name_taken", "The base model or a --lora-modules adapter has this name; rename it."
             )
@@ -297,7 +308,7 @@ class Reconciler:
                 return
 
     def _mark_use(self, entry: Entry) -> None:
-        touched = self._engine.last_touched(entry.name)
+        touched = self._table.last_touched(entry.name)
         if touched is None:
             return
         used = datetime.now(UTC).timestamp() - (asyncio.get_running_loop().time() - touched)

@@ -33,14 +33,18 @@ class EngineLike(Protocol):
     async def unload(self, handle: Handle) -> None:
         """Free the slot."""
 
+    def ids_in_use(self) -> frozenset[int]:
+        """Return the ids that requests are using."""
+
+
+class TableLike(Protocol):
+    """What this needs of the table of served names."""
+
     def point(self, handle: Handle) -> None:
         """Let requests for the handle's name use it."""
 
     def withdraw(self, name: str) -> None:
         """Let requests for the name use nothing."""
-
-    def ids_in_use(self) -> frozenset[int]:
-        """Return the ids that requests are using."""
 
     def last_touched(self, name: str) -> float | None:
         """Return when (event loop time) a request last asked for `name`, or None."""
@@ -57,9 +61,12 @@ class Held:
 class Residency:
     """Keeps true: a name points at a revision that is loaded and pinned, or at nothing."""
 
-    def __init__(self, engine: EngineLike, *, capacity: int, changed: Callable[[str], None]) -> None:
+    def __init__(
+        self, engine: EngineLike, table: TableLike, *, capacity: int, changed: Callable[[str], None]
+    ) -> None:
         """Hold up to `capacity` revisions in `engine`; call `changed` with each name that changes."""
         self._engine = engine
+        self._table = table
         self._capacity = capacity
         self._changed = changed
         self._held: dict[str, Held] = {}
@@ -105,7 +112,7 @@ class Residency:
         returning = self._leaving.pop(held.handle.lora_id, None)
         previous = self._held.get(held.handle.name)
         self._held[held.handle.name] = held
-        self._engine.point(held.handle)
+        self._table.point(held.handle)
         for old in (returning[0] if returning else None, previous):
             if old is not None and old.handle.lora_id == held.handle.lora_id:
                 old.pinned.release()
@@ -115,7 +122,7 @@ class Residency:
 
     def withdraw(self, name: str) -> None:
         """Point `name` at nothing: new requests are refused at once, running ones finish."""
-        self._engine.withdraw(name)
+        self._table.withdraw(name)
         held = self._held.pop(name, None)
         if held is not None:
             self.leave(held)
@@ -144,13 +151,13 @@ class Residency:
     async def _make_room(self) -> None:
         now = asyncio.get_running_loop().time()
         in_use = self._engine.ids_in_use()
-        by_last_use = sorted((self._engine.last_touched(name) or 0.0, name) for name in self._held)
+        by_last_use = sorted((self._table.last_touched(name) or 0.0, name) for name in self._held)
         for touched, name in by_last_use:
             if self.has_room(None) or now - touched < GRACE_SECONDS:
                 return
             if self._held[name].handle.lora_id in in_use:
                 continue
-            self._engine.withdraw(name)
+            self._table.withdraw(name)
             await self._let_go(self._held.pop(name))
             _log.debug("adapter made room name=%s", name)
             self._changed(name)

@@ -204,7 +204,7 @@ class RevisionStore:
         patience = _PATIENCE_SECONDS + source.size_bytes / _SLOWEST_BYTES_PER_SECOND
         cancelled = threading.Event()
         future: Future[_Result] = Future()
-        future.set_running_or_notify_cancel()  # so that giving up on it cannot end it behind the thread's back
+        future.set_running_or_notify_cancel()  # giving up on it must not end it for the thread
 
         def body() -> None:
             try:

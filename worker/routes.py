@@ -5,9 +5,9 @@ not, without a word to the engine. The others are those of the API that people w
 """
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse, Response
@@ -24,7 +24,11 @@ from catalog.errors import (
 from catalog.views import Listed, RefreshBody
 from worker.outcomes import NotServedYet
 
-router = APIRouter()
+if TYPE_CHECKING:
+    from worker.worker import Worker
+
+models_router = APIRouter()
+discovery_router = APIRouter()
 
 _REFRESH = "/v1/refresh_lora_discovery"
 _STATUS = {
@@ -37,19 +41,17 @@ _STATUS = {
 _RETRY_AFTER = {"Retry-After": "2"}
 
 
-@router.get("/v1/models")
+@models_router.get("/v1/models")
 async def show_available_models(request: Request) -> JSONResponse:
     """List the base models and every adapter that can be served, in OpenAI's shape."""
-    loradrop = request.app.state.loradrop
-    cards = await loradrop.engine.base_cards()
-    created = int(time.time())
-    cards += [
-        _card(adapter, created, loradrop.engine.base_model) for adapter in loradrop.worker.reconciler.listed()
-    ]
+    worker = _worker(request)
+    cards = await worker.table.stock_cards()
+    created, base_model = int(time.time()), worker.table.base_model
+    cards += [_card(adapter, created, base_model) for adapter in worker.reconciler.listed()]
     return JSONResponse({"object": "list", "data": cards})
 
 
-@router.post(_REFRESH)
+@discovery_router.post(_REFRESH)
 async def refresh_lora_discovery(
     request: Request, body: RefreshBody | None = None, prefer: Annotated[str | None, Header()] = None
 ) -> Response:
@@ -57,34 +59,34 @@ async def refresh_lora_discovery(
     return await _answer(_refresh(request, body or RefreshBody(), wait=prefer != "respond-async"))
 
 
-@router.get(_REFRESH + "/{refresh_id}")
+@discovery_router.get(_REFRESH + "/{refresh_id}")
 async def show_refresh(request: Request, refresh_id: str) -> Response:
     """Return how far a refresh has come."""
 
     async def answer() -> Response:
-        view = await request.app.state.loradrop.worker.queries.refresh(refresh_id)
+        view = await _worker(request).queries.refresh(refresh_id)
         return JSONResponse(view.model_dump(mode="json"))
 
     return await _answer(answer())
 
 
-@router.get("/v1/lora_adapters")
+@discovery_router.get("/v1/lora_adapters")
 async def list_lora_adapters(request: Request) -> Response:
     """List the catalog, with the state of each adapter on every worker."""
 
     async def answer() -> Response:
-        views = await request.app.state.loradrop.worker.queries.adapters()
+        views = await _worker(request).queries.adapters()
         return Response(Listed(data=views).model_dump_json(), media_type="application/json")
 
     return await _answer(answer())
 
 
-@router.get("/v1/lora_adapters/{name}")
+@discovery_router.get("/v1/lora_adapters/{name}")
 async def show_lora_adapter(request: Request, name: str) -> Response:
     """Return one adapter, with its state on every worker."""
 
     async def answer() -> Response:
-        view = await request.app.state.loradrop.worker.queries.adapter(name)
+        view = await _worker(request).queries.adapter(name)
         return JSONResponse(view.model_dump(mode="json"))
 
     return await _answer(answer())
@@ -97,12 +99,7 @@ async def not_served_yet(_request: Request, error: Exception) -> Response:
 
 
 async def _refresh(request: Request, body: RefreshBody, *, wait: bool) -> Response:
-    worker = request.app.state.loradrop.worker
-    if (
-        request.app.state.loradrop.settings.lora_dir_prefix is None
-        and request.app.state.loradrop.settings.redis_url is None
-    ):
-        raise PrefixNotConfigured
+    worker = _worker(request)
     refresh_id = await worker.queries.start_refresh(body)
     if wait:
         view = await worker.queries.finished_refresh(refresh_id, timeout_seconds=body.timeout)
@@ -110,6 +107,13 @@ async def _refresh(request: Request, body: RefreshBody, *, wait: bool) -> Respon
     view = await worker.queries.refresh(refresh_id)
     location = {"Location": f"{_REFRESH}/{refresh_id}"}
     return JSONResponse(view.model_dump(mode="json"), HTTPStatus.ACCEPTED, location)
+
+
+def _worker(request: Request) -> "Worker":
+    worker: Worker | None = getattr(request.app.state, "loradrop", None)
+    if worker is None:
+        raise PrefixNotConfigured
+    return worker
 
 
 def _card(adapter: Adapter, created: int, base_model: str) -> dict[str, Any]:

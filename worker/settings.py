@@ -9,13 +9,18 @@ import math
 import os
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from catalog.keys import DEFAULT_POOL
 
 _ENVIRONMENT_PREFIX = "LORADROP_"
+_HIGHEST_PORT = 65_535
+
+
+NAMED = "loradrop"
+"""The attribute by which our own command line says so in the parsed arguments."""
 
 
 class SettingsError(ValueError):
@@ -34,7 +39,7 @@ def _at_least(lowest: float) -> Callable[[str], float]:
 
 def _port(text: str) -> int:
     value = int(text)
-    if not 0 < value < 65536:
+    if not 0 < value <= _HIGHEST_PORT:
         raise ValueError("must be a port, 1 to 65535")
     return value
 
@@ -77,88 +82,122 @@ def _state_home() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "loradrop"
 
 
-def _setting(flag: str, parse: Callable[[str], Any], text: str, **default: Any) -> Any:
-    return field(metadata={"flag": flag, "parse": parse, "help": text}, **default)
+def _flag(flag: str, parse: Callable[[str], Any], text: str) -> dict[str, Any]:
+    return {"flag": flag, "parse": parse, "help": text}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSettings:
     """The settings of one worker, and of the watcher and API it starts when it has no Redis to join."""
 
-    lora_dir_prefix: Path | None = _setting(
-        "--lora-dir-prefix",
-        _directory,
-        "Directory whose subdirectories are LoRA adapters; each is served under its name.",
+    lora_dir_prefix: Path | None = field(
         default=None,
+        metadata=_flag(
+            "--lora-dir-prefix",
+            _directory,
+            "Directory whose subdirectories are LoRA adapters; each is served under its name.",
+        ),
     )
-    lora_discovery_interval: float = _setting(
-        "--lora-discovery-interval",
-        _at_least(0),
-        "Seconds between rescans of the prefix, behind the notifications. 0 turns them off. Default: 30.",
+    lora_discovery_interval: float = field(
         default=30.0,
+        metadata=_flag(
+            "--lora-discovery-interval",
+            _at_least(0),
+            "Seconds between rescans of the prefix, behind the notifications; 0: none. Default: 30.",
+        ),
     )
-    redis_url: str | None = _setting(
-        "--redis-url",
-        str,
-        "Join a fleet: the Redis its watcher publishes to. Left out: an embedded Valkey, a watcher and the "
-        "API are started as children.",
+    redis_url: str | None = field(
         default=None,
+        metadata=_flag(
+            "--redis-url",
+            str,
+            "Join a fleet: the Redis its watcher publishes to. Left out: an embedded Valkey, a watcher and the "
+            "API are started as children.",
+        ),
     )
-    pool: str = _setting("--pool", str, f"Name of the fleet. Default: {DEFAULT_POOL}.", default=DEFAULT_POOL)
-    worker_id: str | None = _setting(
-        "--worker-id", str, "Name of this worker in reports. Default: host name and port.", default=None
+    pool: str = field(
+        default=DEFAULT_POOL,
+        metadata=_flag("--pool", str, f"Name of the fleet. Default: {DEFAULT_POOL}."),
     )
-    notifier: str = _setting(
-        "--notifier",
-        _notifier,
-        "How changes are noticed: auto, inotify, watchdog or none (rescans only). Default: auto.",
+    worker_id: str | None = field(
+        default=None,
+        metadata=_flag("--worker-id", str, "Name of this worker in reports. Default: host name and port."),
+    )
+    notifier: str = field(
         default="auto",
+        metadata=_flag(
+            "--notifier",
+            _notifier,
+            "How changes are noticed: auto, inotify, watchdog or none (rescans only). Default: auto.",
+        ),
     )
-    lora_settle: float = _setting(
-        "--lora-settle",
-        _at_least(0),
-        "Seconds an adapter's files must be still before it is served. Default: 1.",
+    lora_settle: float = field(
         default=1.0,
+        metadata=_flag(
+            "--lora-settle",
+            _at_least(0),
+            "Seconds an adapter's files must be still before it is served. Default: 1.",
+        ),
     )
-    lora_cache_dir: Path = _setting(
-        "--lora-cache-dir",
-        _directory,
-        "Local directory for private copies of adapters. Default: ~/.cache/loradrop.",
+    lora_cache_dir: Path = field(
         default_factory=_cache_home,
+        metadata=_flag(
+            "--lora-cache-dir",
+            _directory,
+            "Local directory for private copies of adapters. Default: ~/.cache/loradrop.",
+        ),
     )
-    lora_cache_size: float = _setting(
-        "--lora-cache-size",
-        _at_least(0.001),
-        "GiB the private copies may take; those in use never count as spare. Default: 50.",
+    lora_cache_size: float = field(
         default=50.0,
+        metadata=_flag(
+            "--lora-cache-size",
+            _at_least(0.001),
+            "GiB the private copies may take; those in use never count as spare. Default: 50.",
+        ),
     )
-    lora_state_dir: Path = _setting(
-        "--lora-state-dir",
-        _directory,
-        "Where the embedded Valkey keeps its append-only file. Default: ~/.local/state/loradrop.",
+    lora_state_dir: Path = field(
         default_factory=_state_home,
+        metadata=_flag(
+            "--lora-state-dir",
+            _directory,
+            "Where the embedded Valkey keeps its append-only file. Default: ~/.local/state/loradrop.",
+        ),
     )
-    lora_preload: int | None = _setting(
-        "--lora-preload",
-        _preload,
-        "Adapters to load ahead of their first request: none, all, or how many. Default: none.",
+    lora_preload: int | None = field(
         default=0,
+        metadata=_flag(
+            "--lora-preload",
+            _preload,
+            "Adapters to load ahead of their first request: none, all, or how many. Default: none.",
+        ),
     )
-    api_host: str = _setting(
-        "--api-host", str, "Where the API listens. Default: 127.0.0.1.", default="127.0.0.1"
+    api_host: str = field(
+        default="127.0.0.1",
+        metadata=_flag("--api-host", str, "Where the API listens. Default: 127.0.0.1."),
     )
-    api_port: int = _setting("--api-port", _port, "The API's port. Default: 8001.", default=8001)
-    allow_pickle: bool = _setting(
-        "--allow-pickle",
-        _switch,
-        "Admit adapter_model.bin after a check of what it would run; --no-allow-pickle refuses it.",
+    api_port: int = field(default=8001, metadata=_flag("--api-port", _port, "The API's port. Default: 8001."))
+    allow_pickle: bool = field(
         default=True,
+        metadata=_flag(
+            "--allow-pickle",
+            _switch,
+            "Admit adapter_model.bin after a check of what it would run; --no-allow-pickle refuses it.",
+        ),
     )
+    api_keys: tuple[str, ...] = ()
+    """Any of these opens everything under /v1, here and on the API; from LORADROP_API_KEY, commas between."""
+    named: bool = False
+    """Whether we were started by name (`loradrop serve`, VLLM_PLUGINS), even if nothing else is given."""
+
+    @property
+    def has_catalog(self) -> bool:
+        """Whether there is a prefix to discover, or a fleet to join."""
+        return self.lora_dir_prefix is not None or self.redis_url is not None
 
     @property
     def asked_for(self) -> bool:
-        """Whether anything tells us to work at all."""
-        return self.lora_dir_prefix is not None or self.redis_url is not None
+        """Whether anything tells us to be there at all."""
+        return self.named or self.has_catalog
 
     def identity(self, *, host: str | None, port: int, process_rank: int) -> str:
         """Return this process's worker id: host and port, `#N` for each further API process."""
@@ -169,7 +208,7 @@ class WorkerSettings:
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add our flags to `parser`, in a group of their own. They stay None unless given."""
     group = parser.add_argument_group("loradrop", "Serve the LoRA adapters under a directory.")
-    for setting in fields(WorkerSettings):
+    for setting in _flags():
         flag, text = setting.metadata["flag"], setting.metadata["help"]
         if setting.metadata["parse"] is _switch:
             group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
@@ -179,8 +218,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def settings_from(arguments: argparse.Namespace, environment: Mapping[str, str]) -> WorkerSettings:
     """Return the settings given by flags and variables; raises SettingsError."""
-    given: dict[str, Any] = {}
-    for setting in fields(WorkerSettings):
+    keys = environment.get(f"{_ENVIRONMENT_PREFIX}API_KEY", "").split(",")
+    plugins = environment.get("VLLM_PLUGINS", "").split(",")
+    given: dict[str, Any] = {
+        "api_keys": tuple(key.strip() for key in keys if key.strip()),
+        "named": getattr(arguments, NAMED, False) or "loradrop" in plugins,
+    }
+    for setting in _flags():
         variable = _ENVIRONMENT_PREFIX + setting.name.upper()
         value = getattr(arguments, setting.name, None)
         source = setting.metadata["flag"]
@@ -193,6 +237,10 @@ def settings_from(arguments: argparse.Namespace, environment: Mapping[str, str])
         except ValueError as error:
             raise SettingsError(f"{source} {value!r}: {error}.") from error
     return WorkerSettings(**given)
+
+
+def _flags() -> list[Field[Any]]:
+    return [setting for setting in fields(WorkerSettings) if setting.metadata]
 
 
 def _reachable(host: str | None) -> str:

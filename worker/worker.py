@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from catalog.errors import CatalogUnavailable
@@ -18,6 +19,7 @@ from worker.base_model import read_base_model
 from worker.consumer import Consumer
 from worker.embedded import embedded_stack, joined_stack
 from worker.engine import Engine
+from worker.model_table import ModelTable
 from worker.preparation import Preparation
 from worker.reconciler import Reconciler
 from worker.reporter import Reporter
@@ -32,19 +34,19 @@ _LONGEST_PAUSE_SECONDS = 30.0
 _FIRST_LIST_SECONDS = 10.0
 
 
+@dataclass(frozen=True, slots=True)
 class Worker:
-    """What the routes need: the reconciler for names, the queries for everything else."""
+    """What the routes need: the table and the reconciler for names, the queries for everything else."""
 
-    def __init__(self, reconciler: Reconciler, consumer: Consumer, queries: Queries) -> None:
-        """Hold the parts that answer requests."""
-        self.reconciler = reconciler
-        self.consumer = consumer
-        self.queries = queries
+    settings: WorkerSettings
+    table: ModelTable
+    reconciler: Reconciler
+    queries: Queries
 
 
 @asynccontextmanager
 async def running_worker(
-    engine: Engine, settings: WorkerSettings, *, url: str, identity: str
+    engine: Engine, table: ModelTable, settings: WorkerSettings, *, url: str, identity: str
 ) -> AsyncIterator[Worker]:
     """Run a worker for the length of the block. `url` is where its server can be asked.
 
@@ -63,14 +65,19 @@ async def running_worker(
             )
         connection = await stack.enter_async_context(Connection(redis_url, pool=settings.pool))
         reconciler = Reconciler(
-            engine, preparation.prepare, prefix=settings.lora_dir_prefix, capacity=engine.capacity
+            engine, table, preparation.prepare, prefix=settings.lora_dir_prefix, capacity=engine.capacity
         )
         stack.push_async_callback(reconciler.aclose)
         consumer = Consumer(Reader(connection), reconciler, moved=reconciler.bell)
         reporter = Reporter(
-            Reports(connection), _identity(engine, identity, url), reconciler=reconciler, consumer=consumer
+            Reports(connection),
+            _identity(engine, table, identity, url),
+            reconciler=reconciler,
+            consumer=consumer,
         )
-        engine.install(reconciler.resolve, reconciler.load_by_hand, reconciler.unload_by_hand)
+        table.install(
+            resolve=reconciler.resolve, load=reconciler.load_by_hand, unload=reconciler.unload_by_hand
+        )
         await stack.enter_async_context(
             _kept_running(
                 {
@@ -81,14 +88,14 @@ async def running_worker(
             )
         )
         await _first_listing(consumer)
-        yield Worker(reconciler, consumer, Queries(connection))
+        yield Worker(settings, table, reconciler, Queries(connection))
 
 
-def _identity(engine: Engine, identity: str, url: str) -> WorkerStatus:
+def _identity(engine: Engine, table: ModelTable, identity: str, url: str) -> WorkerStatus:
     now = datetime.now(UTC)
     return WorkerStatus(
         id=identity,
-        base_model=engine.base_model,
+        base_model=table.base_model,
         url=url,
         started_at=now,
         last_heartbeat=now,
@@ -114,7 +121,7 @@ async def _again_and_again(name: str, run: Callable[[], Awaitable[None]]) -> Non
     while True:
         try:
             await run()
-        except Exception:
+        except Exception:  # noqa: BLE001 - vLLM must not notice
             _log.exception("task broke, starting it again task=%s pause=%.1f", name, pause)
         await asyncio.sleep(pause)
         pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)

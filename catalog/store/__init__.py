@@ -1,11 +1,11 @@
 """The catalog in Redis: publish, list, follow, report. The only importer of redis.
 
-    connection   one Redis, its errors translated into ours
-    scripts      the Lua scripts: each change of the catalog is one of them, so it is whole or not at all
-    publisher    the one watcher that writes: lead, publish, report
-    reader       everybody else: list, then follow, and know when to list again
-    reports      what workers say about themselves
-    refreshes    manual refreshes, from the request to the answer
+connection   one Redis, its errors translated into ours
+scripts      the Lua scripts: each change of the catalog is one of them, so it is whole or not at all
+publisher    the one watcher that writes: lead, publish, report
+reader       everybody else: list, then follow, and know when to list again
+reports      what workers say about themselves
+refreshes    manual refreshes, from the request to the answer
 """
 
 from catalog.store.connection import DEFAULT_REDIS_URL, Connection

@@ -34,9 +34,12 @@ _AWAY = (
     exceptions.BusyLoadingError,
     exceptions.ReadOnlyError,
     exceptions.TryAgainError,
+    exceptions.ClusterDownError,
     exceptions.OutOfMemoryError,
     OSError,
 )
+_AWAY_WORDS = ("MISCONF", "NOREPLICAS", "MASTERDOWN")
+"""Answers for which redis-py has no class: Redis cannot take writes for now."""
 
 
 class Connection:
@@ -50,12 +53,12 @@ class Connection:
         self.keys = Keys(pool)
         self.url = url
         try:
-            self.commands = _client(
-                url, _COMMAND_TIMEOUT_SECONDS, Retry(ExponentialBackoff(cap=0.5, base=0.05), 2)
-            )
+            self.commands = _client(url, _COMMAND_TIMEOUT_SECONDS, _retry())
             self.blocking = _client(url, BLOCK_SECONDS + _MARGIN_SECONDS, Retry(NoBackoff(), 0))
         except ValueError as error:
-            raise CatalogRefused(f"{url!r} is not a Redis URL: {error}") from error
+            raise CatalogRefused(
+                f"{_without_password(url)!r} is not a Redis URL. It looks like redis://HOST:6379/0."
+            ) from error
 
     async def ping(self) -> None:
         """Return when Redis answers; raises CatalogUnavailable or CatalogDenied."""
@@ -86,22 +89,38 @@ async def translated() -> AsyncIterator[None]:
             f"Redis refuses this user: {error}. Check the user and password in --redis-url, and its ACL."
         ) from error
     except _AWAY as error:
-        raise CatalogUnavailable(f"Redis is not available: {error or type(error).__name__}.") from error
+        why = str(error).rstrip(".") or type(error).__name__
+        raise CatalogUnavailable(
+            f"Redis is not available: {why}. Nothing is lost; check that it runs, and --redis-url."
+        ) from error
     except exceptions.RedisError as error:
+        if any(word in str(error) for word in _AWAY_WORDS):  # a pipeline puts the command in front
+            raise CatalogUnavailable(f"Redis takes no writes for now: {error}") from error
         raise CatalogRefused(f"Redis refused a command: {error}") from error
+
+
+def _retry() -> Retry:
+    # A lost connection is worth another try at once. A server that does not answer in time is not:
+    # the caller has its own back-off, and somebody is waiting to be told.
+    return Retry(ExponentialBackoff(cap=0.5, base=0.05), 2, (exceptions.ConnectionError,))
 
 
 def _client(url: str, timeout_seconds: float, retry: Retry) -> Any:
     # Any: redis-py types a reply as the union of what every mode could return; callers say what they read.
     options: dict[str, Any] = {
         "decode_responses": True,
+        "encoding_errors": "replace",  # one record that is not text must not hide all the others
         "protocol": 2,  # the reply shapes this package reads are the same on every server version
         "socket_timeout": timeout_seconds,
         "socket_connect_timeout": _COMMAND_TIMEOUT_SECONDS,
-        "socket_keepalive": True,
         "retry": retry,
         "client_name": "loradrop",
     }
     if not url.startswith("unix://"):
-        options["health_check_interval"] = 15
+        options |= {"socket_keepalive": True, "health_check_interval": 15}
     return Redis.from_url(url, **options)
+
+
+def _without_password(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"

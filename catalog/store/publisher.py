@@ -54,6 +54,7 @@ class Publisher:
         self._connection = connection
         self._owner = owner
         self._lease: Lease | None = None
+        self._epoch = ""  # outlives the lease: whoever leads again must know how far it had come
         self._seq = 0
         register = connection.commands.register_script
         self._publish = register(scripts.PUBLISH)
@@ -92,10 +93,10 @@ class Publisher:
             if answer[0] == "held":
                 raise LeaseHeld(answer[1])
             fence, epoch, seq = answer[1], answer[2], int(answer[3])
-            if self._lease is not None and self._lease.epoch == epoch and seq < self._seq:
+            if epoch == self._epoch and seq < self._seq:
                 await self._replace(keys=[keys.meta, keys.adapters, keys.events], args=[fence, new_epoch])
                 epoch, seq = new_epoch, 0
-        self._lease, self._seq = Lease(fence, epoch), seq
+        self._lease, self._epoch, self._seq = Lease(fence, epoch), epoch, seq
         return self._lease
 
     async def publish(self, changes: Sequence[Adapter | Withdrawal], *, catalog_size: int) -> int:
@@ -108,8 +109,7 @@ class Publisher:
         max_events = max(_MIN_EVENTS, _EVENTS_PER_ADAPTER * catalog_size)
         for start in range(0, len(changes), _PIPELINE):
             known_seq = self._seq
-            async with translated():
-                pipeline = self._connection.commands.pipeline(transaction=False)
+            async with translated(), self._connection.commands.pipeline(transaction=False) as pipeline:
                 for change in changes[start : start + _PIPELINE]:
                     await self._send(pipeline, change, [lease.fence, lease.epoch, known_seq], max_events)
                 answers = await pipeline.execute()
@@ -119,11 +119,12 @@ class Publisher:
 
     async def report(self, status: WatcherStatus) -> None:
         """Write the heartbeat, which also keeps the lease; raises LeaseLost."""
-        keys = self._connection.keys
+        keys, lease = self._connection.keys, self.lease
         fields = [part for field in to_fields(status).items() for part in field]
         async with translated():
             answer = await self._report(
-                keys=[keys.meta, keys.watcher], args=[self.lease.fence, _milliseconds(LEASE), *fields]
+                keys=[keys.meta, keys.watcher],
+                args=[lease.fence, lease.epoch, _milliseconds(LEASE), *fields],
             )
         self._accepted(answer)
 

@@ -4,7 +4,8 @@
 from there with plain XREAD: every reader sees every event. It raises ResyncNeeded as soon as what it
 reads is not the unbroken continuation of what was listed: a gap (the stream was trimmed), another epoch
 (the catalog was replaced) or a regress (Redis fell back). An idle stream proves nothing, so each quiet
-block is followed by a look at the epoch and seq.
+block is followed by a look at the epoch and seq: behind ours, or ahead of a stream that holds nothing
+new, both say that the stream is not the one we followed.
 
 An event says only that a name changed; the record is then read from the hash. Reading late is harmless:
 the newest record is the one that counts.
@@ -14,10 +15,10 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
 from catalog.adapter import Adapter
-from catalog.errors import CatalogUnavailable, RecordInvalid, ResyncNeeded
+from catalog.errors import CatalogRefused, CatalogUnavailable, RecordInvalid, ResyncNeeded
 from catalog.events import AdapterEvent
 from catalog.store.connection import BLOCK_SECONDS, Connection, translated
-from catalog.wire import decode_adapter, decode_event
+from catalog.wire import SCHEMA, decode_adapter, decode_event
 
 _COUNT = 256
 _START = "0-0"
@@ -53,25 +54,31 @@ class Batch:
 class Reader:
     """Reads one pool's catalog. Keeps true: listing plus batches is the catalog, or ResyncNeeded."""
 
-    def __init__(self, connection: Connection) -> None:
-        """Read over `connection`."""
+    def __init__(self, connection: Connection, *, block_seconds: float = BLOCK_SECONDS) -> None:
+        """Read over `connection`; while following, look every `block_seconds` whether we are in step."""
         self._connection = connection
+        self._block_seconds = block_seconds
 
     async def listing(self) -> Listing:
         """Return the whole catalog.
 
-        Raises CatalogUnavailable, also where no watcher has ever published: no catalog is not an empty one.
+        Raises CatalogUnavailable, also where no watcher has ever published: no catalog is not an empty one;
+        and CatalogRefused where another version of loradrop wrote it.
         """
         keys = self._connection.keys
-        async with translated():
-            pipeline = self._connection.commands.pipeline(transaction=True)
-            pipeline.hmget(keys.meta, "epoch", "seq")
+        async with translated(), self._connection.commands.pipeline(transaction=True) as pipeline:
+            pipeline.hmget(keys.meta, "epoch", "seq", "schema")
             pipeline.hgetall(keys.adapters)
             pipeline.xrevrange(keys.events, count=1)
-            (epoch, seq), records, newest = await pipeline.execute()
+            (epoch, seq, schema), records, newest = await pipeline.execute()
         if epoch is None:
             raise CatalogUnavailable(
                 "Redis holds no catalog yet. Start a watcher (`loradrop watch`) on this Redis and pool."
+            )
+        if schema != SCHEMA:
+            raise CatalogRefused(
+                f"The catalog was written in schema {schema}, this process reads {SCHEMA}. "
+                "Run the same version of loradrop as the watcher."
             )
         adapters, unreadable = _decode_all(records)
         return Listing(epoch, int(seq), newest[0][0] if newest else _START, adapters, unreadable)
@@ -83,15 +90,18 @@ class Reader:
         return None if record is None else decode_adapter(record)
 
     async def follow(self, listing: Listing) -> AsyncIterator[Batch]:
-        """Yield what changes after `listing`, for ever; an empty batch each quiet five seconds.
+        """Yield what changes after `listing`, for ever; an empty batch each quiet block.
 
         Raises ResyncNeeded (list again) and CatalogUnavailable (wait, then follow on or list again).
         """
         seq, cursor = listing.seq, listing.cursor
         while True:
-            entries = await self._read(cursor, BLOCK_SECONDS)
+            entries = await self._read(cursor, self._block_seconds)
+            if not entries and await self._is_ahead(listing.epoch, seq):
+                entries = await self._read_now(cursor)
+                if not entries:
+                    raise ResyncNeeded(f"The catalog is ahead of seq {seq}, and the stream does not say why.")
             if not entries:
-                await self._check_in_step(listing.epoch, seq)
                 yield Batch(seq, cursor, {})
                 continue
             events = [_event(fields) for _, fields in entries]
@@ -119,22 +129,39 @@ class Reader:
             newest = await self._connection.commands.xrevrange(self._connection.keys.events, count=1)
         return str(newest[0][0]) if newest else _START
 
+    async def holds(self, entry_id: str) -> bool:
+        """Return whether an entry is still in the stream: then nothing after it has been trimmed."""
+        async with translated():
+            return bool(
+                await self._connection.commands.xrange(self._connection.keys.events, entry_id, entry_id)
+            )
+
     async def _read(self, cursor: str, block_seconds: float) -> list[tuple[str, dict[str, str]]]:
         events = self._connection.keys.events
         async with translated():
             answer = await self._connection.blocking.xread(
-                {events: cursor}, count=_COUNT, block=int(block_seconds * 1000)
+                {events: cursor}, count=_COUNT, block=max(1, int(block_seconds * 1000))
             )
         entries: list[tuple[str, dict[str, str]]] = answer[0][1] if answer else []
         return entries
 
-    async def _check_in_step(self, epoch: str, seq: int) -> None:
+    async def _read_now(self, cursor: str) -> list[tuple[str, dict[str, str]]]:
+        async with translated():
+            answer = await self._connection.commands.xread(
+                {self._connection.keys.events: cursor}, count=_COUNT
+            )
+        entries: list[tuple[str, dict[str, str]]] = answer[0][1] if answer else []
+        return entries
+
+    async def _is_ahead(self, epoch: str, seq: int) -> bool:
+        """Return whether the catalog has come further than `seq`; raises ResyncNeeded where it fell back."""
         async with translated():
             now = await self._connection.commands.hmget(self._connection.keys.meta, "epoch", "seq")
         if now[0] != epoch:
             raise ResyncNeeded(f"The catalog was replaced: epoch {now[0]} instead of {epoch}.")
         if int(now[1]) < seq:
             raise ResyncNeeded(f"Redis fell back to seq {now[1]}, behind {seq}.")
+        return int(now[1]) > seq
 
     async def _records(self, names: set[str]) -> dict[str, Adapter | None]:
         ordered = sorted(names)

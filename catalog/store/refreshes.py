@@ -51,15 +51,17 @@ class Refreshes:
             )
         return from_fields(RefreshResult, fields)
 
-    async def requests_after(self, cursor: str) -> tuple[str, list[RefreshRequest]]:
-        """Return the requests after `cursor` and the new cursor, waiting up to five seconds for one.
+    async def requests_after(
+        self, cursor: str, *, block_seconds: float = BLOCK_SECONDS
+    ) -> tuple[str, list[RefreshRequest]]:
+        """Return the requests after `cursor` and the new cursor, waiting up to `block_seconds` for one.
 
         Requests that were answered, or whose result has expired, are left out. Start with `0-0`.
         """
         keys = self._connection.keys
         async with translated():
             answer = await self._connection.blocking.xread(
-                {keys.refreshes: cursor}, count=100, block=int(BLOCK_SECONDS * 1000)
+                {keys.refreshes: cursor}, count=100, block=max(1, int(block_seconds * 1000))
             )
         if not answer:
             return cursor, []
@@ -69,8 +71,7 @@ class Refreshes:
     async def answer(self, result: RefreshResult) -> None:
         """Write the watcher's answer."""
         key = self._connection.keys.refresh(result.id)
-        async with translated():
-            pipeline = self._connection.commands.pipeline(transaction=True)
+        async with translated(), self._connection.commands.pipeline(transaction=True) as pipeline:
             pipeline.hset(key, mapping=to_fields(result))
             pipeline.pexpire(key, RESULT_TTL)
             await pipeline.execute()
@@ -81,7 +82,5 @@ class Refreshes:
         except RecordInvalid:
             return None  # not written by us, so nobody waits for it
         async with translated():
-            status = await self._connection.commands.hget(
-                self._connection.keys.refresh(request.id), "status"
-            )
+            status = await self._connection.commands.hget(self._connection.keys.refresh(request.id), "status")
         return request if status == RefreshStatus.PENDING else None

@@ -3,9 +3,10 @@
 Every key has a time to live: a worker that stops reporting disappears by itself.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from catalog.errors import RecordInvalid
 from catalog.status import WatcherStatus, WorkerAdapter, WorkerStatus
@@ -17,6 +18,9 @@ HEARTBEAT = timedelta(seconds=2)
 
 WORKER_TTL = timedelta(seconds=10)
 """A worker that has not reported for this long is taken for dead."""
+
+_FORGOTTEN = timedelta(hours=1)
+"""A dead worker's id is kept this long: far above any difference between the clocks of two hosts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +49,10 @@ class Reports:
         own, table = keys.worker(status.id), keys.worker_adapters(status.id)
         gone = [name for name, adapter in adapters.items() if adapter is None]
         changed = {name: encode_worker_adapter(a) for name, a in adapters.items() if a is not None}
-        async with translated():
-            pipeline = self._connection.commands.pipeline(transaction=True)
+        async with translated(), self._connection.commands.pipeline(transaction=True) as pipeline:
             pipeline.hset(own, mapping=to_fields(status))
             pipeline.zadd(keys.workers, {status.id: status.last_heartbeat.timestamp()})
+            pipeline.zremrangebyscore(keys.workers, "-inf", (status.last_heartbeat - _FORGOTTEN).timestamp())
             if everything:
                 pipeline.delete(table)
             if gone:
@@ -62,8 +66,7 @@ class Reports:
     async def forget_worker(self, worker_id: str) -> None:
         """Remove all a worker has reported: it is stopping."""
         keys = self._connection.keys
-        async with translated():
-            pipeline = self._connection.commands.pipeline(transaction=True)
+        async with translated(), self._connection.commands.pipeline(transaction=True) as pipeline:
             pipeline.zrem(keys.workers, worker_id)
             pipeline.delete(keys.worker(worker_id), keys.worker_adapters(worker_id))
             await pipeline.execute()
@@ -71,25 +74,36 @@ class Reports:
     async def workers(self) -> dict[str, WorkerStatus]:
         """Return the living workers by id."""
         keys = self._connection.keys
-        oldest = (datetime.now(UTC) - WORKER_TTL).timestamp()
         async with translated():
-            await self._connection.commands.zremrangebyscore(keys.workers, "-inf", f"({oldest}")
             ids = await self._connection.commands.zrange(keys.workers, 0, -1)
-            pipeline = self._connection.commands.pipeline(transaction=False)
-            for worker_id in ids:
-                pipeline.hgetall(keys.worker(worker_id))
-            found = await pipeline.execute()
-        return {
-            worker_id: from_fields(WorkerStatus, fields)
-            for worker_id, fields in zip(ids, found, strict=True)
-            if fields
-        }
+        found = await self._hashes([keys.worker(worker_id) for worker_id in ids])
+        workers = {}
+        for worker_id, fields in zip(ids, found, strict=True):
+            # No hash: it has expired, the worker is dead. Its clock may differ from ours, so Redis decides.
+            with suppress(RecordInvalid):
+                if fields:
+                    workers[worker_id] = from_fields(WorkerStatus, fields)
+        return workers
 
     async def worker_adapters(self, worker_id: str) -> dict[str, WorkerAdapter]:
         """Return what a worker says about the adapters it has touched, by name."""
-        async with translated():
-            table = await self._connection.commands.hgetall(self._connection.keys.worker_adapters(worker_id))
-        return {name: decode_worker_adapter(record) for name, record in table.items()}
+        return (await self.tables([worker_id]))[worker_id]
+
+    async def tables(self, worker_ids: Collection[str]) -> dict[str, dict[str, WorkerAdapter]]:
+        """Return the same for several workers, in one round trip.
+
+        An entry that is not of our shape is left out: the worker's next heartbeat mends it.
+        """
+        found = await self._hashes(
+            [self._connection.keys.worker_adapters(worker_id) for worker_id in worker_ids]
+        )
+        tables: dict[str, dict[str, WorkerAdapter]] = {}
+        for worker_id, records in zip(worker_ids, found, strict=True):
+            table = tables[worker_id] = {}
+            for name, record in records.items():
+                with suppress(RecordInvalid):
+                    table[name] = decode_worker_adapter(record)
+        return tables
 
     async def watcher(self) -> WatcherStatus | None:
         """Return the publishing watcher's heartbeat, or None where no watcher is alive."""
@@ -105,3 +119,10 @@ class Reports:
         async with translated():
             epoch, seq = await self._connection.commands.hmget(self._connection.keys.meta, "epoch", "seq")
         return Meta(epoch, int(seq)) if epoch is not None else None
+
+    async def _hashes(self, keys: list[str]) -> list[dict[str, str]]:
+        async with translated(), self._connection.commands.pipeline(transaction=False) as pipeline:
+            for key in keys:
+                pipeline.hgetall(key)
+            found: list[dict[str, str]] = await pipeline.execute()
+        return found

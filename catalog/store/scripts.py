@@ -21,7 +21,8 @@ LEAD = """
 -- Answers {'held', owner} or {'lead', fence, epoch, seq}.
 local owner = redis.call('HGET', KEYS[2], 'owner')
 if owner and owner ~= ARGV[1] and owner ~= ARGV[5] then return {'held', owner} end
-if not redis.call('HGET', KEYS[1], 'epoch') then
+local known = redis.call('HMGET', KEYS[1], 'epoch', 'schema')
+if not known[1] or known[2] ~= ARGV[4] then
   redis.call('DEL', KEYS[3], KEYS[4])
   redis.call('HSET', KEYS[1], 'epoch', ARGV[3], 'seq', '0', 'schema', ARGV[4])
 end
@@ -104,10 +105,13 @@ return {'ok', ARGV[2]}
 
 REPORT = """
 -- The watcher's heartbeat, which keeps its lease. KEYS: meta, watcher.
--- ARGV: fence, ttl ms, then field, value, ... Answers {'ok'} or {'fence'}.
-if redis.call('HGET', KEYS[1], 'fence') ~= ARGV[1] then return {'fence'} end
-redis.call('HSET', KEYS[2], 'fence', ARGV[1], unpack(ARGV, 3))
-redis.call('PEXPIRE', KEYS[2], ARGV[2])
+-- ARGV: fence, epoch, ttl ms, then field, value, ... Answers {'ok'}, {'fence'} or {'epoch'}.
+-- The fence alone proves nothing: in a Redis that was emptied, fences start from 1 again.
+local meta = redis.call('HMGET', KEYS[1], 'fence', 'epoch')
+if meta[1] ~= ARGV[1] then return {'fence'} end
+if meta[2] ~= ARGV[2] then return {'epoch'} end
+redis.call('HSET', KEYS[2], 'fence', ARGV[1], unpack(ARGV, 4))
+redis.call('PEXPIRE', KEYS[2], ARGV[3])
 return {'ok'}
 """
 

@@ -1,0 +1,85 @@
+# Everything from a bare machine with Python 3.11 or newer, make and git. `make help` lists the targets.
+
+PORT     ?= 8000
+API_PORT ?= 8001
+PREFIX   ?= demo/loras
+STATE    ?= demo/state
+MODEL    ?= demo
+
+PYTHON = $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null && echo $$python && break; done)
+DEVICE := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
+
+BIN       := .venv/bin
+INSTALLED := .venv/.installed-$(DEVICE)
+
+.PHONY: help run test unit e2e lint types imports bench lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /\1\t/' | expand -t 10
+	@echo 'variables of run: PORT=$(PORT) API_PORT=$(API_PORT) PREFIX=$(PREFIX) STATE=$(STATE) MODEL=$(MODEL)'
+
+run: $(INSTALLED) $(if $(filter demo,$(MODEL)),demo/model) ## serve a demo model and a prefix to drop adapters in
+	@$(BIN)/python examples/run_demo.py --model $(MODEL) --prefix $(PREFIX) --state $(STATE) \
+		--port $(PORT) --api-port $(API_PORT)
+
+test: lint types imports demo/model ## everything CI checks: lint, types, imports, all tests, coverage
+	@echo '==> all tests, real vLLM and Valkey among them'
+	@$(BIN)/pytest --cov --cov-report=term --cov-fail-under=90
+
+unit: $(INSTALLED) ## the tests that need no vLLM server
+	@$(BIN)/pytest -m 'not e2e and not demo'
+
+e2e: $(INSTALLED) demo/model ## the tests against real vLLM
+	@$(BIN)/pytest -m 'e2e or demo'
+
+lint: $(INSTALLED) ## ruff: rules and format
+	@echo '==> lint'
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(INSTALLED) ## mypy, strict
+	@echo '==> types'
+	@$(BIN)/mypy
+
+imports: $(INSTALLED) ## which package may import which
+	@echo '==> imports'
+	@$(BIN)/lint-imports
+
+bench: $(INSTALLED) demo/model ## the benchmarks, one after another
+	@for file in $(wildcard bench/*.py); do echo "==> $$file"; $(BIN)/python $$file || exit 1; done
+
+lock: $(INSTALLED) ## remake requirements/cpu.txt from pyproject.toml and requirements/cpu.in
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --extra dev \
+		--override requirements/overrides.txt pyproject.toml requirements/cpu.in \
+		| grep -v "sys_platform == 'never'" > requirements/cpu.txt.new
+	@mv requirements/cpu.txt.new requirements/cpu.txt
+
+clean: ## remove the virtual environment, the demo and every cache
+	rm -rf .venv demo .coverage* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+demo/model: | $(INSTALLED)
+	@$(BIN)/python examples/demo_model.py $@
+
+.venv/.installed-cpu: pyproject.toml requirements/cpu.txt | $(BIN)/pip
+	@echo '==> torch (about a minute)'
+	@$(BIN)/pip install --quiet torch==2.13.0
+	@echo '==> vLLM for the CPU, and everything else'
+	@$(BIN)/pip install --quiet uv
+	@$(BIN)/uv pip install --quiet --no-deps -r requirements/cpu.txt || { \
+		echo '==> again with pip, which knows this machine better than uv (about two minutes)'; \
+		$(BIN)/pip install --quiet --no-deps -r requirements/cpu.txt; }
+	@$(BIN)/pip install --quiet --no-deps -e .
+	@touch $@
+
+.venv/.installed-gpu: pyproject.toml | $(BIN)/pip
+	@echo '==> vLLM for the GPU, and everything else (several minutes)'
+	@$(BIN)/pip install --quiet -e '.[vllm,dev]'
+	@touch $@
+
+$(BIN)/pip:
+	@test -n '$(PYTHON)' || { \
+		echo 'No python3 of version 3.11 to 3.14 was found. Install one, or name it: make PYTHON=/path/to/python'; exit 1; }
+	@echo '==> a virtual environment in .venv'
+	@$(PYTHON) -m venv .venv

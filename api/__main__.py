@@ -1,0 +1,71 @@
+"""`python -m api` and `loradrop api`: the API as a process."""
+
+import logging
+import os
+import signal
+import sys
+from typing import Annotated
+
+import typer
+import uvicorn
+
+from api.app import create_app
+from api.settings import Settings, api_keys_in
+from catalog.errors import CatalogRefused
+from catalog.keys import DEFAULT_POOL
+from catalog.store import DEFAULT_REDIS_URL
+
+_GRACE_SECONDS = 1
+"""What is still being answered at the end may take this long; event streams are closed at once."""
+
+
+def api(
+    host: Annotated[
+        str, typer.Option(envvar="LORADROP_API_HOST", help="Address to listen on.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(envvar="LORADROP_API_PORT", min=0, max=65535, help="Port to listen on.")
+    ] = 8001,
+    redis_url: Annotated[
+        str, typer.Option(envvar="LORADROP_REDIS_URL", help="The fleet's Redis.", show_default=True)
+    ] = DEFAULT_REDIS_URL,
+    pool: Annotated[
+        str, typer.Option(envvar="LORADROP_POOL", help="Which fleet on that Redis.")
+    ] = DEFAULT_POOL,
+) -> None:
+    """Report who serves which adapter, and ask the watcher for refreshes, over HTTP.
+
+    LORADROP_API_KEY (comma-separated keys) guards everything under /v1.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    settings = Settings(
+        host=host, port=port, redis_url=redis_url, pool=pool, api_keys=api_keys_in(os.environ)
+    )
+    try:
+        app = create_app(settings)
+    except CatalogRefused as error:
+        raise typer.BadParameter(error.message, param_hint="--redis-url") from error
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,  # /metrics counts requests; probes would drown everything else
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+    # uvicorn stops on these signals and raises them again when it is done: that was the wish, so exit 0.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    server = uvicorn.Server(config)
+    server.run()
+    if not server.started:
+        sys.exit(1)
+
+
+def main() -> None:
+    """Run the command line."""
+    typer.run(api)
+
+
+if __name__ == "__main__":
+    main()

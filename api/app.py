@@ -1,0 +1,73 @@
+"""The API as an ASGI application: its parts, put together."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib import metadata
+
+from fastapi import FastAPI
+
+from api.documentation import document
+from api.events import EventFeed
+from api.keys import RequireApiKey
+from api.metrics import CountRequests, Metrics
+from api.problems import add_problem_handlers
+from api.routes import Services, service, v1
+from api.settings import API_KEY_VARIABLE, Settings
+from catalog.queries import Queries
+from catalog.store import Connection, Reader, Reports
+
+logger = logging.getLogger(__name__)
+
+_DESCRIPTION = """
+Who serves which LoRA adapter, and a way to ask the watcher to look at the disk now.
+
+Errors are problem details (RFC 9457, `application/problem+json`) with a stable `code` and a `detail` that
+says what to do; an invalid request is a 400. A 503 carries `Retry-After`: nothing is lost, try again.
+"""
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Return the application; raises CatalogRefused where the Redis URL is none.
+
+    It starts whether or not Redis is there, and answers 503 while it is away.
+    """
+    connection = Connection(settings.redis_url, pool=settings.pool)
+    services = Services(
+        settings=settings,
+        connection=connection,
+        queries=Queries(connection),
+        reports=Reports(connection),
+        feed=EventFeed(Reader(connection), max_streams=settings.max_event_streams),
+        metrics=Metrics(),
+    )
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        async with connection:
+            yield
+
+    app = FastAPI(title="loradrop", version=_version(), description=_DESCRIPTION, lifespan=lifespan)
+    app.state.services = services
+    document(app, is_guarded=bool(settings.api_keys))
+    app.include_router(v1)
+    app.include_router(service)
+    add_problem_handlers(app)
+    if settings.api_keys:
+        app.add_middleware(RequireApiKey, keys=settings.api_keys)
+    elif settings.is_public_without_key:
+        logger.warning(
+            "EVERYONE WHO REACHES host=%s port=%s CAN READ THE CATALOG AND ASK FOR REFRESHES; set %s",
+            settings.host,
+            settings.port,
+            API_KEY_VARIABLE,
+        )
+    app.add_middleware(CountRequests, metrics=services.metrics)
+    return app
+
+
+def _version() -> str:
+    try:
+        return metadata.version("loradrop")
+    except metadata.PackageNotFoundError:
+        return "0"  # run from a checkout that is not installed

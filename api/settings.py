@@ -1,0 +1,52 @@
+"""The settings of the API."""
+
+import ipaddress
+from collections.abc import Mapping
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from catalog.keys import DEFAULT_POOL
+from catalog.store import DEFAULT_REDIS_URL
+
+API_KEY_VARIABLE = "LORADROP_API_KEY"
+"""Comma-separated keys. Only a variable, since command lines are visible to every user of a host."""
+
+
+class Settings(BaseModel):
+    """Where to listen, which catalog to show, and to whom."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = "127.0.0.1"
+    """Loopback, so that nothing is public unless somebody asks for it."""
+    port: int = Field(default=8001, ge=0, le=65535)
+    """One above vLLM's, which is 8000."""
+    redis_url: str = Field(default=DEFAULT_REDIS_URL, repr=False)
+    """Not in the representation, since it may hold a password."""
+    pool: str = DEFAULT_POOL
+    """Which fleet: watchers, workers and APIs of one pool share a catalog."""
+    api_keys: tuple[str, ...] = Field(default=(), repr=False)
+    """Any of them opens `/v1`; none: `/v1` is open."""
+    redis_seconds: float = Field(default=5.0, gt=0)
+    """How long an answer may wait for Redis: below the ten seconds most clients and probes allow."""
+    ping_seconds: float = Field(default=15.0, gt=0)
+    """Between comments on a quiet event stream: below the 60 s after which proxies cut a connection."""
+    max_event_streams: int = Field(default=256, ge=1)
+    """Each open event stream holds one Redis connection; Redis allows 10 000 in all."""
+
+    @property
+    def is_public_without_key(self) -> bool:
+        """Whether other hosts can reach `/v1` and nothing asks them for a key."""
+        return not self.api_keys and not _is_loopback(self.host)
+
+
+def api_keys_in(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the keys `LORADROP_API_KEY` names in `environment`."""
+    return tuple(key for part in environment.get(API_KEY_VARIABLE, "").split(",") if (key := part.strip()))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

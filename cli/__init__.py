@@ -1,0 +1,5 @@
+"""The `loradrop` command: start the processes, ask the API, check adapters before they are dropped.
+
+Exit codes: 0 yes, 1 no or not all of it, 2 asked in a wrong way, 3 nobody there to answer.
+Heavy imports happen inside the commands that need them, so that `loradrop ls` answers at once.
+"""

@@ -1,0 +1,68 @@
+"""`loradrop` and `python -m cli`: the commands, put together."""
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from cli import adapters, processes, refresh, status
+from cli.outcomes import Stop
+
+
+class _Commands(TyperGroup):
+    """Ends a command that stops with its sentence and its exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except Stop as stop:
+            typer.secho(str(stop), fg="red", err=True)
+            raise typer.Exit(stop.exit_code) from stop
+
+
+app = typer.Typer(
+    name="loradrop",
+    cls=_Commands,
+    help="Drop a LoRA folder under a prefix, and every vLLM worker serves it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+def _show_version(asked: bool) -> None:
+    if not asked:
+        return
+    from importlib import metadata  # noqa: PLC0415  # slow to import, and rarely asked for
+
+    try:
+        typer.echo(f"loradrop {metadata.version('loradrop')}")
+    except metadata.PackageNotFoundError:
+        typer.echo("loradrop, from a checkout that is not installed")
+    raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command(cls=processes.Untouched)(processes.serve)
+app.command(cls=processes.Untouched)(processes.watch)
+app.command(cls=processes.Untouched)(processes.api)
+app.command()(adapters.ls)
+app.command()(status.status)
+app.command()(refresh.refresh)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

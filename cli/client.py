@@ -1,0 +1,105 @@
+"""Asks the API over HTTP, and turns what goes wrong into one sentence that says what to do.
+
+Over the standard library: importing httpx takes longer than asking.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from cli.outcomes import Misused, Stop, Unreachable
+
+_KEY_VARIABLE = "LORADROP_API_KEY"
+_SECONDS = 15.0
+"""More than the API allows itself to wait for Redis."""
+
+_NOBODY_BEHIND = (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT)
+_WRONGLY_ASKED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.BAD_REQUEST)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the API said: the status, and the parsed body."""
+
+    status: int
+    body: Any
+
+
+@dataclass(frozen=True, slots=True)
+class ApiClient:
+    """One API, at `url`. Every method raises a Stop where there is no good answer."""
+
+    url: str
+    key: str = ""
+
+    @classmethod
+    def at(cls, url: str) -> Self:
+        """Return a client with the first of the keys in LORADROP_API_KEY; raises Misused."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise Misused(f"{url!r} is not the URL of an API. It looks like http://127.0.0.1:8001.")
+        return cls(url.rstrip("/"), os.environ.get(_KEY_VARIABLE, "").partition(",")[0].strip())
+
+    def get(self, path: str) -> Any:
+        """Return the body of a good answer."""
+        return self.good("GET", self.ask("GET", path))
+
+    def post(self, path: str, body: Any, *, headers: Mapping[str, str], seconds: float = _SECONDS) -> Any:
+        """Return the body of a good answer, waiting for it up to `seconds`."""
+        return self.good("POST", self.ask("POST", path, body, headers=headers, seconds=seconds))
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        seconds: float = _SECONDS,
+    ) -> Answer:
+        """Return the answer, good or not; raises Unreachable where there is none."""
+        parts = urlsplit(self.url)
+        kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+        connection = kind(parts.hostname or "", parts.port, timeout=seconds)
+        sent = {"Accept": "application/json", "Content-Type": "application/json", **(headers or {})}
+        if self.key:
+            sent["Authorization"] = f"Bearer {self.key}"
+        try:
+            connection.request(method, parts.path + path, None if body is None else json.dumps(body), sent)
+            response = connection.getresponse()
+            return Answer(response.status, _parsed(response.read()))
+        except (OSError, HTTPException, ValueError) as error:
+            raise Unreachable(
+                f"No answer from an API at {self.url}: {error or type(error).__name__}.\n"
+                "Start one with `loradrop api` (`loradrop serve` brings its own), "
+                "or say where it is with --api-url or LORADROP_API_URL."
+            ) from error
+        finally:
+            connection.close()
+
+    def good(self, method: str, answer: Answer) -> Any:
+        """Return the body of `answer`; raises the Stop it stands for where it is not a good one."""
+        if answer.status < HTTPStatus.BAD_REQUEST:
+            return answer.body
+        problem = answer.body if isinstance(answer.body, dict) else {}
+        code = problem.get("code", "")
+        detail = problem.get("detail") or f"{self.url} answered {method} with {answer.status}."
+        if answer.status == HTTPStatus.UNAUTHORIZED:
+            raise Misused(f"The API wants a key: set {_KEY_VARIABLE} to one of those it was started with.")
+        if answer.status in _WRONGLY_ASKED:
+            raise Misused(detail)
+        if answer.status in _NOBODY_BEHIND and code != "prefix_unreadable":
+            raise Unreachable(detail)
+        raise Stop(detail)
+
+
+def _parsed(content: bytes) -> Any:
+    try:
+        return json.loads(content) if content else None
+    except ValueError as error:
+        raise ValueError("it answers, but not with JSON; is this really a loradrop API?") from error

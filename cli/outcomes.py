@@ -1,0 +1,19 @@
+"""How a command ends when it does not end well: a sentence with advice, and an exit code."""
+
+
+class Stop(Exception):
+    """The command ends here. `exit_code` is 1: the answer is no."""
+
+    exit_code = 1
+
+
+class Misused(Stop):
+    """Asked in a way that cannot work: a wrong option, a missing key, a missing package."""
+
+    exit_code = 2
+
+
+class Unreachable(Stop):
+    """Nobody is there to answer: the API, the watcher or Redis."""
+
+    exit_code = 3

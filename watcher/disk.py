@@ -1,0 +1,145 @@
+"""What the watcher knows about the prefix: a finding for each name, the unreadable, and the absent.
+
+Facts come in from scans and examinations; which records the catalog should hold comes out. A name that
+cannot be read keeps its last finding. A name that is absent keeps it too, until its removal is proven.
+"""
+
+import time
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from catalog.adapter import Adapter, AdapterState, Reason, Revision
+from watcher.diff import record_for, with_twin
+from watcher.discovery import RootIdentity
+from watcher.findings import Absent, Examined, Finding, Unreadable
+from watcher.names import Twins, shown, twin_reason, unusable
+from watcher.removal import Absence, RemovalRule, Removals, decide_removals, miss
+
+_RETRY_SECONDS = 2.0
+
+
+@dataclass(slots=True)
+class Disk:
+    """One prefix as it was last seen. Keeps true: nothing is concluded from an error, or from another device."""
+
+    prefix: str
+    rule: RemovalRule
+    findings: dict[str, Finding] = field(default_factory=dict)
+    unreadable: dict[str, Unreadable] = field(default_factory=dict)
+    absent: dict[str, Absence] = field(default_factory=dict)
+    home: RootIdentity | None = None
+    away: bool = False
+    twins: Twins = field(default_factory=Twins)
+
+    def copy(self) -> "Disk":
+        """Return an independent copy, to try something on."""
+        return Disk(
+            self.prefix,
+            self.rule,
+            dict(self.findings),
+            dict(self.unreadable),
+            dict(self.absent),
+            self.home,
+            self.away,
+            Twins(self.findings),
+        )
+
+    def arrive(self, identity: RootIdentity) -> bool:
+        """Note which directory the prefix is; return whether it is another one than before.
+
+        A new directory on the same device replaces the old one. One on another device is probably what
+        lies under a mount that went away: it may add and update, and it removes nothing.
+        """
+        if self.home is None:
+            self.home = identity
+        changed = identity != self.home
+        if changed and identity.device == self.home.device:
+            self.home = identity
+        self.away = identity.device != self.home.device
+        return changed
+
+    def settle_in(self, identity: RootIdentity) -> None:
+        """Take `identity` for the prefix from now on: all that is known is there, or a person said so."""
+        self.home = identity
+        self.away = False
+
+    def learn(self, name: str, examined: Examined, *, hurried: bool = False) -> float | None:
+        """Keep what an examination found, and return when (monotonic seconds) to look again, if ever."""
+        match examined:
+            case Unreadable():
+                self.unreadable[name] = examined
+                return time.monotonic() + _RETRY_SECONDS
+            case Absent():
+                self.unreadable.pop(name, None)
+                if not self.away:
+                    self.absent[name] = miss(self.absent.get(name), now=time.monotonic(), hurried=hurried)
+                return None
+            case Finding():
+                self.unreadable.pop(name, None)
+                self.absent.pop(name, None)
+                if name not in self.findings and unusable(name) is None:
+                    self.twins.add(name)
+                self.findings[name] = examined
+                return examined.look_again_at
+
+    def forget(self, name: str) -> None:
+        """Drop all that is known about a name that is proven gone."""
+        self.absent.pop(name, None)
+        self.unreadable.pop(name, None)
+        if self.findings.pop(name, None) is not None:
+            self.twins.discard(name)
+
+    def removals(self, records: Mapping[str, Adapter], *, confirmed: bool = False) -> Removals:
+        """Return which absent names are proven gone; none while another device is under the prefix."""
+        if not self.absent or (self.away and not confirmed):
+            return Removals((), {}, ())
+        served = {
+            name for name, record in records.items() if record.revision is not None and record.prefix == self.prefix
+        }
+        return decide_removals(self.absent, served, self.rule, confirmed=confirmed)
+
+    def record(self, name: str, records: Mapping[str, Adapter], *, now: datetime) -> Adapter | None:
+        """Return the record the catalog should hold for `name`, or None where nothing is known of it."""
+        found: Finding | Unreadable | None = self.unreadable.get(name) or self.findings.get(name)
+        if found is None:
+            return None
+        known = records.get(shown(name))
+        record = record_for(name, self.prefix, found, known, now=now)
+        if record.state is not AdapterState.READY:
+            return record
+        others = self.twins.of(name, self.findings)
+        if not others or _may_stay(name, others, records):
+            return record
+        return with_twin(record, known, twin_reason(name, others[0]))
+
+    def neighbours(self, name: str) -> tuple[str, ...]:
+        """Return the names whose record may change because `name` came or went."""
+        return self.twins.of(name, self.findings)
+
+    def missing(self, seen: Collection[str], records: Iterable[str]) -> list[str]:
+        """Return the names that are known, here or in the catalog, and were not seen."""
+        legible = {shown(name) for name in seen if not name.isascii()}  # as the catalog spells them
+        return [name for name in {*self.findings, *records} if name not in seen and name not in legible]
+
+    def is_unsettled(self, name: str) -> bool:
+        """Return whether looking at `name` again soon may tell something else."""
+        finding = self.findings.get(name)
+        return finding is not None and finding.state is AdapterState.SETTLING and not _is_endless(finding.reason)
+
+
+def served(records: Mapping[str, Adapter]) -> dict[str, Revision]:
+    """Return name -> revision of the records that have one."""
+    return {name: record.revision for name, record in records.items() if record.revision is not None}
+
+
+def _may_stay(name: str, others: Iterable[str], records: Mapping[str, Adapter]) -> bool:
+    """Return whether `name` was served before its twins came."""
+    known = records.get(name)
+    if known is None or known.revision is None:
+        return False
+    return not any((other := records.get(twin)) is not None and other.revision is not None for twin in others)
+
+
+def _is_endless(reason: Reason | None) -> bool:
+    return reason is not None and reason.code in {"unstable", "writer_active"}

@@ -1,0 +1,218 @@
+"""Is this directory a complete, valid adapter? With a reason for every answer but yes.
+
+Complete: both files are there, and the weights are as long as they declare. Valid: the configuration is
+one vLLM can serve, the tensors are LoRA weights, and the two agree. Nothing of the weights but their
+header is read, nothing is mapped into memory, and nothing in them is executed.
+
+Not here: whether the files have stopped changing (`settle`), and whether they fit a base model (the
+workers' business).
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+
+from catalog.adapter import CONFIG_FILENAME, AdapterState, Reason, Revision, WeightsFormat
+from catalog.revision import RevisionHasher
+from watcher import pickle_check, safetensors_proof
+from watcher.files import Roots, is_gone, opened
+from watcher.findings import Changed, Facts, Incomplete, Rejected, Signature
+from watcher.look import signature_of, unreadable
+from watcher.lora_tensors import check_tensors
+from watcher.names import is_atomic_writer, unusable
+from watcher.peft_config import MAX_CONFIG_BYTES, parse_config
+
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What one directory was found to be. Ready has facts, and a revision where one was asked for."""
+
+    state: AdapterState
+    reason: Reason | None = None
+    facts: Facts | None = None
+    revision: Revision | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What this watcher admits. `roots` are where links may lead; `stopping` ends a long read."""
+
+    roots: Roots
+    allow_pickle: bool = True
+    stopping: Callable[[], bool] = lambda: False
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """A directory that was complete and valid when it had this signature; `revision` if it was digested."""
+
+    signature: Signature
+    facts: Facts
+    revision: Revision | None
+
+
+def inspect_adapter(
+    path: str | Path,
+    *,
+    allow_pickle: bool = True,
+    allow_symlinks_to: Sequence[str | Path] = (),
+    with_revision: bool = False,
+) -> Inspection:
+    """Return what the watcher would make of the directory at `path`, if it stood still; never raises OSError.
+
+    Links may lead into the directory that holds `path`, and into `allow_symlinks_to`.
+    With `with_revision` all bytes are read: checksums are verified, and the revision is told.
+    """
+    directory = Path(path).absolute()
+    reason = unusable(directory.name)
+    if reason is not None:
+        return Inspection(AdapterState.REJECTED, reason)
+    try:
+        rules = Rules(Roots.of([directory.parent, *allow_symlinks_to]), allow_pickle)
+        if not directory.is_dir():
+            raise Rejected("not_a_directory", f"{directory} is not a directory. Name an adapter's directory.")
+        proof = prove(str(directory), rules, digest=with_revision)
+    except (Incomplete, Rejected) as error:
+        return Inspection(error.state, error.reason)
+    except Changed:
+        return Inspection(AdapterState.SETTLING, settling_reason())
+    except OSError as error:
+        return Inspection(AdapterState.UNKNOWN, unreadable(error))
+    return Inspection(AdapterState.READY, None, proof.facts, proof.revision)
+
+
+def settling_reason() -> Reason:
+    """Return what people are told about files that are complete and still young."""
+    return Reason("settling", "The files are complete and still fresh. They are published once they rest.")
+
+
+def prove(directory: str, rules: Rules, *, digest: bool) -> Proof:
+    """Return the proof that `directory` is a complete, valid adapter.
+
+    With `digest` every byte is read and the revision told; the files may not change meanwhile.
+    Raises Incomplete, Rejected, Changed, and OSError where nothing can be concluded.
+    """
+    if Path(directory).is_symlink():
+        directory = rules.roots.resolve(directory)
+    config = _config_bytes(directory, rules)
+    parsed = parse_config(config[0])
+    weights_format = _format(directory, rules)
+    with _opened_weights(f"{directory}/{weights_format.filename}", rules) as (fd, held):
+        if weights_format is WeightsFormat.SAFETENSORS:
+            tensors = safetensors_proof.prove(fd, held.st_size)
+        else:
+            tensors = pickle_check.prove_pickle(fd, held.st_size)
+        check_tensors(tensors, parsed)
+        facts = Facts(weights_format, len(config[0]) + held.st_size, parsed.max_rank, parsed.base_model)
+        signature = signature_of(config[1], held)
+        revision = _digest(fd, config[0], facts, rules) if digest else None
+        if signature_of(config[1], os.fstat(fd)) != signature:
+            raise Changed
+    return Proof(signature, facts, revision)
+
+
+def temporary_siblings(directory: str) -> float | None:
+    """Return when (seconds since 1970) an unfinished copy of one of the two files beside them last changed.
+
+    None where there is none: rsync, scp and careful publishers write beside the file they will replace.
+    """
+    latest: float | None = None
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if is_atomic_writer(entry.name) or not _is_unfinished(entry.name):
+                continue
+            try:
+                found = entry.stat(follow_symlinks=False)
+            except OSError as error:
+                if is_gone(error):
+                    continue
+                raise
+            latest = max(latest or 0.0, found.st_mtime, found.st_ctime)
+    return min(latest, time.time()) if latest is not None else None
+
+
+def _is_unfinished(name: str) -> bool:
+    finished = {CONFIG_FILENAME, *(weights.filename for weights in WeightsFormat)}
+    return name not in finished and any(file in name for file in finished)
+
+
+def _config_bytes(directory: str, rules: Rules) -> tuple[bytes, os.stat_result]:
+    try:
+        with opened(f"{directory}/{CONFIG_FILENAME}", rules.roots) as (fd, held):
+            if held.st_size > MAX_CONFIG_BYTES:
+                raise Rejected(
+                    "config_too_large",
+                    f"adapter_config.json has {held.st_size} bytes; more than {MAX_CONFIG_BYTES} is none of PEFT's.",
+                )
+            text = os.pread(fd, MAX_CONFIG_BYTES + 1, 0)
+            if len(text) != held.st_size:
+                raise Changed
+            return text, held
+    except OSError as error:
+        if is_gone(error):
+            raise Incomplete(
+                "config_missing", "adapter_config.json is missing. Wait for the copy, or copy it into the directory."
+            ) from error
+        raise
+
+
+def _format(directory: str, rules: Rules) -> WeightsFormat:
+    for weights_format in (WeightsFormat.SAFETENSORS, WeightsFormat.PICKLE):
+        if not _exists(f"{directory}/{weights_format.filename}"):
+            continue
+        if weights_format is WeightsFormat.PICKLE and not rules.allow_pickle:
+            raise Rejected(
+                "pickle_not_allowed",
+                "Only adapter_model.bin is there, and --no-allow-pickle is set. Save it as safetensors.",
+            )
+        return weights_format
+    raise Incomplete(
+        "weights_missing",
+        "Neither adapter_model.safetensors nor adapter_model.bin is there. Wait for the copy, or copy it again.",
+    )
+
+
+@contextmanager
+def _opened_weights(path: str, rules: Rules) -> Iterator[tuple[int, os.stat_result]]:
+    with ExitStack() as stack:
+        try:
+            held = stack.enter_context(opened(path, rules.roots))
+        except OSError as error:
+            if is_gone(error):
+                raise Changed from error  # it was there a moment ago
+            raise
+        yield held
+
+
+def _exists(path: str) -> bool:
+    try:
+        os.stat(path)  # noqa: PTH116 - Path.exists() would call an unreadable file missing
+    except OSError as error:
+        if is_gone(error):
+            return False
+        raise
+    return True
+
+
+def _digest(fd: int, config: bytes, facts: Facts, rules: Rules) -> Revision:
+    if facts.format is WeightsFormat.PICKLE:
+        pickle_check.check_sums(fd)
+    weights_bytes = facts.size_bytes - len(config)
+    hasher = RevisionHasher(facts.format, config, weights_bytes)
+    buffer = memoryview(bytearray(min(_CHUNK_BYTES, max(weights_bytes, 1))))
+    with FileIO(fd, closefd=False) as file:
+        file.seek(0)
+        left = weights_bytes
+        while left > 0:
+            count = file.readinto(buffer[:left])
+            if not count or rules.stopping():
+                raise Changed
+            hasher.update(buffer[:count])
+            left -= count
+    return hasher.revision()
