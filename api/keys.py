@@ -17,7 +17,7 @@ class RequireApiKey:
 
     def __init__(self, app: ASGIApp, keys: tuple[str, ...]) -> None:
         self._app = app
-        self._digests = [_digest(key) for key in keys]
+        self._digests = [_digest(key.encode()) for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer it with a 401."""
@@ -35,7 +35,7 @@ class RequireApiKey:
 
     def _opens(self, headers: Headers) -> bool:
         scheme, _, key = headers.get("authorization", "").partition(" ")
-        digest = _digest(key.strip())
+        digest = _digest(key.strip().encode("latin-1"))  # how headers are decoded: these are the sent bytes
         # Every key is compared, each in constant time: how long it takes says nothing about any of them.
         matches = [hmac.compare_digest(digest, known) for known in self._digests]
         return scheme.lower() == "bearer" and any(matches)
@@ -45,5 +45,5 @@ def _is_guarded(path: str) -> bool:
     return path == GUARDED or path.startswith(f"{GUARDED}/")
 
 
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode()).digest()
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()

@@ -80,17 +80,18 @@ class WallClock:
 
 
 class Examiner:
-    """Examines adapters of one prefix. `trust_times`: the filesystem's clock is this machine's."""
+    """Examines adapters of one prefix.
 
-    def __init__(
-        self, prefix: Path, rules: Rules, settle: SettleRule, *, marker: str | None = None, trust_times: bool = True
-    ) -> None:
+    `trust_times`: the files' times are this machine's, so that they can prove how long files were still.
+    """
+
+    def __init__(self, prefix: Path, rules: Rules, settle: SettleRule, *, marker: str | None = None) -> None:
         """Remember what does not change from one examination to the next."""
+        self.trust_times = True
         self._prefix = str(prefix)
         self._rules = rules
         self._settle = settle
         self._marker = marker
-        self._trust_times = trust_times
         self._clock = WallClock()
 
     def examine_all(self, questions: Sequence[Question], *, budget_seconds: float) -> Answers:
@@ -158,7 +159,7 @@ class Examiner:
         if before is not None and before.state is AdapterState.INCOMPLETE and before.signature != look.signature:
             known = None  # it grew: restless counts from when it is complete
         stillness = observe(known, look.signature, now=now)
-        trusted = self._trust_times and look.changed_ns > 0
+        trusted = self.trust_times and look.changed_ns > 0
         age = self._clock.now() - look.changed_ns / 1e9 if trusted else -1.0
         remaining = remaining_seconds(
             stillness, self._settle, now=now, age_seconds=age, arrived=question.arrived

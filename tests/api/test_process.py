@@ -1,0 +1,150 @@
+"""The API as a process: starts without Redis, streams events, stops at once."""
+
+import asyncio
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager, closing
+from pathlib import Path
+
+import httpx
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from api.__main__ import api as api_command
+from catalog.store import Connection, Publisher
+from tests.api.processes import ApiProcess, api_process
+from tests.catalog.values import an_adapter
+from tests.servers import free_port, valkey
+from tests.waiting import wait_until
+
+
+@pytest.fixture
+def api(redis_url: str, tmp_path: Path) -> Iterator[ApiProcess]:
+    with api_process(tmp_path / "api.log", "--redis-url", redis_url) as api:
+        yield api
+
+
+@pytest.fixture
+async def publisher(connection: Connection) -> Publisher:
+    publisher = Publisher(connection, owner="watcher-1")
+    await publisher.lead()
+    return publisher
+
+
+@asynccontextmanager
+async def event_stream(api: ApiProcess, **headers: str) -> AsyncIterator[AsyncIterator[str]]:
+    """The lines of an open event stream."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    async with (
+        httpx.AsyncClient(timeout=10) as client,
+        client.stream("GET", f"{api.url}/v1/lora_events", headers=named) as response,
+    ):
+        assert response.status_code == 200
+        assert response.headers["content-type"].startswith("text/event-stream")
+        async with aclosing(response.aiter_lines()) as lines:
+            yield lines
+
+
+async def one_event(lines: AsyncIterator[str]) -> dict[str, str]:
+    """Return the fields of the next event."""
+    fields: dict[str, str] = {}
+    async for line in lines:
+        if not line and fields:
+            return fields
+        name, _, value = line.partition(": ")
+        if name:
+            fields[name] = value
+    raise AssertionError("The stream ended.")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_events_arrive_can_be_resumed_and_do_not_keep_it_from_stopping(
+    api: ApiProcess, publisher: Publisher, number: signal.Signals
+) -> None:
+    async with event_stream(api) as lines:
+        await publisher.publish([an_adapter("one"), an_adapter("two")], catalog_size=2)
+        first = await one_event(lines)
+    assert first["event"] == "added"
+    assert '"name":"one"' in first["data"]
+    async with event_stream(api, Last_Event_ID=first["id"]) as lines:
+        assert '"name":"two"' in (await one_event(lines))["data"]
+        start = time.monotonic()
+        assert api.stop(number) == 0
+        assert time.monotonic() - start < 2
+    assert "Traceback" not in api.log
+
+
+async def test_it_stops_within_two_seconds_although_a_refresh_waits(
+    api: ApiProcess, publisher: Publisher, connection: Connection
+) -> None:
+    async with httpx.AsyncClient() as client, asyncio.TaskGroup() as group:
+        waiting = group.create_task(client.post(f"{api.url}/v1/refresh_lora_discovery", json={}))
+
+        async def asked() -> bool:
+            return bool(await connection.commands.exists("loradrop:{default}:refreshes"))
+
+        await wait_until(asked, timeout=10, description="the refresh was asked for")
+        start = time.monotonic()
+        assert api.stop() == 0
+        assert time.monotonic() - start < 2
+    assert waiting.result().status_code >= 500
+
+
+@pytest.mark.faults
+async def test_it_starts_without_redis_and_serves_as_soon_as_it_is_there(tmp_path: Path) -> None:
+    with valkey(tmp_path) as server:
+        server.kill()
+        with api_process(tmp_path / "api.log", "--redis-url", server.url) as api:
+            async with httpx.AsyncClient(base_url=api.url) as client, Connection(server.url) as connection:
+                assert (await client.get("/v1/lora_adapters")).json()["code"] == "catalog_unavailable"
+                server.start()
+                publisher = Publisher(connection, owner="watcher-1")
+                await publisher.lead()
+                await publisher.publish([an_adapter()], catalog_size=1)
+
+                async def lists_it() -> bool:
+                    return "sql_adapter" in (await client.get("/v1/lora_adapters")).text
+
+                await wait_until(lists_it, timeout=10, description="the API lists the adapter")
+
+
+def test_settings_come_from_the_environment_and_flags_win(redis_url: str, tmp_path: Path) -> None:
+    environment = {
+        "LORADROP_API_KEY": "one,two",
+        "LORADROP_REDIS_URL": redis_url,
+        "LORADROP_POOL": "blue",
+        "LORADROP_API_PORT": str(free_port()),
+    }
+    with api_process(tmp_path / "api.log", environment=environment) as api:
+        url = f"{api.url}/v1/lora_adapters"
+        assert httpx.get(url).status_code == 401
+        answer = httpx.get(url, headers={"Authorization": "Bearer two"})
+        assert answer.json()["code"] == "catalog_unavailable"
+
+
+def test_a_port_that_is_taken_ends_it_with_an_error(tmp_path: Path) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        api = ApiProcess(tmp_path / "api.log", "--port", str(taken.getsockname()[1]))
+        assert api.process.wait(20) != 0
+    assert "address already in use" in api.log
+    assert "Traceback" not in api.log
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--redis-url", "http://:secret@127.0.0.1"], "redis://HOST:6379/0"),
+        (["--port", "65536"], "--port"),
+        (["--hots", "x"], "--hots"),
+    ],
+)
+def test_what_cannot_work_is_a_usage_error(arguments: list[str], said: str) -> None:
+    app = typer.Typer()
+    app.command()(api_command)
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
+    assert result.exit_code == 2
+    assert said in result.output
+    assert "secret" not in result.output

@@ -1,0 +1,40 @@
+"""What end-to-end tests share: the tiny model, adapters for it, and one all-in-one server."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.prefix import Prefix
+from tests.e2e.server import LORA_FLAGS, TINY_FLAGS, Server, running
+from tests.servers import free_port
+from tests.tiny_model import build_tiny_model
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The base model's directory."""
+    return build_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def all_in_one(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator["AllInOne"]:
+    """`loradrop serve` with nothing but a prefix: Valkey, watcher and API are its children."""
+    directory = tmp_path_factory.mktemp("all_in_one")
+    prefix = Prefix(directory / "loras")
+    api_port = free_port()
+    command = [
+        *("cli", "serve", str(tiny_model), *TINY_FLAGS, *LORA_FLAGS, "--api-port", str(api_port)),
+        *("--lora-dir-prefix", str(prefix.directory)),
+    ]
+    with running(command, directory=directory, name="all_in_one") as server:
+        yield AllInOne(server, prefix, f"http://127.0.0.1:{api_port}")
+
+
+class AllInOne:
+    """The server, the prefix it serves, and its API."""
+
+    def __init__(self, server: Server, prefix: Prefix, api_url: str) -> None:
+        self.server = server
+        self.prefix = prefix
+        self.api_url = api_url

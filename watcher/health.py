@@ -1,0 +1,40 @@
+"""Why the watcher cannot be trusted at the moment, by source: said once in the log, and kept for people."""
+
+import logging
+from collections.abc import Callable
+from typing import Literal
+
+from catalog.adapter import Reason
+
+_logger = logging.getLogger(__name__)
+
+Source = Literal["prefix", "device", "removal", "notifier", "coverage"]
+_ORDER: tuple[Source, ...] = ("prefix", "device", "removal", "notifier", "coverage")
+
+
+class Health:
+    """What is wrong. `on_change` is called when the most important reason changes."""
+
+    def __init__(self) -> None:
+        """Begin healthy."""
+        self.on_change: Callable[[], None] = lambda: None
+        self._troubles: dict[Source, Reason] = {}
+
+    @property
+    def reason(self) -> Reason | None:
+        """The most important trouble, or None."""
+        return next((self._troubles[source] for source in _ORDER if source in self._troubles), None)
+
+    def trouble(self, source: Source, reason: Reason) -> None:
+        """Note a trouble of `source`; the same again says nothing new."""
+        known = self._troubles.get(source)
+        self._troubles[source] = reason
+        if known is None or known.code != reason.code:
+            _logger.warning("Watcher is degraded source=%s reason=%s", source, reason)
+            self.on_change()
+
+    def recover(self, source: Source) -> None:
+        """Note that `source` is well again."""
+        if self._troubles.pop(source, None) is not None:
+            _logger.info("Watcher has recovered source=%s", source)
+            self.on_change()

@@ -1,0 +1,110 @@
+"""What the catalog holds, as far as this watcher knows, and the writing of it.
+
+The mirror is listed when the lease is taken and follows every write, so that what differs from the disk can
+be told without asking Redis. A write that is refused leaves it untouched: the watcher leads and lists again.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from catalog.adapter import Adapter, AdapterState
+from catalog.errors import LeaseHeld
+from catalog.revision import short
+from catalog.status import WatcherStatus
+from catalog.store import Connection, Publisher, Reader, Withdrawal
+from watcher.ownership import is_dead
+
+_logger = logging.getLogger(__name__)
+
+
+class Ledger:
+    """One pool's catalog, written by this watcher. Keeps true: `records` is what Redis was last seen to hold."""
+
+    def __init__(self, connection: Connection, *, owner: str) -> None:
+        """Publish as `owner`."""
+        self.owner = owner
+        self._publisher = Publisher(connection, owner=owner)
+        self._reader = Reader(connection)
+        self._records: dict[str, Adapter] = {}
+        self._counts: Counter[AdapterState] = Counter()
+
+    @property
+    def records(self) -> Mapping[str, Adapter]:
+        """Every record, by name."""
+        return self._records
+
+    @property
+    def counts(self) -> dict[AdapterState, int]:
+        """How many adapters are in each state on disk."""
+        return {state: self._counts[state] for state in AdapterState if self._counts[state]}
+
+    @property
+    def seq(self) -> int:
+        """The catalog's sequence number after the last write."""
+        return self._publisher.seq
+
+    async def lead(self) -> None:
+        """Take the lease and list the catalog; raises LeaseHeld and the catalog's errors."""
+        try:
+            lease = await self._publisher.lead()
+        except LeaseHeld as held:
+            if not is_dead(held.owner):
+                raise
+            _logger.info("Lease of a dead watcher is taken over owner=%s", held.owner)
+            lease = await self._publisher.lead(presumed_dead=held.owner)
+        listing = await self._reader.listing()
+        self._records = dict(listing.adapters)
+        for name in listing.unreadable:
+            self._records[name] = _illegible(name)
+        self._counts = Counter(record.state for record in self._records.values())
+        _logger.info(
+            "Watcher leads epoch=%s fence=%s adapters=%s", lease.epoch, lease.fence, len(self._records)
+        )
+
+    async def write(self, changes: Sequence[Adapter | Withdrawal]) -> None:
+        """Publish `changes` and remember them; raises LeaseLost and the catalog's errors."""
+        await self._publisher.publish(changes, catalog_size=len(self._records) + len(changes))
+        for change in changes:
+            before = self._records.pop(change.name, None)
+            if before is not None:
+                self._counts[before.state] -= 1
+            if isinstance(change, Adapter):
+                self._records[change.name] = change
+                self._counts[change.state] += 1
+            _log(before, change)
+
+    async def report(self, status: WatcherStatus) -> None:
+        """Write the heartbeat; raises LeaseLost and the catalog's errors."""
+        await self._publisher.report(status)
+
+    async def resign(self) -> None:
+        """Give the lease back."""
+        await self._publisher.resign()
+
+
+def _illegible(name: str) -> Adapter:
+    """Return what stands for a record that is not of our shape: it is replaced or withdrawn like any other."""
+    now = datetime.now(UTC)
+    return Adapter(
+        name=name,
+        prefix="",
+        path=name,
+        revision=None,
+        state=AdapterState.UNKNOWN,
+        discovered_at=now,
+        updated_at=now,
+    )
+
+
+def _log(before: Adapter | None, change: Adapter | Withdrawal) -> None:
+    if isinstance(change, Withdrawal):
+        _logger.info("Adapter is gone name=%s reason=%s", change.name, change.reason)
+    elif change.revision is not None and (before is None or before.revision != change.revision):
+        word = "added" if before is None or before.revision is None else "modified"
+        _logger.info("Adapter is published name=%s type=%s revision=%s", change.name, word, short(change.revision))
+    elif change.state is AdapterState.REJECTED:
+        _logger.warning("Adapter is rejected name=%s reason=%s", change.name, change.reason)
+    else:
+        _logger.debug("Adapter is noted name=%s state=%s reason=%s", change.name, change.state, change.reason)

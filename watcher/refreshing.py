@@ -1,0 +1,78 @@
+"""Manual refreshes: what one waits for, and what is answered.
+
+A refresh is answered once a look that began after it was asked for has been followed to its end: everything
+in its scope examined, settled or given up on, and published. Time bounds the waiting, not the looking.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from catalog.adapter import Adapter, AdapterState, Reason, Revision
+from catalog.events import RefreshRequest
+from catalog.status import RefreshResult, RefreshStatus
+from watcher.diff import difference
+
+
+@dataclass(slots=True)
+class Refresh:
+    """One request being followed. `awaited` is None until the look it waits for has begun to answer."""
+
+    request: RefreshRequest
+    before: Mapping[str, Revision]
+    scan: int
+    """The number of the first scan that began after the request; 0 where names were asked for."""
+    deadline: float
+    awaited: set[str] | None = field(default=None)
+
+    def covers(self, name: str) -> bool:
+        """Return whether `name` is in the scope."""
+        return not self.request.names or name in self.request.names
+
+    def is_done(self, *, scans_done: int, waiting: Callable[[], set[str]], is_open: Callable[[str], bool]) -> bool:
+        """Return whether there is nothing left to wait for.
+
+        `waiting` are the names being looked at now; `is_open` says whether a name may soon be something else.
+        """
+        if scans_done < self.scan:
+            return False
+        if self.awaited is None:
+            self.awaited = {name for name in waiting() if self.covers(name)}
+        self.awaited = {name for name in self.awaited if is_open(name)}
+        return not self.awaited
+
+
+def answer(
+    request: RefreshRequest, before: Mapping[str, Revision], records: Mapping[str, Adapter], *, seq: int
+) -> RefreshResult:
+    """Return the answer to `request`: what changed from `before` to `records`, in its scope."""
+    in_scope = {name: record for name, record in records.items() if not request.names or name in request.names}
+    after = {name: record.revision for name, record in in_scope.items() if record.revision is not None}
+    change = difference({n: r for n, r in before.items() if not request.names or n in request.names}, after)
+    return RefreshResult(
+        id=request.id,
+        status=RefreshStatus.SCANNED,
+        at=datetime.now(UTC),
+        dry_run=request.dry_run,
+        discovered=change.discovered,
+        updated=change.updated,
+        removed=change.removed,
+        rejected={
+            name: record.reason
+            for name, record in sorted(in_scope.items())
+            if record.state is AdapterState.REJECTED and record.reason is not None
+        },
+        total=sum(1 for record in records.values() if record.revision is not None),
+        seq=seq,
+    )
+
+
+def failed(request: RefreshRequest, reason: Reason) -> RefreshResult:
+    """Return the answer to a refresh whose look at the disk failed: nothing was changed."""
+    return RefreshResult(
+        id=request.id,
+        status=RefreshStatus.FAILED,
+        at=datetime.now(UTC),
+        dry_run=request.dry_run,
+        error=reason,
+    )
