@@ -20,6 +20,7 @@ from catalog.status import WorkerAdapter, WorkerState
 from worker.entry import Entry
 from worker.files import Source
 from worker.handle import Handle
+from worker.metrics import LOAD_SECONDS, LOADS
 from worker.outcomes import Failed, NotServedYet, Rejected, UnknownModel
 from worker.residency import EngineLike, Held, Residency, TableLike
 from worker.revisions import Pinned
@@ -195,13 +196,13 @@ class Reconciler:
 
     def counts(self) -> dict[str, int]:
         """Return how many adapters are in each state on this worker."""
-        counts: dict[str, int] = {}
+        counts: dict[str, int] = dict.fromkeys(WorkerState, 0)
         for entry in self._entries.values():
             report = self._report(entry.name)
             if report is None and entry.wanted is None:
                 continue  # never ready: the catalog counts it
             state = report.state if report else WorkerState.LISTED
-            counts[state] = counts.get(state, 0) + 1
+            counts[state] += 1
         return counts
 
     # Bringing a revision.
@@ -233,6 +234,7 @@ class Reconciler:
             held = await self._hold(entry, source)
         except Rejected as rejected:
             entry.rejected(source.revision, rejected.reason)
+            LOADS.labels("rejected").inc()
             _log.warning("adapter rejected name=%s reason=%s", entry.name, rejected.reason)
         except Failed as failed:
             self._fail(entry, source, failed.reason)
@@ -264,6 +266,8 @@ class Reconciler:
     def _serve(self, entry: Entry, held: Held, seconds: float) -> None:
         self._residency.serve(held)
         entry.loaded(seconds)
+        LOADS.labels("loaded").inc()
+        LOAD_SECONDS.observe(seconds)
         _log.info(
             "adapter loaded name=%s revision=%s seconds=%.3f",
             entry.name,
@@ -280,6 +284,7 @@ class Reconciler:
             reason,
         )
         entry.failed(source.revision, reason, datetime.now(UTC))
+        LOADS.labels("failed").inc()
 
     # Small print.
 

@@ -14,6 +14,7 @@ from catalog.errors import LoradropError
 from catalog.status import WorkerStatus
 from catalog.store import Reports
 from catalog.store.reports import HEARTBEAT
+from worker import metrics
 from worker.consumer import Consumer
 from worker.reconciler import Reconciler
 
@@ -35,14 +36,16 @@ class Reporter:
         self._consumer = consumer
 
     def status(self) -> WorkerStatus:
-        """Return the worker as it is now."""
+        """Return the worker as it is now, and show the same in the metrics."""
         position = self._consumer.position
+        counts = self._reconciler.counts()
+        metrics.show(counts=counts, seq=position.seq, stale=position.stale is not None)
         return replace(
             self._identity,
             epoch=position.epoch,
             observed_seq=position.seq,
             last_heartbeat=datetime.now(UTC),
-            counts=self._reconciler.counts(),
+            counts=counts,
         )
 
     async def run(self) -> None:

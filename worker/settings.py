@@ -111,8 +111,8 @@ class WorkerSettings:
         metadata=_flag(
             "--redis-url",
             str,
-            "Join a fleet: the Redis its watcher publishes to. Left out: an embedded Valkey, a watcher and the "
-            "API are started as children.",
+            "Join a fleet: the Redis its watcher publishes to. Left out: an embedded Valkey, a watcher and "
+            "the API are started as children.",
         ),
     )
     pool: str = field(
