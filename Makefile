@@ -1,10 +1,10 @@
 # Everything from a bare machine with Python 3.11 or newer, make and git. `make help` lists the targets.
 
-PORT     ?= 8000
-API_PORT ?= 8001
-PREFIX   ?= demo/loras
-STATE    ?= demo/state
-MODEL    ?= demo
+PORT = 8000
+API_PORT = 8001
+PREFIX = demo/loras
+STATE = demo/state
+MODEL = demo
 
 PYTHON = $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null && echo $$python && break; done)
@@ -50,8 +50,8 @@ bench: $(INSTALLED) demo/model ## the benchmarks, one after another
 	@for file in $(wildcard bench/*.py); do echo "==> $$file"; $(BIN)/python $$file || exit 1; done
 
 lock: $(INSTALLED) ## remake requirements/cpu.txt from pyproject.toml and requirements/cpu.in
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --extra dev \
-		--override requirements/overrides.txt pyproject.toml requirements/cpu.in \
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --extra dev \
+		--custom-compile-command 'make lock' --override requirements/overrides.txt pyproject.toml requirements/cpu.in \
 		| grep -v "sys_platform == 'never'" > requirements/cpu.txt.new
 	@mv requirements/cpu.txt.new requirements/cpu.txt
 

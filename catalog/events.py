@@ -40,6 +40,7 @@ class RefreshRequest:
 
     An empty `names` means everything. A dry run reports what it would change and changes nothing.
     `timeout_seconds` bounds how long the watcher waits for files that are still settling.
+    `confirm_removals` says that a mass removal the watcher holds back is meant.
     """
 
     id: str
@@ -47,3 +48,4 @@ class RefreshRequest:
     names: tuple[str, ...] = ()
     dry_run: bool = False
     timeout_seconds: float = 30.0
+    confirm_removals: bool = False

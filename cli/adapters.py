@@ -11,7 +11,7 @@ from cli.options import DEFAULT_API_URL, ApiUrl, AsJson
 
 
 def ls(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Only these.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Only these.")] = None,
     *,
     api_url: ApiUrl = DEFAULT_API_URL,
     as_json: AsJson = False,

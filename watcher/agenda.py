@@ -38,7 +38,7 @@ class Agenda:
                 self._found[name] = None
 
     def schedule(self, name: str, at: float | None) -> None:
-        """Look at `name` again at `at` (monotonic seconds), instead of any time set before; None: never mind."""
+        """Look at `name` again at `at` (monotonic seconds) instead of any time set before; None: at none."""
         if at is None:
             self._due.pop(name, None)
         elif self._due.get(name) != at:
@@ -91,8 +91,6 @@ class Agenda:
         """Return all names that are to be looked at now, or being looked at."""
         return {*self._hinted, *self._found, *self._busy}
 
-    def has_work(self, *, only_hinted: bool = False) -> bool:
-        """Return whether `take` would hand out something."""
-        if any(name not in self._busy for name in self._hinted):
-            return True
-        return not only_hinted and any(name not in self._busy for name in self._found)
+    def count(self) -> int:
+        """Return how many names wait to be looked at."""
+        return len(self._hinted) + len(self._found)

@@ -36,7 +36,10 @@ def is_rewording(record: Adapter, known: Adapter | None) -> bool:
     """Return whether `record` differs from `known` only in the wording of the same reason."""
     if known is None or record.reason is None or known.reason is None:
         return False
-    return _says_the_same(replace(record, reason=known.reason), known) and record.reason.code == known.reason.code
+    return (
+        _says_the_same(replace(record, reason=known.reason), known)
+        and record.reason.code == known.reason.code
+    )
 
 
 def with_twin(record: Adapter, known: Adapter | None, reason: Reason) -> Adapter:

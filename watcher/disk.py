@@ -13,7 +13,7 @@ from catalog.adapter import Adapter, AdapterState, Reason, Revision
 from watcher.diff import record_for, with_twin
 from watcher.discovery import RootIdentity
 from watcher.findings import Absent, Examined, Finding, Unreadable
-from watcher.names import Twins, shown, twin_reason, unusable
+from watcher.names import Twins, shown, twin_reason
 from watcher.removal import Absence, RemovalRule, Removals, decide_removals, miss
 
 _RETRY_SECONDS = 2.0
@@ -21,7 +21,7 @@ _RETRY_SECONDS = 2.0
 
 @dataclass(slots=True)
 class Disk:
-    """One prefix as it was last seen. Keeps true: nothing is concluded from an error, or from another device."""
+    """One prefix as it was last seen. Keeps true: nothing is concluded from an error or another device."""
 
     prefix: str
     rule: RemovalRule
@@ -78,7 +78,7 @@ class Disk:
             case Finding():
                 self.unreadable.pop(name, None)
                 self.absent.pop(name, None)
-                if name not in self.findings and unusable(name) is None:
+                if name not in self.findings:
                     self.twins.add(name)
                 self.findings[name] = examined
                 return examined.look_again_at
@@ -95,7 +95,9 @@ class Disk:
         if not self.absent or (self.away and not confirmed):
             return Removals((), {}, ())
         served = {
-            name for name, record in records.items() if record.revision is not None and record.prefix == self.prefix
+            name
+            for name, record in records.items()
+            if record.revision is not None and record.prefix == self.prefix
         }
         return decide_removals(self.absent, served, self.rule, confirmed=confirmed)
 
@@ -125,7 +127,9 @@ class Disk:
     def is_unsettled(self, name: str) -> bool:
         """Return whether looking at `name` again soon may tell something else."""
         finding = self.findings.get(name)
-        return finding is not None and finding.state is AdapterState.SETTLING and not _is_endless(finding.reason)
+        return (
+            finding is not None and finding.state is AdapterState.SETTLING and not _is_endless(finding.reason)
+        )
 
 
 def served(records: Mapping[str, Adapter]) -> dict[str, Revision]:

@@ -1,241 +1,90 @@
-"""One finding for each adapter asked about: look, prove, wait until it rests, digest. Runs in threads.
+"""A batch of adapters, examined within a time budget, under a prefix that stayed the same throughout.
 
-What is known from the last time comes in as a value and what is known now goes out as one, so an
-examination can be thrown away, repeated, or made for a dry run without anything else noticing.
+Runs in threads. Not here: the judgement of one adapter (`judgement`), and which to ask about (`agenda`).
 """
 
-import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from catalog.adapter import AdapterState, Reason
 from catalog.errors import DiscoveryError
 from watcher.discovery import RootIdentity, open_root
-from watcher.findings import (
-    Absent,
-    Changed,
-    Examined,
-    Finding,
-    Incomplete,
-    Rejected,
-    Signature,
-    Stillness,
-    Unreadable,
-)
-from watcher.inspection import Proof, Rules, prove, settling_reason, temporary_siblings
-from watcher.look import Look, look_at, unreadable
-from watcher.names import unusable
-from watcher.settle import SettleRule, is_unstable, observe, remaining_seconds
-
-_RACY_SECONDS = 0.02
-"""Two writes closer than this can leave the same times behind, on kernels before 6.13."""
-
-_COARSE_SECONDS = 2.0
-"""The same where a filesystem keeps whole seconds."""
-
-_GROWING_SECONDS = 10.0
-"""An incomplete adapter that changed this lately is looked at again without a hint."""
-
-_GROWING_LOOK_SECONDS = 1.0
-_SHORTEST_WAIT_SECONDS = 0.01
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One adapter to examine. `arrived`: its whole directory came by a rename; `verify`: digest it anew."""
-
-    name: str
-    before: Finding | None
-    arrived: bool = False
-    verify: bool = False
+from watcher.findings import Examined, Finding
+from watcher.inspection import Rules
+from watcher.judgement import Judge, Question, TooLarge
+from watcher.settle import SettleRule
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What a batch found. `left` were not reached within the time; `error` says that nothing was."""
+    """What a batch found, and what it took.
+
+    `left` were not reached within the time, or are too large to be examined beside others; `error` says
+    that nothing could be told.
+    """
 
     identity: RootIdentity | None
     found: dict[str, Examined] = field(default_factory=dict)
     left: tuple[Question, ...] = ()
     error: DiscoveryError | None = None
     hashed_bytes: int = 0
-
-
-class WallClock:
-    """The time of day as files see it, held back where somebody sets the clock back.
-
-    Whichever says a file is younger is believed: the clock itself, or the clock at the start plus what a
-    monotonic clock has counted since.
-    """
-
-    def __init__(self) -> None:
-        """Begin now."""
-        self._offset = time.time() - time.monotonic()
-
-    def now(self) -> float:
-        """Return seconds since 1970."""
-        return min(time.time(), self._offset + time.monotonic())
+    wall_seconds: float = 0.0
+    cpu_seconds: float = 0.0
 
 
 class Examiner:
-    """Examines adapters of one prefix.
-
-    `trust_times`: the files' times are this machine's, so that they can prove how long files were still.
-    """
+    """Examines adapters of one prefix."""
 
     def __init__(self, prefix: Path, rules: Rules, settle: SettleRule, *, marker: str | None = None) -> None:
-        """Remember what does not change from one examination to the next."""
-        self.trust_times = True
-        self._prefix = str(prefix)
-        self._rules = rules
-        self._settle = settle
+        """Remember what does not change from one batch to the next."""
+        self._prefix = prefix
         self._marker = marker
-        self._clock = WallClock()
+        self._judge = Judge(str(prefix), rules, settle)
 
-    def examine_all(self, questions: Sequence[Question], *, budget_seconds: float) -> Answers:
-        """Return findings for as many of `questions` as fit the budget, at least one. Never raises OSError."""
-        found: dict[str, Examined] = {}
-        hashed_bytes = 0
-        until = time.monotonic() + budget_seconds
+    def trust_times(self, trusted: bool) -> None:
+        """Say whether the files' times are this machine's."""
+        self._judge.trust_times = trusted
+
+    def examine(self, questions: Sequence[Question], *, budget_seconds: float) -> Answers:
+        """Return findings for as many of `questions` as fit the budget, at least one. Raises nothing."""
+        started, started_cpu = time.monotonic(), time.thread_time()
         try:
             with open_root(self._prefix, marker=self._marker) as (root_fd, identity):
-                for question in questions:
-                    if found and time.monotonic() > until:
-                        break
-                    found[question.name] = examined = self.examine(question, root_fd)
-                    if isinstance(examined, Finding) and examined.facts and examined is not question.before:
-                        hashed_bytes += examined.facts.size_bytes
+                found, left = self._examine(questions, root_fd, until=started + budget_seconds)
         except DiscoveryError as error:
             return Answers(None, error=error)
-        return Answers(identity, found, tuple(questions[len(found) :]), None, hashed_bytes)
-
-    def examine(self, question: Question, root_fd: int) -> Examined:
-        """Return what is on disk under one name of the prefix open at `root_fd`."""
-        reason = unusable(question.name)
-        if reason is not None:
-            return Finding(signature=b"", state=AdapterState.REJECTED, reason=reason)
-        look = look_at(question.name, root_fd)
-        if not isinstance(look, Look):
-            return look
-        before = question.before
-        if before is not None and before.signature == look.signature and not question.verify:
-            if before.stillness is None and not before.racy:
-                return before
-            if before.state is AdapterState.INCOMPLETE:
-                return replace(before, look_again_at=_while_growing(before.stillness, time.monotonic()))
-        try:
-            return self._judge(question, look, root_fd)
-        except OSError as error:
-            return Unreadable(unreadable(error))
-
-    def _judge(self, question: Question, look: Look, root_fd: int) -> Finding:
-        rest = self._rest(question, look)
-        directory = f"{self._prefix}/{question.name}"
-        held = self._writer_active(directory) if rest.is_over else None
-        try:
-            proof = prove(directory, self._rules, digest=rest.is_over and held is None)
-            if proof.signature != look.signature:
-                raise Changed
-            if proof.revision is not None and look_at(question.name, root_fd) != look:
-                raise Changed
-        except Incomplete as error:
-            return _incomplete(look, rest, error.reason)
-        except Changed:
-            return self._settling(look, rest)
-        except Rejected as error:
-            if not rest.is_over:
-                return self._settling(look, rest)
-            return Finding(signature=look.signature, state=AdapterState.REJECTED, reason=error.reason)
-        if proof.revision is None:
-            return self._settling(look, rest, held)
-        return _ready(proof, rest, look, again=question.before)
-
-    def _rest(self, question: Question, look: Look) -> "_Rest":
-        now = time.monotonic()
-        before = question.before
-        known = before.stillness if before is not None else None
-        if before is not None and before.state is AdapterState.INCOMPLETE and before.signature != look.signature:
-            known = None  # it grew: restless counts from when it is complete
-        stillness = observe(known, look.signature, now=now)
-        trusted = self.trust_times and look.changed_ns > 0
-        age = self._clock.now() - look.changed_ns / 1e9 if trusted else -1.0
-        remaining = remaining_seconds(
-            stillness, self._settle, now=now, age_seconds=age, arrived=question.arrived
-        )
-        return _Rest(stillness, now, max(age, now - stillness.same_since), remaining)
-
-    def _settling(self, look: Look, rest: "_Rest", held: Reason | None = None) -> Finding:
-        reason = held or settling_reason()
-        if is_unstable(rest.stillness, self._settle, now=rest.now):
-            reason = Reason(
-                "unstable",
-                f"The files are complete and have kept changing for {self._settle.unstable_after_seconds:g} s."
-                " Something writes to them without end: publish by writing aside and renaming.",
-            )
-        wait = max(rest.remaining_seconds or self._settle.settle_seconds, _SHORTEST_WAIT_SECONDS)
-        return Finding(
-            signature=look.signature,
-            state=AdapterState.SETTLING,
-            reason=reason,
-            stillness=rest.stillness,
-            look_again_at=rest.now + wait,
+        return Answers(
+            identity,
+            found,
+            left=tuple(left),
+            hashed_bytes=_hashed_bytes(questions, found),
+            wall_seconds=time.monotonic() - started,
+            cpu_seconds=time.thread_time() - started_cpu,
         )
 
-    def _writer_active(self, directory: str) -> Reason | None:
-        try:
-            changed = temporary_siblings(directory)
-        except NotADirectoryError:
-            return None
-        if changed is None or time.time() - changed > self._settle.unstable_after_seconds:
-            return None
-        return Reason(
-            "writer_active",
-            "A temporary copy of one of the files lies beside it: an update is under way. It is published once"
-            " that is renamed or removed.",
-        )
+    def _examine(
+        self, questions: Sequence[Question], root_fd: int, *, until: float
+    ) -> tuple[dict[str, Examined], list[Question]]:
+        found: dict[str, Examined] = {}
+        large: list[Question] = []
+        for index, question in enumerate(questions):
+            if found and time.monotonic() > until:
+                return found, [*questions[index:], *large]
+            try:
+                found[question.name] = self._judge.judge(question, root_fd, even_large=False)
+            except TooLarge:
+                large.append(question)
+        if large and not found:  # nothing small is kept waiting
+            alone = large.pop(0)
+            found[alone.name] = self._judge.judge(alone, root_fd)
+        return found, large
 
 
-@dataclass(frozen=True, slots=True)
-class _Rest:
-    """How long an adapter has been still at the moment of a look, and how long it still has to be."""
-
-    stillness: Stillness
-    now: float
-    still_seconds: float
-    remaining_seconds: float
-
-    @property
-    def is_over(self) -> bool:
-        return self.remaining_seconds <= 0
-
-
-def _incomplete(look: Look, rest: _Rest, reason: Reason) -> Finding:
-    return Finding(
-        signature=look.signature,
-        state=AdapterState.INCOMPLETE,
-        reason=reason,
-        stillness=rest.stillness,
-        look_again_at=_while_growing(rest.stillness, rest.now),
-    )
-
-
-def _ready(proof: Proof, rest: _Rest, look: Look, *, again: Finding | None) -> Finding:
-    window = _COARSE_SECONDS if look.changed_ns % 1_000_000_000 == 0 else _RACY_SECONDS
-    seen_before = again is not None and again.racy and again.signature == look.signature
-    racy = rest.still_seconds < window and not seen_before
-    return Finding(
-        signature=look.signature,
-        state=AdapterState.READY,
-        facts=proof.facts,
-        revision=proof.revision,
-        look_again_at=rest.now + window if racy else None,
-        racy=racy,
-    )
-
-
-def _while_growing(stillness: Stillness | None, now: float) -> float | None:
-    if stillness is None or now - stillness.same_since > _GROWING_SECONDS:
-        return None
-    return now + _GROWING_LOOK_SECONDS
+def _hashed_bytes(questions: Sequence[Question], found: dict[str, Examined]) -> int:
+    total = 0
+    for question in questions:
+        examined = found.get(question.name)
+        if isinstance(examined, Finding) and examined.facts is not None and examined is not question.before:
+            total += examined.facts.size_bytes
+    return total

@@ -8,14 +8,16 @@ followed only to a place inside the prefix or inside a directory the operator ha
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from watcher.findings import Rejected
 
-_OPEN = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+_OPEN = (
+    os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+)
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
 
 
@@ -26,19 +28,15 @@ def is_gone(error: OSError) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Roots:
-    """The resolved directories that links may lead into."""
+    """The directories that links may lead into; they may be links themselves, and change."""
 
-    paths: tuple[str, ...]
-
-    @classmethod
-    def of(cls, directories: Sequence[str | Path]) -> "Roots":
-        """Resolve `directories`; raises OSError."""
-        return cls(tuple(os.path.realpath(directory) for directory in directories))
+    directories: tuple[str | Path, ...]
 
     def resolve(self, path: str) -> str:
         """Return `path` with every link resolved; raises Rejected where it leaves the roots, and OSError."""
         real = os.path.realpath(path)
-        for root in self.paths:
+        for directory in self.directories:
+            root = os.path.realpath(directory)
             if real == root or real.startswith(root.rstrip(os.sep) + os.sep):
                 return real
         raise Rejected(

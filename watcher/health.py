@@ -8,8 +8,8 @@ from catalog.adapter import Reason
 
 _logger = logging.getLogger(__name__)
 
-Source = Literal["prefix", "device", "removal", "notifier", "coverage"]
-_ORDER: tuple[Source, ...] = ("prefix", "device", "removal", "notifier", "coverage")
+Source = Literal["prefix", "device", "removal", "notifier", "coverage", "disk"]
+_ORDER: tuple[Source, ...] = ("prefix", "device", "disk", "removal", "notifier", "coverage")
 
 
 class Health:
@@ -25,16 +25,16 @@ class Health:
         """The most important trouble, or None."""
         return next((self._troubles[source] for source in _ORDER if source in self._troubles), None)
 
-    def trouble(self, source: Source, reason: Reason) -> None:
-        """Note a trouble of `source`; the same again says nothing new."""
+    def set(self, source: Source, reason: Reason | None) -> None:
+        """Note a trouble of `source`, or that it is well (None); the same again says nothing new."""
         known = self._troubles.get(source)
-        self._troubles[source] = reason
-        if known is None or known.code != reason.code:
-            _logger.warning("Watcher is degraded source=%s reason=%s", source, reason)
-            self.on_change()
-
-    def recover(self, source: Source) -> None:
-        """Note that `source` is well again."""
-        if self._troubles.pop(source, None) is not None:
+        if reason is None:
+            if self._troubles.pop(source, None) is None:
+                return
             _logger.info("Watcher has recovered source=%s", source)
-            self.on_change()
+        else:
+            self._troubles[source] = reason
+            if known is not None and known.code == reason.code:
+                return
+            _logger.warning("Watcher is degraded source=%s reason=%s", source, reason)
+        self.on_change()

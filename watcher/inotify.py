@@ -17,6 +17,7 @@ from pathlib import Path
 from asyncinotify import Event, Inotify, Mask, Watch
 
 from catalog.adapter import CONFIG_FILENAME, Reason, WeightsFormat
+from catalog.status import WatcherMode
 from watcher.names import is_atomic_writer, is_ignored
 from watcher.notifier import Hint, NotifierLost
 
@@ -39,6 +40,8 @@ _WATCH_LIMIT = (
 
 class InotifyNotifier:
     """Watches one prefix. Keeps true: a name it covers is watched, or a hint about it is on its way."""
+
+    mode = WatcherMode.INOTIFY
 
     def __init__(self, prefix: Path, on_hint: Callable[[Hint], None]) -> None:
         """Begin to watch; raises NotifierLost where that cannot be."""
@@ -107,19 +110,23 @@ class InotifyNotifier:
         """Return where a change made now comes back as a notification; raises NotifierLost."""
         self._proven.clear()
         try:
-            Path(self._proofs.name, "proof").write_bytes(b"")
+            self._write_proof()
             async with asyncio.timeout(timeout_seconds):
                 await self._proven.wait()
         except OSError as error:  # TimeoutError is one, too
             raise NotifierLost(
                 "notifier_silent",
-                f"No notification came back within {timeout_seconds:g} s. The notifier is replaced; rescans go on.",
+                f"No notification came back within {timeout_seconds:g} s. The notifier is replaced; rescans"
+                " go on meanwhile.",
             ) from error
 
     def close(self) -> None:
         """Stop watching."""
         self._inotify.close()
         self._proofs.cleanup()
+
+    def _write_proof(self) -> None:
+        Path(self._proofs.name, "proof").write_bytes(b"")
 
     def _add(self, name: str) -> None:
         try:

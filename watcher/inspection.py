@@ -10,8 +10,7 @@ workers' business).
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -74,7 +73,7 @@ def inspect_adapter(
     if reason is not None:
         return Inspection(AdapterState.REJECTED, reason)
     try:
-        rules = Rules(Roots.of([directory.parent, *allow_symlinks_to]), allow_pickle)
+        rules = Rules(Roots((directory.parent, *allow_symlinks_to)), allow_pickle)
         if not directory.is_dir():
             raise Rejected("not_a_directory", f"{directory} is not a directory. Name an adapter's directory.")
         proof = prove(str(directory), rules, digest=with_revision)
@@ -98,12 +97,21 @@ def prove(directory: str, rules: Rules, *, digest: bool) -> Proof:
     With `digest` every byte is read and the revision told; the files may not change meanwhile.
     Raises Incomplete, Rejected, Changed, and OSError where nothing can be concluded.
     """
-    if Path(directory).is_symlink():
+    try:
+        return _prove(directory, rules, digest)
+    except OSError as error:
+        if is_gone(error):
+            raise Changed from error  # a file was there a moment ago
+        raise
+
+
+def _prove(directory: str, rules: Rules, digest: bool) -> Proof:
+    if os.path.islink(directory):  # noqa: PTH114 - a Path costs more than the call
         directory = rules.roots.resolve(directory)
     config = _config_bytes(directory, rules)
-    parsed = parse_config(config[0])
     weights_format = _format(directory, rules)
-    with _opened_weights(f"{directory}/{weights_format.filename}", rules) as (fd, held):
+    parsed = parse_config(config[0])
+    with opened(f"{directory}/{weights_format.filename}", rules.roots) as (fd, held):
         if weights_format is WeightsFormat.SAFETENSORS:
             tensors = safetensors_proof.prove(fd, held.st_size)
         else:
@@ -148,7 +156,8 @@ def _config_bytes(directory: str, rules: Rules) -> tuple[bytes, os.stat_result]:
             if held.st_size > MAX_CONFIG_BYTES:
                 raise Rejected(
                     "config_too_large",
-                    f"adapter_config.json has {held.st_size} bytes; more than {MAX_CONFIG_BYTES} is none of PEFT's.",
+                    f"adapter_config.json has {held.st_size} bytes; PEFT's have less than {MAX_CONFIG_BYTES}."
+                    " Save the adapter again with PEFT.",
                 )
             text = os.pread(fd, MAX_CONFIG_BYTES + 1, 0)
             if len(text) != held.st_size:
@@ -157,7 +166,8 @@ def _config_bytes(directory: str, rules: Rules) -> tuple[bytes, os.stat_result]:
     except OSError as error:
         if is_gone(error):
             raise Incomplete(
-                "config_missing", "adapter_config.json is missing. Wait for the copy, or copy it into the directory."
+                "config_missing",
+                "adapter_config.json is missing. Wait for the copy, or copy it into the directory.",
             ) from error
         raise
 
@@ -174,20 +184,9 @@ def _format(directory: str, rules: Rules) -> WeightsFormat:
         return weights_format
     raise Incomplete(
         "weights_missing",
-        "Neither adapter_model.safetensors nor adapter_model.bin is there. Wait for the copy, or copy it again.",
+        "Neither adapter_model.safetensors nor adapter_model.bin is there. Wait for the copy, or copy it"
+        " again.",
     )
-
-
-@contextmanager
-def _opened_weights(path: str, rules: Rules) -> Iterator[tuple[int, os.stat_result]]:
-    with ExitStack() as stack:
-        try:
-            held = stack.enter_context(opened(path, rules.roots))
-        except OSError as error:
-            if is_gone(error):
-                raise Changed from error  # it was there a moment ago
-            raise
-        yield held
 
 
 def _exists(path: str) -> bool:

@@ -20,7 +20,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Ledger:
-    """One pool's catalog, written by this watcher. Keeps true: `records` is what Redis was last seen to hold."""
+    """One pool's catalog, written by this watcher. Keeps true: `records` is what Redis last held."""
 
     def __init__(self, connection: Connection, *, owner: str) -> None:
         """Publish as `owner`."""
@@ -85,7 +85,7 @@ class Ledger:
 
 
 def _illegible(name: str) -> Adapter:
-    """Return what stands for a record that is not of our shape: it is replaced or withdrawn like any other."""
+    """Return what stands for a record that is not of our shape: it is replaced or withdrawn as any."""
     now = datetime.now(UTC)
     return Adapter(
         name=name,
@@ -103,8 +103,19 @@ def _log(before: Adapter | None, change: Adapter | Withdrawal) -> None:
         _logger.info("Adapter is gone name=%s reason=%s", change.name, change.reason)
     elif change.revision is not None and (before is None or before.revision != change.revision):
         word = "added" if before is None or before.revision is None else "modified"
-        _logger.info("Adapter is published name=%s type=%s revision=%s", change.name, word, short(change.revision))
+        _logger.info(
+            "Adapter is published name=%s type=%s revision=%s", change.name, word, short(change.revision)
+        )
     elif change.state is AdapterState.REJECTED:
         _logger.warning("Adapter is rejected name=%s reason=%s", change.name, change.reason)
+    elif change.state is AdapterState.INCOMPLETE and not _says_the_same(before, change):
+        _logger.info("Adapter is held back name=%s reason=%s", change.name, change.reason)
     else:
         _logger.debug("Adapter is noted name=%s state=%s reason=%s", change.name, change.state, change.reason)
+
+
+def _says_the_same(before: Adapter | None, change: Adapter) -> bool:
+    """Whether only numbers differ: a copy under way is told once."""
+    if before is None or before.reason is None or change.reason is None:
+        return before is not None and before.reason == change.reason
+    return before.state is change.state and before.reason.code == change.reason.code

@@ -28,18 +28,16 @@ class Look:
     """What `stat` said. `changed_ns` is the latest mtime or ctime of the files, 0 where there is none."""
 
     signature: Signature
-    format: WeightsFormat | None
     changed_ns: int
+    weights_bytes: int
 
 
 def look_at(name: str, root_fd: int) -> Look | Absent | Unreadable:
     """Look at the directory `name` inside the prefix open at `root_fd`."""
     try:
         config = _stat(name + CONFIG, root_fd)
-        weights_format = WeightsFormat.SAFETENSORS
         weights = _stat(name + SAFETENSORS, root_fd)
         if weights is None:
-            weights_format = WeightsFormat.PICKLE
             weights = _stat(name + PICKLE, root_fd)
         if config is None and weights is None and not _is_there(name, root_fd):
             return Absent()
@@ -48,8 +46,8 @@ def look_at(name: str, root_fd: int) -> Look | Absent | Unreadable:
     found = [file for file in (config, weights) if file is not None]
     return Look(
         signature=pack_signature(*_numbers(config), *_numbers(weights)),
-        format=weights_format if weights is not None else None,
         changed_ns=max((max(file.st_mtime_ns, file.st_ctime_ns) for file in found), default=0),
+        weights_bytes=weights.st_size if weights is not None else 0,
     )
 
 
@@ -73,7 +71,7 @@ def unreadable(error: OSError) -> Reason:
 
 def _stat(path: str, root_fd: int) -> os.stat_result | None:
     try:
-        return os.stat(path, dir_fd=root_fd)  # noqa: PTH116 - relative to an open prefix; pathlib cannot
+        return os.stat(path, dir_fd=root_fd)
     except OSError as error:
         if is_gone(error):
             return None
@@ -83,7 +81,7 @@ def _stat(path: str, root_fd: int) -> os.stat_result | None:
 def _is_there(name: str, root_fd: int) -> bool:
     """Return whether `name` is a directory, or a link that may be meant to become one."""
     try:
-        mode = os.stat(name, dir_fd=root_fd, follow_symlinks=False).st_mode  # noqa: PTH116
+        mode = os.stat(name, dir_fd=root_fd, follow_symlinks=False).st_mode
     except OSError as error:
         if is_gone(error):
             return False

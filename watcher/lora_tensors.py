@@ -83,10 +83,13 @@ def _check_dtype(tensor: Tensor) -> None:
 
 def _check_shape(tensor: Tensor, part: _Part, config: PeftConfig) -> None:
     experts = ".experts" in f".{part.module}"  # stacked: as many times the rank as there are experts
-    if 0 in tensor.shape or not (len(tensor.shape) == _MATRIX or (experts and len(tensor.shape) == _MATRIX + 1)):
+    if 0 in tensor.shape or not (
+        len(tensor.shape) == _MATRIX or (experts and len(tensor.shape) == _MATRIX + 1)
+    ):
         raise Rejected(
             "shape_unsupported",
-            f"The tensor {tensor.name[:120]!r} has the shape {list(tensor.shape)[:8]}; LoRA weights are matrices.",
+            f"The tensor {tensor.name[:120]!r} has the shape {list(tensor.shape)[:8]}; LoRA weights are"
+            " matrices. Save only the adapter, with PEFT.",
         )
     if experts:
         return
@@ -96,7 +99,7 @@ def _check_shape(tensor: Tensor, part: _Part, config: PeftConfig) -> None:
         raise Rejected(
             "config_weights_disagree",
             f"The tensor {tensor.name[:120]!r} has rank {rank}, and adapter_config.json says"
-            f" {' or '.join(map(str, sorted(allowed)))}. The two files are not of one adapter: copy both again.",
+            f" {' or '.join(map(str, sorted(allowed)))}. The files are of two adapters: copy both again.",
         )
 
 
@@ -119,7 +122,8 @@ def _check_pairs(sides: Mapping[str, set[str]]) -> None:
             gone = "B" if here == "A" else "A"
             raise Rejected(
                 f"lora_{gone.lower()}_missing",
-                f"The module {module[:120]!r} has lora_{here} and no lora_{gone}. Save the adapter again with PEFT.",
+                f"The module {module[:120]!r} has lora_{here} and no lora_{gone}. Save the adapter again,"
+                " with PEFT.",
             )
 
 
@@ -132,7 +136,7 @@ def _check_targets(sides: Mapping[str, set[str]], config: PeftConfig) -> None:
             raise Rejected(
                 "config_weights_disagree",
                 f"The weights hold {module[:120]!r}, which is not in target_modules of adapter_config.json."
-                " The two files are not of one adapter: copy both again.",
+                " The files are of two adapters: copy both again.",
             )
 
 

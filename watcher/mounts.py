@@ -9,7 +9,21 @@ import os
 from pathlib import Path
 
 _SHARED_TYPES = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "lustre", "9p", "virtiofs", "gpfs", "beegfs", "afs", "orangefs"}
+    {
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb3",
+        "smbfs",
+        "ceph",
+        "lustre",
+        "9p",
+        "virtiofs",
+        "gpfs",
+        "beegfs",
+        "afs",
+        "orangefs",
+    }
 )
 _MOUNTS = Path("/proc/self/mountinfo")
 

@@ -84,7 +84,9 @@ class Twins:
             self.add(name)
 
     def add(self, name: str) -> None:
-        """Remember that `name` is there."""
+        """Remember that `name` is there; one that cannot be served is nobody's twin."""
+        if not is_usable_name(name):
+            return
         fold = folded(name)
         others = self._variants.get(fold, ())
         if fold != name and name not in others:
@@ -101,6 +103,8 @@ class Twins:
 
     def of(self, name: str, present: Container[str]) -> tuple[str, ...]:
         """Return the other names of `present` that fold to the same text as `name`, in order."""
+        if not is_usable_name(name):
+            return ()
         fold = folded(name)
         candidates = {fold, *self._variants.get(fold, ())} - {name}
         return tuple(sorted(other for other in candidates if other in present))

@@ -60,6 +60,10 @@ class Notifier(Protocol):
     """One mechanism, watching one prefix from its creation on. Every method raises NotifierLost."""
 
     @property
+    def mode(self) -> WatcherMode:
+        """Which mechanism it is."""
+
+    @property
     def blind(self) -> Reason | None:
         """Why some adapters are not watched, or None where all are."""
 
@@ -87,14 +91,13 @@ class Notifications:
 
     def __init__(
         self,
-        mode: WatcherMode,
-        make: Callable[[Callable[[Hint], None]], Notifier],
+        make: Callable[[], Notifier],
         *,
         on_hint: Callable[[Hint], None],
         on_lost: Callable[[Reason | None], None],
     ) -> None:
         """Make notifiers with `make`, which raises NotifierLost."""
-        self.mode = mode
+        self.mode = WatcherMode.RESCAN
         self._make = make
         self._on_hint = on_hint
         self._on_lost = on_lost
@@ -125,7 +128,8 @@ class Notifications:
         while True:
             started = time.monotonic()
             try:
-                self._notifier = self._make(self._on_hint)
+                self._notifier = self._make()
+                self.mode = self._notifier.mode
                 self._on_lost(None)
                 self._on_hint(Hint(None))  # what changed before it watched
                 await _follow(self._notifier)

@@ -23,6 +23,7 @@ MAX_DEPTH = 32
 """Real configurations are three levels deep."""
 
 _MAX_RANK = 1 << 16
+_MAX_QUOTED = 60
 _SERVABLE_INITS = frozenset({"gaussian", "eva", "orthogonal", "mica", "lora_ga"})
 _SERVABLE_MODULES_TO_SAVE = frozenset({"classifier", "score"})
 
@@ -129,7 +130,8 @@ def _check_features(fields: _Fields) -> None:
     if fields.bias != "none":
         raise Rejected(
             "bias_unsupported",
-            f"bias is {_brief(fields.bias)}, and vLLM serves adapters without bias only. Train with bias='none'.",
+            f"bias is {_brief(fields.bias)}, and vLLM serves adapters without bias only. Train with"
+            " bias='none'.",
         )
     for field, (code, words) in _UNSERVABLE_FEATURES.items():
         if getattr(fields, field):
@@ -171,7 +173,8 @@ def _patterns(fields: _Fields) -> dict[str, int]:
 def _check_alpha(value: Any, field: str) -> None:
     if type(value) not in (int, float) or not math.isfinite(value) or value <= 0:
         raise Rejected(
-            "alpha_invalid", f"{field} is {_brief(value)} in adapter_config.json; it must be a positive number."
+            "alpha_invalid",
+            f"{field} is {_brief(value)} in adapter_config.json; it must be a positive number.",
         )
 
 
@@ -181,9 +184,11 @@ def _target_modules(fields: _Fields) -> frozenset[str] | None:
         return None
     if isinstance(value, str) and value:
         return None
-    if isinstance(value, list) and (value or fields.target_parameters):
-        if all(isinstance(module, str) and module for module in value):
-            return None if fields.target_parameters else frozenset(value)
+    if isinstance(value, list) and all(isinstance(module, str) and module for module in value):
+        if fields.target_parameters:
+            return None
+        if value:
+            return frozenset(value)
     raise Rejected(
         "target_modules_invalid",
         "target_modules in adapter_config.json must be a list of module names or a pattern.",
@@ -197,7 +202,8 @@ def _modules_to_save(value: Any) -> frozenset[str]:
         return frozenset(value)
     raise Rejected(
         "modules_to_save_unsupported",
-        f"modules_to_save is {_brief(value)}, and vLLM serves only classifier or score heads. Train without it.",
+        f"modules_to_save is {_brief(value)}, and vLLM serves only classifier or score heads. Train"
+        " without it.",
     )
 
 
@@ -207,4 +213,4 @@ def _base_model(value: Any) -> str | None:
 
 def _brief(value: Any) -> str:
     text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return text if len(text) <= _MAX_QUOTED else f"{text[:_MAX_QUOTED]}..."

@@ -34,7 +34,9 @@ def prove_pickle(fd: int, size_bytes: int) -> list[Tensor]:
     Raises Incomplete where the end is missing, Rejected, and OSError.
     """
     if size_bytes == 0:
-        raise Incomplete("weights_truncated", "adapter_model.bin is empty. Wait for the copy, or copy it again.")
+        raise Incomplete(
+            "weights_truncated", "adapter_model.bin is empty. Wait for the copy, or copy it again."
+        )
     _check_directory(fd, size_bytes)
     with _reader(fd) as file, _archive(file) as archive:
         records = _stored_records(archive, size_bytes)
@@ -89,12 +91,13 @@ def _check_directory(fd: int, size_bytes: int) -> None:
         if os.pread(fd, 4, 0) == b"PK\x03\x04":
             raise Incomplete(
                 "weights_truncated",
-                f"adapter_model.bin has {size_bytes} bytes and no end yet. Wait for the copy, or copy it again.",
+                f"adapter_model.bin has {size_bytes} bytes and no end yet. Wait for the copy, or copy it"
+                " again.",
             )
         raise Rejected(
             "pickle_legacy",
-            "adapter_model.bin is not a zip file, so nothing proves that it is whole. Save it as safetensors, or"
-            " with a torch of this decade.",
+            "adapter_model.bin is not a zip file, so nothing proves that it is whole. Save it as safetensors,"
+            " or with torch 1.6 or later.",
         )
     end = _END.unpack_from(tail, at)
     records, directory_bytes = end[4], end[5]

@@ -165,7 +165,9 @@ class _Machine:
         match name, arguments:
             case _Name(text), () if text == _DICT:
                 self._stack.append({})
-            case _Name(text), (_Storage(dtype, elements), int(offset), tuple(shape), tuple(), *_) if text == _TENSOR:
+            case _Name(text), (_Storage(dtype, elements), int(offset), tuple(shape), tuple(), *_) if (
+                text == _TENSOR
+            ):
                 if not _fits(shape, offset, elements):
                     raise ValueError("a tensor is larger than its storage")
                 self._stack.append(_Rebuilt(dtype, shape))
@@ -178,7 +180,9 @@ class _Machine:
         target = self._stack[-1]
         if not isinstance(target, dict):
             raise Unsafe("items set on something that is not a dict")
-        if not all(isinstance(key, str) for key in flat[::2]):  # also: hashing nested tuples can take for ever
+        if not all(
+            isinstance(key, str) for key in flat[::2]
+        ):  # also: hashing nested tuples can take for ever
             raise Unsafe("a key that is not text")
         target.update(zip(flat[::2], flat[1::2], strict=True))
 
@@ -195,4 +199,6 @@ class _Machine:
 def _fits(shape: tuple[Any, ...], offset: int, elements: int) -> bool:
     if len(shape) > _MAX_DIMENSIONS or not 0 <= offset <= elements:
         return False
-    return all(type(size) is int and 0 <= size < 1 << 63 for size in shape) and offset + prod(shape) <= elements
+    return (
+        all(type(size) is int and 0 <= size < 1 << 63 for size in shape) and offset + prod(shape) <= elements
+    )

@@ -31,6 +31,7 @@ from watchdog.observers import Observer
 
 from catalog.adapter import Reason
 from catalog.errors import DiscoveryError
+from catalog.status import WatcherMode
 from watcher.discovery import RootIdentity, identity_of
 from watcher.names import is_atomic_writer, is_ignored
 from watcher.notifier import Hint, NotifierLost
@@ -49,8 +50,9 @@ if not hasattr(os, "inotify_init") and os.uname().sysname != "Linux":
 
 
 class WatchdogNotifier:
-    """Watches one prefix, recursively. Keeps true: whatever watchdog says becomes a hint in the event loop."""
+    """Watches one prefix, recursively. Keeps true: what watchdog says becomes a hint in the event loop."""
 
+    mode = WatcherMode.WATCHDOG
     blind: Reason | None = None
 
     def __init__(self, prefix: Path, on_hint: Callable[[Hint], None]) -> None:
@@ -97,21 +99,22 @@ class WatchdogNotifier:
                 f"The prefix {self._prefix} was replaced. The watcher looks at what is there now.",
             )
         if not all(emitter.is_alive() for emitter in self._observer.emitters):
-            raise NotifierLost("notifier_died", "A thread of watchdog has died. It is replaced; rescans go on.")
+            raise NotifierLost(
+                "notifier_died", "A thread of watchdog has died. It is replaced; rescans go on."
+            )
 
     async def prove_alive(self, timeout_seconds: float) -> None:
         """Return where a change made now comes back as a notification; raises NotifierLost."""
         self._proven.clear()
         try:
-            proof = Path(self._proofs.name, "proof")
-            proof.write_bytes(b"")
-            proof.unlink()
+            self._write_proof()
             async with asyncio.timeout(timeout_seconds):
                 await self._proven.wait()
         except OSError as error:  # TimeoutError is one, too
             raise NotifierLost(
                 "notifier_silent",
-                f"No notification came back within {timeout_seconds:g} s. The notifier is replaced; rescans go on.",
+                f"No notification came back within {timeout_seconds:g} s. The notifier is replaced; rescans"
+                " go on meanwhile.",
             ) from error
 
     def close(self) -> None:
@@ -120,6 +123,11 @@ class WatchdogNotifier:
         if self._observer.is_alive():
             self._observer.stop()
         self._proofs.cleanup()
+
+    def _write_proof(self) -> None:
+        proof = Path(self._proofs.name, "proof")
+        proof.write_bytes(b"")
+        proof.unlink()
 
     def _overflowed(self) -> None:
         if not self._lost.done():
@@ -146,7 +154,7 @@ class _Handler(FileSystemEventHandler):
             hints = {hint for path in (event.src_path, event.dest_path) if (hint := self._hint(event, path))}
             for hint in hints:
                 self._loop.call_soon_threadsafe(self._on_hint, hint)
-        except Exception:  # noqa: BLE001 - see above; the liveness check notices what is missing
+        except Exception:
             logging.getLogger(__name__).debug("Hint is lost event=%r", event, exc_info=True)
 
     def _hint(self, event: FileSystemEvent, path: bytes | str) -> Hint | None:

@@ -29,7 +29,9 @@ class Refresh:
         """Return whether `name` is in the scope."""
         return not self.request.names or name in self.request.names
 
-    def is_done(self, *, scans_done: int, waiting: Callable[[], set[str]], is_open: Callable[[str], bool]) -> bool:
+    def is_done(
+        self, *, scans_done: int, waiting: Callable[[], set[str]], is_open: Callable[[str], bool]
+    ) -> bool:
         """Return whether there is nothing left to wait for.
 
         `waiting` are the names being looked at now; `is_open` says whether a name may soon be something else.
@@ -46,7 +48,9 @@ def answer(
     request: RefreshRequest, before: Mapping[str, Revision], records: Mapping[str, Adapter], *, seq: int
 ) -> RefreshResult:
     """Return the answer to `request`: what changed from `before` to `records`, in its scope."""
-    in_scope = {name: record for name, record in records.items() if not request.names or name in request.names}
+    in_scope = {
+        name: record for name, record in records.items() if not request.names or name in request.names
+    }
     after = {name: record.revision for name, record in in_scope.items() if record.revision is not None}
     change = difference({n: r for n, r in before.items() if not request.names or n in request.names}, after)
     return RefreshResult(

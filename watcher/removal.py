@@ -68,7 +68,13 @@ def decide_removals(
     proven, look_again, held = [], {}, []
     for name, absence in absent.items():
         is_held = mass and name in served
-        grace = rule.mass_grace_seconds if is_held else 0.0 if absence.hurried or confirmed else rule.grace_seconds
+        grace = (
+            rule.mass_grace_seconds
+            if is_held
+            else 0.0
+            if absence.hurried or confirmed
+            else rule.grace_seconds
+        )
         if absence.looks >= _LOOKS and absence.last - absence.since >= grace:
             proven.append(name)
             continue

@@ -100,7 +100,8 @@ def _exactly(fd: int, length: int, offset: int) -> bytes:
         part = os.pread(fd, length, offset)
         if not part:
             raise Incomplete(
-                "weights_truncated", "adapter_model.safetensors became shorter while it was read. Wait for the copy."
+                "weights_truncated",
+                "adapter_model.safetensors became shorter while it was read. Wait for the copy.",
             )
         parts.append(part)
         length -= len(part)
@@ -151,7 +152,9 @@ def _check_chain(spans: Iterable[tuple[int, int]]) -> int:
     at = 0
     for begin, end in sorted(spans):
         if begin != at:
-            raise _invalid(f"its tensors {'overlap' if begin < at else 'leave a hole'} at byte {min(begin, at)}")
+            raise _invalid(
+                f"its tensors {'overlap' if begin < at else 'leave a hole'} at byte {min(begin, at)}"
+            )
         at = end
     return at
 

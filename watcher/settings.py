@@ -14,6 +14,8 @@ from catalog.store import DEFAULT_REDIS_URL
 from watcher.removal import RemovalRule
 from watcher.settle import SettleRule
 
+_MIN_THREADS = 2
+
 
 class SettingsInvalid(LoradropError):
     """A setting has a value that cannot work."""
@@ -55,7 +57,7 @@ class Settings:
     verify_interval_seconds: float = 0.0
     """Between two readings of every byte, for disks that change data without changing times; 0: never."""
     threads: int = 4
-    """How many adapters are read at once; more only helps where the disk is slow."""
+    """How many adapters are read at once, at most; more only helps where the disk is slow."""
 
     def __post_init__(self) -> None:
         """Check what the types do not say."""
@@ -70,10 +72,14 @@ class Settings:
             if not 0 <= value < float("inf"):
                 raise SettingsInvalid(f"{name} is {value:g}; it must be a number of seconds from 0 up.")
         if not 0 <= self.removal.mass_share <= 1:
-            raise SettingsInvalid(f"--mass-removal-share is {self.removal.mass_share:g}; it must be from 0 to 1.")
-        if self.threads < 1:
-            raise SettingsInvalid(f"{self.threads} threads cannot examine anything; at least 1.")
+            raise SettingsInvalid(
+                f"--mass-removal-share is {self.removal.mass_share:g}; it must be from 0 to 1."
+            )
+        if self.threads < _MIN_THREADS:
+            raise SettingsInvalid(f"{self.threads} threads are too few: one looks and one is kept for hints.")
         if self.marker is not None and ("/" in self.marker or not self.marker):
             raise SettingsInvalid(f"--prefix-marker is {self.marker!r}; it must be the name of a file.")
         if not self.pool or any(sign in self.pool for sign in "{}: \t\n"):
-            raise SettingsInvalid(f"--pool is {self.pool!r}; it must be a word without braces, colons or spaces.")
+            raise SettingsInvalid(
+                f"--pool is {self.pool!r}; it must be a word without braces, colons or spaces."
+            )

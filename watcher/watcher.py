@@ -4,9 +4,10 @@ One task owns the state; notifications, scans, examinations and refresh requests
 are hints and the disk decides, so anything may be repeated, and whatever goes wrong has one answer: lead
 again, list again, look again, publish the difference.
 
-    run ── notifications, and sessions: lead, list, then ── turns: look, publish, answer refreshes
-                                                         ── heartbeats
-                                                         ── refresh requests
+    run ── notifications
+        └─ sessions: lead, list, then ── turns: look, publish, answer refreshes
+                                      ├─ heartbeats
+                                      └─ refresh requests
 
 Not here: looking at the disk (`lookout`), writing the catalog (`ledger`), signals and flags (`__main__`).
 """
@@ -14,26 +15,23 @@ Not here: looking at the disk (`lookout`), writing the catalog (`ledger`), signa
 import asyncio
 import logging
 import random
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 
 from catalog.adapter import Adapter, Reason
-from catalog.errors import CatalogUnavailable, LeaseHeld, LeaseLost, LoradropError
-from catalog.events import RefreshRequest
-from catalog.status import RefreshResult, WatcherStatus
+from catalog.errors import CatalogDenied, CatalogRefused, LeaseHeld, LeaseLost, LoradropError
+from catalog.status import WatcherStatus
 from catalog.store import Connection, Refreshes, Withdrawal
-from watcher.changes import Changes
-from watcher.disk import served
+from watcher.changes import changed_records, withdrawals
+from watcher.desk import Desk
 from watcher.examination import Examiner
 from watcher.files import Roots
 from watcher.inspection import Rules
+from watcher.ledger import Ledger
 from watcher.lookout import Lookout
-from watcher.notifying import notifications_for
 from watcher.ownership import own_id
-from watcher.preview import preview
-from watcher.refreshing import Refresh, answer, failed
 from watcher.settings import Settings
 
 _logger = logging.getLogger(__name__)
@@ -49,12 +47,158 @@ _PUBLISHED_AT_ONCE = 1_000
 class Watcher:
     """Publishes one prefix to one pool.
 
-    Keeps true: a revision is published only where its bytes were complete, valid and still on disk, and
-    withdrawn only where it is proven gone.
+    Keeps true: a revision is published only where its bytes were complete, valid and at rest, and withdrawn
+    only where it is proven gone.
     """
 
     def __init__(self, settings: Settings, connection: Connection) -> None:
-        """Watch what `settings` name and publish over `connection`, once `run` is called."""
-        self.settings = settings
+        """Watch what `settings` name and publish over `connection`, once `run` is called in an event loop."""
+        self._settings = settings
+        self._stopping = threading.Event()
         self._ledger = Ledger(connection, owner=own_id())
-'''.replace("from watcher.inspection import Rules\n","from watcher.inspection import Rules\nfrom watcher.ledger import Ledger\n")
+        self._held: frozenset[str] = frozenset()
+        self._status_changed = asyncio.Event()
+        roots = Roots((settings.prefix, *settings.allow_symlinks_to))
+        rules = Rules(roots, settings.allow_pickle, self._stopping.is_set)
+        examiner = Examiner(settings.prefix, rules, settings.settle, marker=settings.marker)
+        self._lookout = Lookout(settings, examiner)
+        self._lookout.known = lambda: self._ledger.records
+        self._desk = Desk(
+            Refreshes(connection), self._lookout, self._ledger, is_held=lambda name: name in self._held
+        )
+        self._lookout.is_hurried = self._desk.is_hurried
+        self._lookout.is_confirmed = self._desk.is_confirmed
+        self._lookout.health.on_change = self._status_changed.set
+
+    async def run(self) -> None:
+        """Watch and publish until cancelled; then stop at once and give the lease back."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._lookout.notifications.run())
+                await self._sessions(tasks)
+        finally:
+            self._stopping.set()
+            self._lookout.batches.close()
+            with suppress(LoradropError, TimeoutError):
+                async with asyncio.timeout(_RESIGN_SECONDS):
+                    await self._ledger.resign()
+            _logger.info("Watcher has stopped owner=%s", self._ledger.owner)
+
+    def status(self) -> WatcherStatus:
+        """Return what this watcher says about itself now."""
+        last_scan_at, last_scan_seconds = self._lookout.last_scan or (None, None)
+        return WatcherStatus(
+            owner=self._ledger.owner,
+            prefix=str(self._settings.prefix),
+            mode=self._lookout.notifications.mode,
+            heartbeat_at=datetime.now(UTC),
+            degraded=self._lookout.health.reason,
+            last_scan_at=last_scan_at,
+            last_scan_seconds=last_scan_seconds,
+            interval_seconds=self._settings.interval_seconds,
+            counts=self._ledger.counts,
+        )
+
+    async def _sessions(self, tasks: asyncio.TaskGroup) -> None:
+        """Lead again whenever leading ended, with the pause its end calls for."""
+        pause_seconds, told = _FIRST_PAUSE_SECONDS, ""
+        while True:
+            started = time.monotonic()
+            error = await self._session(tasks)
+            level = _level(error) if error.message != told else logging.DEBUG
+            told = error.message
+            if time.monotonic() - started > _LAST_PAUSE_SECONDS:
+                pause_seconds = _FIRST_PAUSE_SECONDS
+            match error:
+                case LeaseHeld():
+                    _logger.log(level, "Watcher stands by owner=%s", error.owner)
+                    await asyncio.sleep(_STANDBY_SECONDS)
+                case LeaseLost():
+                    _logger.log(level, "Watcher leads again reason=%s", error.reason)
+                    await asyncio.sleep(_FIRST_PAUSE_SECONDS * random.uniform(0, 0.1))
+                case _:
+                    _logger.log(level, "Watcher waits for Redis reason=%s", error.reason)
+                    await asyncio.sleep(pause_seconds * random.uniform(0.5, 1.0))
+                    pause_seconds = min(pause_seconds * 2, _LAST_PAUSE_SECONDS)
+
+    async def _session(self, tasks: asyncio.TaskGroup) -> LoradropError:
+        """Lead and publish until something ends it, and return what did."""
+        ended: LoradropError | None = None
+        try:
+            await self._ledger.lead()
+            self._desk.clear()
+            self._lookout.touched |= {*self._lookout.disk.findings, *self._ledger.records}
+            self._lookout.want_scan()
+            async with asyncio.TaskGroup() as session:
+                session.create_task(self._report())
+                session.create_task(self._desk.hear(session))
+                session.create_task(self._turns(tasks))
+        except* LoradropError as group:
+            ended = _first(group)
+        assert ended is not None  # turns go on until an error
+        return ended
+
+    async def _turns(self, tasks: asyncio.TaskGroup) -> None:
+        lookout = self._lookout
+        while True:
+            lookout.bell.clear()
+            lookout.turn(tasks)
+            await self._publish()
+            await self._desk.answer()
+            if not lookout.touched:
+                await self._wait()
+
+    async def _wait(self) -> None:
+        times = [at for at in (self._lookout.next_due(), self._desk.next_due()) if at is not None]
+        timeout = max(0.0, min(times) - time.monotonic()) if times else None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._lookout.bell.wait()
+
+    async def _publish(self) -> None:
+        """Write what is known of the touched names, and withdraw the names proven gone."""
+        lookout, records = self._lookout, self._ledger.records
+        names = [lookout.touched.pop() for _ in range(min(len(lookout.touched), _PUBLISHED_AT_ONCE))]
+        changes: list[Adapter | Withdrawal] = []
+        changes += changed_records(lookout.disk, names, records, now=datetime.now(UTC))
+        removals = lookout.disk.removals(records, confirmed=self._desk.is_confirmed())
+        self._hold(removals.held)
+        for name, at in removals.look_again.items():
+            lookout.agenda.schedule(name, at)
+        changes += withdrawals(removals.proven, records)
+        if changes:
+            await self._ledger.write(changes)
+        for name in removals.proven:
+            lookout.touched.update(lookout.disk.neighbours(name))
+            lookout.disk.forget(name)
+
+    def _hold(self, names: tuple[str, ...]) -> None:
+        self._held = frozenset(names)
+        grace_seconds = self._settings.removal.mass_grace_seconds
+        reason = Reason(
+            "mass_removal",
+            f"{len(names)} adapters vanished at once. They stay served for {grace_seconds:g} s;"
+            " `loradrop refresh --confirm-removals` says that this is meant.",
+        )
+        self._lookout.health.set("removal", reason if names else None)
+
+    async def _report(self) -> None:
+        while True:
+            self._status_changed.clear()
+            self._lookout.check_progress()
+            await self._ledger.report(self.status())
+            with suppress(TimeoutError):
+                async with asyncio.timeout(HEARTBEAT_SECONDS):
+                    await self._status_changed.wait()
+
+
+def _level(error: LoradropError) -> int:
+    """Return how loud to say that a session ended: who stands by is well, who is refused needs a person."""
+    if isinstance(error, LeaseHeld):
+        return logging.INFO
+    return logging.ERROR if isinstance(error, CatalogDenied | CatalogRefused) else logging.WARNING
+
+
+def _first(group: BaseExceptionGroup[LoradropError]) -> LoradropError:
+    error = group.exceptions[0]
+    return error if isinstance(error, LoradropError) else _first(error)

@@ -132,12 +132,9 @@ def _pair_up(config: LoraConfig, tensors: Mapping[str, Tensor]) -> tuple[dict[st
     for name, tensor in tensors.items():
         match = _WEIGHT.fullmatch(name)
         if match is None:
-            if _is_known_extra(config, name):
-                continue
-            return {}, Reason(
-                "not_lora_weights",
-                f"The tensor {name} is no LoRA weight vLLM knows. Save the adapter alone, with PEFT.",
-            )
+            if fault := _extra_fault(config, name, tensor):
+                return {}, fault
+            continue
         if tensor.dtype not in _FLOATS:
             return {}, Reason(
                 "dtype_unsupported",
@@ -148,11 +145,16 @@ def _pair_up(config: LoraConfig, tensors: Mapping[str, Tensor]) -> tuple[dict[st
     return {module: _Pair(half.get("A"), half.get("B")) for module, half in halves.items()}, None
 
 
-def _is_known_extra(config: LoraConfig, name: str) -> bool:
+def _extra_fault(config: LoraConfig, name: str, tensor: Tensor) -> Reason | None:
+    """Return why a tensor that is no LoRA weight may not be there, or None where vLLM knows it."""
     if name.endswith((".embed_tokens.base_layer.weight", ".lm_head.base_layer.weight")):
-        return True
-    stem = name.rsplit(".", 1)[0]
-    return any(stem.endswith(module) for module in config.full_modules)
+        return None  # never loaded
+    if not _has_suffix(name.rpartition(".")[0], config.full_modules):
+        return Reason(
+            "not_lora_weights",
+            f"The tensor {name} is no LoRA weight vLLM knows. Save the adapter alone, with PEFT.",
+        )
+    return None if math.isfinite(tensor.largest) else _not_finite(name)
 
 
 def _pair_fault(config: LoraConfig, module: str, pair: _Pair) -> Reason | None:
@@ -178,9 +180,7 @@ def _value_fault(config: LoraConfig, limits: Limits, module: str, pair: _Pair) -
     assert pair.b is not None  # _pair_fault comes first
     for tensor in (pair.a, pair.b):
         if not math.isfinite(tensor.largest):
-            return Reason(
-                "weights_not_finite", f"{module} holds NaN or infinite values: the training run diverged."
-            )
+            return _not_finite(module)
         if tensor.largest > limits.largest_value:
             return Reason(
                 "weights_overflow",
@@ -197,6 +197,10 @@ def _value_fault(config: LoraConfig, limits: Limits, module: str, pair: _Pair) -
             f"{module} would change base weights by up to {largest_delta:.3g}: answers would turn into NaN.",
         )
     return None
+
+
+def _not_finite(name: str) -> Reason:
+    return Reason("weights_not_finite", f"{name} holds NaN or infinite values: the training run diverged.")
 
 
 def _base_fault(config: LoraConfig, pairs: Mapping[str, _Pair], base: BaseModel) -> Reason | None:
@@ -252,7 +256,7 @@ def _missing(config: LoraConfig, present: frozenset[str], base: BaseModel) -> It
     if config.layers_chosen or not config.target_modules or base.renamed:
         return
     for name in base.shapes:
-        layer = _LAYER.search(name)
+        layer = None if _is_expert(name) else _LAYER.search(name)
         if layer is None or (base.layers is not None and int(layer[1]) >= base.layers):
             continue
         wanted = _has_suffix(name, config.target_modules) and not _has_suffix(name, config.exclude_modules)

@@ -78,7 +78,7 @@ class Consumer:
         )
 
     def _move_to(self, listing: Listing) -> None:
-        if self.position.stale is not None:
+        if self.position.stale is not None and self.position.epoch is not None:
             _log.info("catalog is followed again seq=%d", listing.seq)
         position = Position(listing.epoch, listing.seq)
         if position != self.position:
@@ -86,7 +86,7 @@ class Consumer:
             self._moved.set()
 
     def _note_stale(self, error: LoradropError) -> None:
-        first = self.position.stale is None
+        first = self.position.stale is None and self.position.epoch is not None
         _log.log(
             logging.WARNING if first else logging.DEBUG,
             "catalog not reachable, serving what is known error=%s",

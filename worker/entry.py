@@ -30,13 +30,11 @@ class Entry:
     name: str
     adapter: Adapter | None = None
     loading: bool = False
-    by_hand: bool = False
-    """Loaded through vLLM's own route; the catalog does not override it."""
+    by_hand: Revision | None = None
+    """What was loaded through vLLM's own route; the catalog does not override it."""
     fault: Fault | None = None
     failures: int = 0
     """Tries that failed since the last that went well."""
-    refused_loads: int = 0
-    """Engine loads that did not go well: each needs another id."""
     loads: int = 0
     load_seconds: float | None = None
     last_used: datetime | None = None
@@ -44,6 +42,8 @@ class Entry:
     @property
     def wanted(self) -> Revision | None:
         """The revision that should be served, or None."""
+        if self.by_hand is not None:
+            return self.by_hand
         return self.adapter.revision if self.adapter is not None else None
 
     def fault_now(self, now: datetime) -> Fault | None:

@@ -83,6 +83,19 @@ def digest_copy(directory: Path) -> Revision | None:
     return hasher.revision()
 
 
+@contextlib.contextmanager
+def store_errors_as_failed() -> Iterator[None]:
+    """Turn what the private store's disk refuses, inside, into Failed."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_SPACE:
+            raise _disk_full() from error
+        raise Failed(
+            "store_unusable", f"The private store cannot be used: {error.strerror}. Check --lora-cache-dir."
+        ) from error
+
+
 def sync_directory(directory: Path) -> None:
     """Make the names in `directory` durable."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
@@ -111,13 +124,14 @@ def _find_weights(directory: Path) -> tuple[WeightsFormat, Path]:
 def _copy_weights(descriptor: int, target: Path, hasher: RevisionHasher, cancelled: Event) -> int:
     buffer = memoryview(bytearray(_CHUNK_BYTES))
     copied = 0
-    with target.open("xb", buffering=0) as out:
+    with target.open("xb") as out:  # buffered: an unbuffered file may write less than it is given
         while count := os.readv(descriptor, [buffer]):
             if cancelled.is_set():
                 raise Failed("copy_timed_out", "Copying from the prefix took too long.")
             hasher.update(buffer[:count])
             out.write(buffer[:count])
             copied += count
+        out.flush()
         os.fsync(out.fileno())
     return copied
 
@@ -157,9 +171,13 @@ def _as_outcomes(source: Source) -> Iterator[None]:
         yield
     except (FileNotFoundError, NotADirectoryError) as error:
         raise Failed("source_gone", f"{source.path} is no longer whole under the prefix.") from error
+    except RuntimeError as error:  # pathlib's word for ELOOP
+        raise Failed("source_unreadable", f"{source.path} could not be copied: {error}.") from error
     except OSError as error:
         if error.errno in _NO_SPACE:
-            raise Failed(
-                "disk_full", "The disk of --lora-cache-dir is full; free some space or choose another."
-            ) from error
+            raise _disk_full() from error
         raise Failed("source_unreadable", f"{source.path} could not be copied: {error.strerror}.") from error
+
+
+def _disk_full() -> Failed:
+    return Failed("disk_full", "The disk of --lora-cache-dir is full; free some space or choose another.")

@@ -16,8 +16,8 @@ _UNUSED_BITS = 1
 class Handle:
     """One revision of one adapter, in the engine's terms: an id, a name of its own and a local directory.
 
-    The id is a digest, so every API process computes the same one. Two revisions never share a name
-    inside the engine: two of one name in one batch kill it.
+    The id is a digest, so every API process computes the same one. Two ids never share a name inside the
+    engine: two of one name in one batch kill it.
     """
 
     name: str
@@ -35,4 +35,4 @@ class Handle:
     @property
     def inner_name(self) -> str:
         """What the adapter is called inside the engine, and in vLLM's own metrics."""
-        return f"{self.name}@{short(self.revision)}"
+        return f"{self.name}@{short(self.revision)}-{self.lora_id:016x}"

@@ -9,12 +9,14 @@ is rejected or fails, the old one stays, and the reason shows.
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from catalog.adapter import Adapter, AdapterState, Reason
+from catalog.adapter import Adapter, AdapterState, Reason, Revision
 from catalog.revision import short
 from catalog.status import WorkerAdapter, WorkerState
 from worker.entry import Entry
@@ -66,6 +68,8 @@ class Reconciler:
         self._residency = Residency(engine, table, capacity=capacity, changed=self._note)
         self._entries: dict[str, Entry] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._by_hand: dict[str, Source] = {}
+        self._refused_loads: Counter[tuple[str, Revision]] = Counter()  # outlives the entries
         self._changed: set[str] = set()
         self._gone: set[str] = set()
         self._knows_catalog = False
@@ -109,7 +113,7 @@ class Reconciler:
         Raises UnknownModel, Rejected with the reason, or NotServedYet where it is worth asking again.
         """
         entry = self._entries.get(name)
-        if entry is None or (entry.adapter is None and not entry.by_hand):
+        if entry is None or (entry.adapter is None and entry.by_hand is None):
             if self._knows_catalog:
                 raise UnknownModel(name)
             raise NotServedYet(
@@ -130,15 +134,14 @@ class Reconciler:
 
         Raises PermissionError outside the prefix, Rejected and Failed.
         """
-        source = self._source_by_hand(path)
+        source = await asyncio.to_thread(self._source_by_hand, path)
         entry = self._entries.setdefault(name, Entry(name))
-        if entry.wanted is not None and not in_place:
+        if entry.adapter is not None and entry.adapter.revision is not None and not in_place:
             raise Rejected("already_served", "It is discovered under the prefix; just ask for it.")
-        entry.by_hand, entry.fault = True, None
+        before, entry.fault = entry.fault, None
         await self._attempt(entry, source)
-        fault = entry.fault
-        if fault is not None:
-            entry.by_hand = self._residency.revision_of(name) is not None
+        if entry.fault is not None:
+            fault, entry.fault = entry.fault, before
             self._drop_if_empty(entry)
             outcome = Rejected if fault.retry_at is None else Failed
             raise outcome(fault.reason.code, fault.reason.message)
@@ -149,11 +152,13 @@ class Reconciler:
         entry = self._entries.get(name)
         if entry is None:
             raise UnknownModel(f"The lora adapter '{name}' cannot be found.")
-        if not entry.by_hand:
+        if entry.by_hand is None:
             raise Rejected("discovered", "It is discovered; remove its directory to stop serving it.")
-        entry.by_hand = False
+        entry.by_hand = None
+        del self._by_hand[name]
         self._residency.withdraw(name)
-        self._drop_if_empty(entry)
+        if entry.adapter is None:
+            self._forget(name)
         return f"Success: LoRA adapter '{name}' removed successfully."
 
     # What goes on in the background.
@@ -217,13 +222,19 @@ class Reconciler:
 
     async def _bring_wanted(self, entry: Entry) -> None:
         """Try until what is served is what is wanted, or there is no point in trying now."""
-        while entry.adapter is not None and entry.wanted is not None and not entry.by_hand:
-            served = self._residency.revision_of(entry.name) == entry.wanted
+        while (source := self._source_of(entry)) is not None:
+            served = self._residency.revision_of(entry.name) == source.revision
             if served or entry.fault_now(datetime.now(UTC)) is not None:
                 return
-            prefix = self._prefix or Path(entry.adapter.prefix)
-            source = Source(prefix, entry.adapter.path, entry.wanted, entry.adapter.size_bytes)
             await self._attempt(entry, source)
+
+    def _source_of(self, entry: Entry) -> Source | None:
+        if entry.by_hand is not None:
+            return replace(self._by_hand[entry.name], revision=entry.by_hand)
+        if entry.adapter is None or entry.wanted is None:
+            return None
+        prefix = self._prefix or Path(entry.adapter.prefix)
+        return Source(prefix, entry.adapter.path, entry.wanted, entry.adapter.size_bytes)
 
     async def _attempt(self, entry: Entry, source: Source) -> None:
         """Try `source` once; what comes of it is in the entry and the residency."""
@@ -242,7 +253,9 @@ class Reconciler:
             _log.exception("loading broke name=%s", entry.name)
             self._fail(entry, source, Reason("internal_error", f"loradrop broke on it: {error!r}."))
         else:
-            if entry.by_hand or entry.wanted == held.handle.revision:
+            if source.revision is None:  # by hand, whatever its bytes are
+                entry.by_hand, self._by_hand[entry.name] = held.handle.revision, source
+            if entry.wanted == held.handle.revision:
                 self._serve(entry, held, asyncio.get_running_loop().time() - started)
             else:
                 self._residency.leave(held)  # another revision is wanted by now, or none
@@ -256,11 +269,12 @@ class Reconciler:
                 "name_taken", "The base model or a --lora-modules adapter has this name; rename it."
             )
         pinned = await self._prepare(source)
-        handle = Handle.of(entry.name, pinned.revision, pinned.directory, attempt=entry.refused_loads)
+        key = entry.name, pinned.revision
+        handle = Handle.of(*key, pinned.directory, attempt=self._refused_loads[key])
         try:
             return await self._residency.load(handle, pinned)
         except (Rejected, Failed):
-            entry.refused_loads += 1
+            self._refused_loads[key] += 1
             raise
 
     def _serve(self, entry: Entry, held: Held, seconds: float) -> None:
@@ -294,14 +308,14 @@ class Reconciler:
             return
         entry.adapter, entry.fault = None, None
         self._gone.add(name)
-        if not entry.by_hand:
+        if entry.by_hand is None:
             self._residency.withdraw(name)
         self._drop_if_empty(entry)
         self._note(name)
 
     def _is_behind(self, entry: Entry) -> bool:
         serving = self._residency.revision_of(entry.name)
-        return not entry.by_hand and serving is not None and entry.wanted not in {None, serving}
+        return serving is not None and entry.wanted not in {None, serving}
 
     def _load_ahead(self, preload: int | None, now: datetime) -> None:
         if preload == 0 or self._tasks or not self._engine.is_idle() or not self._residency.has_room(preload):
@@ -325,7 +339,10 @@ class Reconciler:
         if self._prefix is None:
             raise PermissionError("Adapters are loaded by hand from under --lora-dir-prefix only: set it.")
         root = self._prefix.resolve()
-        resolved = (root / path).resolve()
+        try:
+            resolved = (root / path).resolve()
+        except (ValueError, RuntimeError):  # no path at all, links in a circle
+            resolved = root
         if resolved == root or not resolved.is_relative_to(root):
             raise PermissionError("The path is outside --lora-dir-prefix: put the adapter under the prefix.")
         return Source(root, str(resolved.relative_to(root)))
@@ -333,9 +350,9 @@ class Reconciler:
     def _raise_if_hopeless(self, entry: Entry) -> None:
         """Raise what a request is told when trying to load the adapter now would not help."""
         adapter = entry.adapter
-        if adapter is None:
+        if adapter is None and entry.by_hand is None:
             raise UnknownModel(entry.name)
-        if adapter.revision is None:
+        if adapter is not None and entry.wanted is None:
             reason = adapter.reason or Reason(adapter.state, "Its files are not complete and still yet.")
             if adapter.state is AdapterState.REJECTED:
                 raise Rejected(reason.code, reason.message)
@@ -349,8 +366,14 @@ class Reconciler:
             raise NotServedYet(fault.reason, retry_after_seconds=wait)
 
     def _drop_if_empty(self, entry: Entry) -> None:
-        if entry.adapter is None and not (
-            entry.loading or self._residency.revision_of(entry.name) or self._residency.is_leaving(entry.name)
+        if (
+            entry.adapter is None
+            and entry.by_hand is None
+            and not (
+                entry.loading
+                or self._residency.revision_of(entry.name)
+                or self._residency.is_leaving(entry.name)
+            )
         ):
             self._entries.pop(entry.name, None)
             self._gone.discard(entry.name)

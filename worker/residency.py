@@ -52,10 +52,11 @@ class TableLike(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A revision in the engine, and the pin that keeps its bytes."""
+    """A revision in the engine, and the pin that keeps its bytes. `since` is the event loop's time."""
 
     handle: Handle
     pinned: Pinned
+    since: float
 
 
 class Residency:
@@ -105,7 +106,7 @@ class Residency:
         except BaseException:
             pinned.release()
             raise
-        return Held(handle, pinned)
+        return Held(handle, pinned, asyncio.get_running_loop().time())
 
     def serve(self, held: Held) -> None:
         """Point the handle's name at it; what it pointed at before leaves."""
@@ -122,9 +123,9 @@ class Residency:
 
     def withdraw(self, name: str) -> None:
         """Point `name` at nothing: new requests are refused at once, running ones finish."""
-        self._table.withdraw(name)
         held = self._held.pop(name, None)
-        if held is not None:
+        if held is not None:  # else the name may be a static module's
+            self._table.withdraw(name)
             self.leave(held)
             _log.info("adapter withdrawn name=%s revision=%s", name, short(held.handle.revision))
 
@@ -138,29 +139,40 @@ class Residency:
 
     async def free_unused(self) -> None:
         """Unload what was leaving and is not used any more."""
-        for lora_id, (held, since) in list(self._leaving.items()):
+        for lora_id in list(self._leaving):
             async with self._one_load:
-                unused = lora_id not in self._engine.ids_in_use()
-                if not unused or asyncio.get_running_loop().time() - since < GRACE_SECONDS:
+                if not self._is_unused(lora_id):
                     continue
-                if lora_id in self._leaving:  # it may have returned while we waited for our turn
-                    del self._leaving[lora_id]
-                    await self._let_go(held)
-                    self._changed(held.handle.name)
+                held, _ = self._leaving.pop(lora_id)
+                await self._let_go(held)
+                self._changed(held.handle.name)
+
+    def _is_unused(self, lora_id: int) -> bool:
+        leaving = self._leaving.get(lora_id)
+        if leaving is None:  # it has returned while we waited for our turn
+            return False
+        over = asyncio.get_running_loop().time() - leaving[1] >= GRACE_SECONDS
+        return over and lora_id not in self._engine.ids_in_use()
 
     async def _make_room(self) -> None:
-        now = asyncio.get_running_loop().time()
-        in_use = self._engine.ids_in_use()
-        by_last_use = sorted((self._table.last_touched(name) or 0.0, name) for name in self._held)
-        for touched, name in by_last_use:
-            if self.has_room(None) or now - touched < GRACE_SECONDS:
-                return
-            if self._held[name].handle.lora_id in in_use:
-                continue
+        while not self.has_room(None) and (name := self._spare()) is not None:
             self._table.withdraw(name)
             await self._let_go(self._held.pop(name))
             _log.debug("adapter made room name=%s", name)
             self._changed(name)
+
+    def _spare(self) -> str | None:
+        """Return the name unused for longest; None where all are in use or were just asked for."""
+        now = asyncio.get_running_loop().time()
+        in_use = self._engine.ids_in_use()
+        # The request a revision was loaded for touches the name only after the load.
+        last_used = {
+            name: max(self._table.last_touched(name) or 0.0, held.since)
+            for name, held in self._held.items()
+            if held.handle.lora_id not in in_use
+        }
+        name = min(last_used, key=last_used.__getitem__, default=None)
+        return name if name is not None and now - last_used[name] >= GRACE_SECONDS else None
 
     async def _let_go(self, held: Held) -> None:
         try:

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from catalog.errors import CatalogUnavailable
+from catalog.errors import LoradropError
 from catalog.queries import Queries
 from catalog.status import WorkerStatus
 from catalog.store import Connection, Reader, Reports
@@ -31,7 +31,8 @@ _log = logging.getLogger("loradrop.worker")
 _GIB = 1 << 30
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 30.0
-_FIRST_LIST_SECONDS = 10.0
+_PATIENCE_SECONDS = 15.0
+_LOOK_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +51,8 @@ async def running_worker(
 ) -> AsyncIterator[Worker]:
     """Run a worker for the length of the block. `url` is where its server can be asked.
 
-    Returns once the catalog has been listed, or after ten seconds without one: the server then starts with
-    what it has, and catches up. Raises SettingsError, RuntimeError and OSError for what cannot work.
+    Yields once what is under the prefix now is listed, or after fifteen seconds without: the server then
+    starts with what it has. Raises SettingsError, RuntimeError and OSError for what cannot work.
     """
     base = read_base_model(engine.checkpoint_directory(), renamed=engine.renames_modules)
     store = RevisionStore(settings.lora_cache_dir, max_bytes=int(settings.lora_cache_size * _GIB))
@@ -69,12 +70,9 @@ async def running_worker(
         )
         stack.push_async_callback(reconciler.aclose)
         consumer = Consumer(Reader(connection), reconciler, moved=reconciler.bell)
-        reporter = Reporter(
-            Reports(connection),
-            _identity(engine, table, identity, url),
-            reconciler=reconciler,
-            consumer=consumer,
-        )
+        reports = Reports(connection)
+        status = _identity(engine, table, identity, url)
+        reporter = Reporter(reports, status, reconciler=reconciler, consumer=consumer)
         table.install(
             resolve=reconciler.resolve, load=reconciler.load_by_hand, unload=reconciler.unload_by_hand
         )
@@ -87,7 +85,7 @@ async def running_worker(
                 }
             )
         )
-        await _first_listing(consumer)
+        await _caught_up(consumer, reports, own_watcher=settings.redis_url is None)
         yield Worker(settings, table, reconciler, Queries(connection))
 
 
@@ -127,11 +125,24 @@ async def _again_and_again(name: str, run: Callable[[], Awaitable[None]]) -> Non
         pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
 
-async def _first_listing(consumer: Consumer) -> None:
-    deadline = asyncio.get_running_loop().time() + _FIRST_LIST_SECONDS
-    while consumer.position.epoch is None:
-        if asyncio.get_running_loop().time() > deadline:
-            error = consumer.position.stale or CatalogUnavailable("Redis does not answer.")
-            _log.warning("starting without a catalog, adapters follow when it can be read error=%s", error)
-            return
-        await asyncio.sleep(0.02)
+async def _caught_up(consumer: Consumer, reports: Reports, *, own_watcher: bool) -> None:
+    """Wait until the catalog is listed; with a watcher of our own, until its first scan is too."""
+    try:
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            while not await _is_caught_up(consumer, reports, own_watcher=own_watcher):  # noqa: ASYNC110 - in Redis
+                await asyncio.sleep(_LOOK_SECONDS)
+    except TimeoutError:
+        why = consumer.position.stale or "the first scan of the prefix takes long"
+        _log.warning("starting before the catalog is known, adapters follow reason=%s", why)
+
+
+async def _is_caught_up(consumer: Consumer, reports: Reports, *, own_watcher: bool) -> bool:
+    if consumer.position.epoch is None:
+        return False
+    try:
+        watcher, meta = await reports.watcher(), await reports.meta()
+    except LoradropError:
+        return False
+    if own_watcher and (watcher is None or watcher.last_scan_at is None):
+        return False
+    return meta is not None and consumer.position.seq >= meta.seq

@@ -5,6 +5,7 @@ and one for reads that block. A blocking read keeps its own connection, its own 
 block, and no built-in retry: redis-py's would hide a dead server for longer than anyone should wait.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Self
@@ -14,7 +15,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff, NoBackoff
 
-from catalog.errors import CatalogDenied, CatalogRefused, CatalogUnavailable
+from catalog.errors import CatalogDenied, CatalogRefused, CatalogUnavailable, LoradropError
 from catalog.keys import DEFAULT_POOL, Keys
 
 DEFAULT_REDIS_URL = "redis://127.0.0.1:6379/0"
@@ -81,22 +82,40 @@ class Connection:
 
 @asynccontextmanager
 async def translated() -> AsyncIterator[None]:
-    """Turn redis-py's errors, raised inside, into CatalogDenied, CatalogUnavailable or CatalogRefused."""
+    """Turn redis-py's errors, raised inside, into CatalogDenied, CatalogUnavailable or CatalogRefused.
+
+    A cancellation inside is never lost: redis-py sends with `asyncio.wait_for`, which on Python 3.11
+    swallows one that arrives at the moment the sending is done, and a loop that reads would go on for ever.
+    """
+    cancellations = _cancellations()
     try:
         yield
-    except _DENIED as error:
-        raise CatalogDenied(
+    except (exceptions.RedisError, OSError) as error:
+        if _cancellations() > cancellations:
+            raise asyncio.CancelledError from error
+        raise _ours(error) from error
+    if _cancellations() > cancellations:
+        raise asyncio.CancelledError
+
+
+def _ours(error: Exception) -> LoradropError:
+    if isinstance(error, _DENIED):
+        return CatalogDenied(
             f"Redis refuses this user: {error}. Check the user and password in --redis-url, and its ACL."
-        ) from error
-    except _AWAY as error:
+        )
+    if isinstance(error, _AWAY):
         why = str(error).rstrip(".") or type(error).__name__
-        raise CatalogUnavailable(
+        return CatalogUnavailable(
             f"Redis is not available: {why}. Nothing is lost; check that it runs, and --redis-url."
-        ) from error
-    except exceptions.RedisError as error:
-        if any(word in str(error) for word in _AWAY_WORDS):  # a pipeline puts the command in front
-            raise CatalogUnavailable(f"Redis takes no writes for now: {error}") from error
-        raise CatalogRefused(f"Redis refused a command: {error}") from error
+        )
+    if any(word in str(error) for word in _AWAY_WORDS):  # a pipeline puts the command in front
+        return CatalogUnavailable(f"Redis takes no writes for now: {error}")
+    return CatalogRefused(f"Redis refused a command: {error}")
+
+
+def _cancellations() -> int:
+    task = asyncio.current_task()
+    return task.cancelling() if task is not None else 0
 
 
 def _retry() -> Retry:

@@ -1,5 +1,6 @@
 """A real vLLM server on the CPU, as a child process, and a client that asks it."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -81,11 +82,11 @@ class Server:
     def models(self) -> set[str]:
         return {card["id"] for card in self.client.get("/v1/models").json()["data"]}
 
-    def stop(self, how: signal.Signals = signal.SIGTERM) -> float:
-        """End it, with all its processes, and return the seconds that took."""
-        family = [self.process.pid, *(child.pid for child in _descendants(self.process.pid))]
+    def stop(self) -> float:
+        """End it as Ctrl-C in a service manager does, and return the seconds until nothing of it is left."""
+        family = self._family()
         if self.process.poll() is None:
-            self.process.send_signal(how)
+            self.process.terminate()
         seconds = wait_until_sync(
             lambda: self.process.poll() is not None, timeout=30, description="the server ends"
         )
@@ -94,6 +95,20 @@ class Server:
         )
         self.client.close()
         return seconds
+
+    def kill(self) -> None:
+        """End it at once, and vLLM's engine with it, which would otherwise stay."""
+        for pid in self._family():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+        self.client.close()
+
+    def _family(self) -> list[int]:
+        if self.process.poll() is not None:
+            return []
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return [self.process.pid, *(child.pid for child in children)]
 
 
 @contextmanager
@@ -105,8 +120,9 @@ def running(
     try:
         server.wait_ready()
         yield server
-    finally:
         server.stop()
+    finally:
+        server.kill()
 
 
 def start(
@@ -130,13 +146,6 @@ def start(
             start_new_session=True,
         )
     return Server(process, port, log_path)
-
-
-def _descendants(pid: int) -> list[psutil.Process]:
-    try:
-        return psutil.Process(pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
 
 
 def _is_alive(pid: int) -> bool:

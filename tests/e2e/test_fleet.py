@@ -1,7 +1,6 @@
 """Two workers on one Redis, a watcher that only looks when it is asked to, and an API: a fleet, small."""
 
 import contextlib
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -60,7 +59,7 @@ class Fleet:
 
     def stop(self) -> None:
         for worker in self._workers:
-            worker.stop(signal.SIGKILL if worker.process.poll() is None else signal.SIGTERM)
+            worker.kill()
         for process in (self._watcher, self._api):
             process.terminate()
             process.wait()
@@ -108,8 +107,7 @@ def test_workers_started_before_and_after_a_drop_list_and_serve_the_same(fleet: 
     assert late.models() == early.models()
     assert {name: late.ask(name).tokens for name in references} == references
 
-    early.process.kill()
-    early.process.wait()
+    early.kill()
     assert {name: late.ask(name).tokens for name in references} == references
 
     again = fleet.start_worker("early")

@@ -126,10 +126,20 @@ def test_the_other_commands_of_the_banner_show_the_adapter(demo: Demo) -> None:
 def test_ctrl_c_leaves_no_process(demo: Demo) -> None:
     processes = demo.processes()
     os.killpg(demo.make.pid, signal.SIGINT)
-    demo.make.wait(timeout=10)
-    _, alive = psutil.wait_procs(processes[1:], timeout=1)
-    assert alive == []
+    wait_until_sync(
+        lambda: all(has_ended(process) for process in processes),
+        timeout=10,
+        description="make and everything it started has ended",
+    )
     assert "Traceback" not in demo.log.read_text()
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """Return whether nothing of a process is left but, at most, its exit status."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def chat_request(command: str) -> tuple[str, Any]:

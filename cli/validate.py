@@ -1,0 +1,37 @@
+"""`loradrop validate`: would this adapter be accepted, and if not, why not?"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli import tables
+
+
+def validate(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="PATH", exists=True, help="An adapter's directory, or a prefix of them."),
+    ],
+    *,
+    allow_pickle: Annotated[
+        bool,
+        typer.Option(envvar="LORADROP_ALLOW_PICKLE", help="Admit a checked adapter_model.bin."),
+    ] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the verdicts as JSON.")] = False,
+) -> None:
+    """Check adapters before they are dropped, as the watcher would: nothing is loaded or executed.
+
+    Exits with 1 where any of them would not be accepted.
+    """
+    from cli.verdicts import verdicts  # noqa: PLC0415  # the watcher's checks: no other command needs them
+
+    found = [verdict for path in paths for verdict in verdicts(path, allow_pickle=allow_pickle)]
+    if as_json:
+        tables.print_json([verdict.as_json() for verdict in found])
+    else:
+        tables.console().print(tables.verdicts_table([verdict.as_json() for verdict in found]))
+        accepted = sum(verdict.is_accepted for verdict in found)
+        typer.echo(f"{accepted} of {len(found)} accepted")
+    if not all(verdict.is_accepted for verdict in found):
+        raise typer.Exit(1)

@@ -1,0 +1,77 @@
+"""What the watcher would make of directories on this disk, without a watcher."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from catalog.adapter import CONFIG_FILENAME, AdapterState, Reason, WeightsFormat
+from catalog.errors import DiscoveryError
+from cli.outcomes import Misused
+from watcher.discovery import scan
+from watcher.findings import Facts
+from watcher.inspection import inspect_adapter
+from watcher.names import Twins, shown, twin_reason
+
+_ADAPTER_FILES = (CONFIG_FILENAME, *(weights.filename for weights in WeightsFormat))
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one directory was found to be. An accepted one has facts and a revision."""
+
+    name: str
+    path: Path
+    state: AdapterState
+    reason: Reason | None = None
+    revision: str | None = None
+    facts: Facts | None = None
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether the watcher would publish it."""
+        return self.state is AdapterState.READY
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the verdict in the words of the API."""
+        facts = self.facts
+        return {
+            "id": self.name,
+            "path": shown(str(self.path)),
+            "accepted": self.is_accepted,
+            "state": self.state,
+            "reason": msgspec.to_builtins(self.reason),
+            "revision": self.revision,
+            "format": facts.format if facts else None,
+            "size_bytes": facts.size_bytes if facts else None,
+            "rank": facts.rank if facts else None,
+            "base_model": facts.base_model if facts else None,
+        }
+
+
+def verdicts(path: Path, *, allow_pickle: bool) -> Iterator[Verdict]:
+    """Yield the verdict on an adapter's directory, or on each adapter of a prefix, by name.
+
+    Reads every byte, so that checksums are verified. Raises Misused where `path` cannot be read.
+    """
+    try:
+        names = sorted(scan(path, {}).names)
+    except DiscoveryError as error:
+        raise Misused(error.message) from error
+    if not names or any((path / filename).exists() for filename in _ADAPTER_FILES):
+        yield _verdict(path.absolute(), allow_pickle=allow_pickle)
+        return
+    twins = Twins(names)
+    for name in names:
+        if others := twins.of(name, names):
+            rejected = AdapterState.REJECTED
+            yield Verdict(shown(name), path / name, rejected, twin_reason(name, others[0]))
+        else:
+            yield _verdict(path / name, allow_pickle=allow_pickle)
+
+
+def _verdict(path: Path, *, allow_pickle: bool) -> Verdict:
+    found = inspect_adapter(path, allow_pickle=allow_pickle, with_revision=True)
+    return Verdict(shown(path.name), path, found.state, found.reason, found.revision, found.facts)

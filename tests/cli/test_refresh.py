@@ -1,0 +1,89 @@
+"""`loradrop refresh`: ask for a look, and know when every worker knows."""
+
+import json
+
+import httpx
+
+from catalog.adapter import AdapterState, Reason
+from tests.catalog.fleet import fleet
+from tests.catalog.values import TRUNCATED, an_adapter, revision
+from tests.cli.conftest import Loradrop
+
+GOOD = an_adapter("good")
+BAD = an_adapter("bad", revision=None, state=AdapterState.REJECTED, reason=TRUNCATED)
+
+
+async def test_it_says_what_was_found_and_that_every_worker_knows(loradrop: Loradrop, redis_url: str) -> None:
+    before = {"changed": an_adapter("changed"), "old": an_adapter("old")}
+    async with fleet(redis_url, disk=before) as (watcher, _):
+        watcher.disk = {"good": GOOD, "bad": BAD, "changed": an_adapter("changed", revision=revision("b"))}
+        result = await loradrop("refresh")
+    assert result.exit_code == 0
+    assert result.output.startswith(
+        "Successfully refreshed LoRA discovery. Found 2 total adapters, 1 newly discovered.\n"
+    )
+    rows = [line.split()[:3] for line in result.output.splitlines()]
+    assert ["good", "discovered"] in rows
+    assert ["changed", "updated"] in rows
+    assert ["old", "removed"] in rows
+    assert ["bad", "rejected", "weights_truncated:"] in rows
+    assert result.output.endswith("converged: 2 of 2 workers know\n")
+
+
+async def test_a_name_asked_for_that_is_rejected_is_a_no(loradrop: Loradrop, redis_url: str) -> None:
+    async with fleet(redis_url, disk={"good": GOOD, "bad": BAD}):
+        assert (await loradrop("refresh", "good")).exit_code == 0
+        result = await loradrop("refresh", "good", "bad")
+    assert result.exit_code == 1
+    assert "Rejected: bad." in result.stderr
+
+
+async def test_when_time_runs_out_it_says_who_does_not_know(loradrop: Loradrop, redis_url: str) -> None:
+    async with fleet(redis_url) as (watcher, [_, slow]):
+        slow.paused = True
+        watcher.disk = {"good": GOOD}
+        result = await loradrop("refresh", "--timeout", "0.3")
+        assert result.exit_code == 1
+        assert slow.id in result.stderr
+        watcher.deaf = True
+        result = await loradrop("refresh", "--timeout", "0.1")
+    assert result.exit_code == 1
+    assert "before the watcher answered" in result.stderr
+
+
+async def test_a_dry_run_says_so_and_changes_nothing(loradrop: Loradrop, redis_url: str) -> None:
+    async with fleet(redis_url) as (watcher, _):
+        watcher.disk = {"good": GOOD}
+        result = await loradrop("refresh", "--dry-run", "--json")
+        body = json.loads(result.stdout)
+        assert (body["discovered_adapters"], result.exit_code) == (["good"], 0)
+        assert "nothing was changed" in body["message"]
+        assert json.loads((await loradrop("ls", "--json")).stdout)["data"] == []
+
+
+async def test_without_waiting_it_says_where_to_look(loradrop: Loradrop, redis_url: str) -> None:
+    async with fleet(redis_url) as (watcher, _):
+        watcher.deaf = True
+        result = await loradrop("refresh", "--no-wait")
+        assert result.exit_code == 0
+        async with httpx.AsyncClient() as client:
+            answer = await client.get(result.output.split()[-1])
+    assert answer.json()["status"] == "pending"
+
+
+async def test_a_prefix_that_cannot_be_read_is_a_no(loradrop: Loradrop, redis_url: str) -> None:
+    async with fleet(redis_url) as (watcher, _):
+        watcher.unreadable = Reason("prefix_unreadable", "/srv/loras is not there; mount it.")
+        result = await loradrop("refresh")
+    assert result.exit_code == 1
+    assert result.stderr == "/srv/loras is not there; mount it.\n"
+
+
+async def test_without_a_watcher_nobody_answers(loradrop: Loradrop) -> None:
+    result = await loradrop("refresh")
+    assert result.exit_code == 3
+    assert "loradrop watch" in result.stderr
+
+
+async def test_a_time_that_cannot_be_is_a_usage_error(loradrop: Loradrop) -> None:
+    assert (await loradrop("refresh", "--timeout", "-1")).exit_code == 2

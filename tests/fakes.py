@@ -1,0 +1,151 @@
+"""Stand-ins that keep the other side's contract: real classes, with failures that can be scripted."""
+
+import asyncio
+import os
+from collections import defaultdict, deque
+from pathlib import Path
+
+from catalog.adapter import Revision
+from worker.files import Source
+from worker.handle import Handle
+from worker.outcomes import Failed, Rejected
+from worker.revisions import Pinned
+
+
+class FakeEngine:
+    """An engine (`worker.residency.EngineLike`) that keeps a table of what it holds.
+
+    `outcomes[name]` are what the next loads of a name raise, None standing for one that goes well.
+    Clear `gate` to hold loads until it is set, `unload_gate` to hold unloads. `violations` lists what would kill or corrupt a vLLM.
+    """
+
+    def __init__(self) -> None:
+        self.holds: dict[int, Handle] = {}
+        self.in_use: set[int] = set()
+        self.outcomes: defaultdict[str, deque[Exception | None]] = defaultdict(deque)
+        self.unload_error: Exception | None = None
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.unload_gate = asyncio.Event()
+        self.unload_gate.set()
+        self.loads: list[Handle] = []
+        self.unloads: list[Handle] = []
+        self.violations: list[str] = []
+        self._under_way = 0
+        self._spoilt: set[int] = set()
+
+    async def load(self, handle: Handle) -> None:
+        """Load, after the gate has opened; raises what was scripted."""
+        if handle.lora_id in self._spoilt:
+            self.violations.append(f"the id of a failed load is used again: {handle.name}")
+        if any(
+            h.inner_name == handle.inner_name and h.lora_id != handle.lora_id for h in self.holds.values()
+        ):
+            self.violations.append(f"two ids of one inner name: {handle.inner_name}")
+        if self._under_way:
+            self.violations.append("two loads at once")
+        self._under_way += 1
+        self.loads.append(handle)
+        try:
+            await self.gate.wait()
+        finally:
+            self._under_way -= 1
+        scripted = self.outcomes[handle.name]
+        outcome = scripted.popleft() if scripted else None
+        if outcome is not None:
+            self._spoilt.add(handle.lora_id)
+            raise outcome
+        self.holds[handle.lora_id] = handle
+
+    async def unload(self, handle: Handle) -> None:
+        """Free the slot; raises `unload_error`."""
+        self.unloads.append(handle)
+        if handle.lora_id in self.in_use:
+            self.violations.append(f"unloaded while requests use it: {handle.name}")
+        await self.unload_gate.wait()
+        if self.unload_error is not None:
+            raise self.unload_error
+        self.holds.pop(handle.lora_id, None)
+
+    def ids_in_use(self) -> frozenset[int]:
+        return frozenset(self.in_use)
+
+    def is_idle(self) -> bool:
+        return not self.in_use
+
+    def held_revisions(self) -> list[tuple[str, Revision]]:
+        """Return what is loaded, in order."""
+        return sorted((handle.name, handle.revision) for handle in self.holds.values())
+
+
+class FakeTable:
+    """A table of served names (`worker.residency.TableLike`). `taken` are names that are not ours."""
+
+    def __init__(self) -> None:
+        self.served: dict[str, Handle] = {}
+        self.taken: set[str] = set()
+        self.touched: dict[str, float] = {}
+
+    def point(self, handle: Handle) -> None:
+        self.served[handle.name] = handle
+
+    def withdraw(self, name: str) -> None:
+        self.served.pop(name, None)
+        self.touched.pop(name, None)
+        self.taken.discard(name)
+
+    def last_touched(self, name: str) -> float | None:
+        return self.touched.get(name)
+
+    def is_taken(self, name: str) -> bool:
+        return name in self.taken
+
+    def touch(self, name: str, *, ago_seconds: float = 0.0) -> None:
+        """A request asks for `name`, or did so some seconds ago."""
+        self.touched[name] = asyncio.get_running_loop().time() - ago_seconds
+
+
+class FakeStore:
+    """A store of revisions whose `prepare` hands out real pins.
+
+    `outcomes[path]` are what the next calls for a source raise, None standing for one that goes well;
+    a source without a revision turns out to hold `by_hand`.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.outcomes: defaultdict[str, deque[Exception | None]] = defaultdict(deque)
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.sources: list[Source] = []
+        self.by_hand = Revision("e" * 64)
+        self._pins: list[Pinned] = []
+
+    async def prepare(self, source: Source) -> Pinned:
+        """Return the revision of `source`, pinned, after the gate has opened; raises what was scripted."""
+        self.sources.append(source)
+        await self.gate.wait()
+        scripted = self.outcomes[source.path]
+        outcome = scripted.popleft() if scripted else None
+        if outcome is not None:
+            raise outcome
+        revision = source.revision or self.by_hand
+        pinned = Pinned(revision, self._directory / revision, os.open(os.devnull, os.O_RDONLY))
+        self._pins.append(pinned)
+        return pinned
+
+    def pinned(self) -> list[Revision]:
+        """Return the revisions that are pinned, as often as they are."""
+        return sorted(pin.revision for pin in self._pins if pin._descriptor >= 0)
+
+    def close(self) -> None:
+        for pin in self._pins:
+            pin.release()
+
+
+def rejected(code: str = "weights_not_finite") -> Rejected:
+    return Rejected(code, "These bytes will never do.")
+
+
+def failed(code: str = "disk_full") -> Failed:
+    return Failed(code, "Not this time.")

@@ -1,0 +1,60 @@
+"""Base models and adapters for admission: shapes and numbers, no files."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from worker.admission import BaseModel, Limits, LoraConfig, Tensor
+
+LIMITS = Limits(max_lora_rank=16, largest_value=3.4e38)
+HIDDEN, WIDE, VOCABULARY = 32, 64, 100
+SHAPES = {
+    "self_attn.q_proj": (HIDDEN, HIDDEN),
+    "self_attn.k_proj": (16, HIDDEN),
+    "self_attn.v_proj": (16, HIDDEN),
+    "self_attn.o_proj": (HIDDEN, HIDDEN),
+    "mlp.up_proj": (WIDE, HIDDEN),
+    "mlp.down_proj": (HIDDEN, WIDE),
+}
+MODULES = tuple(name.rpartition(".")[2] for name in SHAPES)
+
+
+def llama(*, layers: int = 2, checkpoint_layers: int | None = None, prefix: str = "model.") -> BaseModel:
+    """Return a model of `layers` layers; its checkpoint may hold more."""
+    shapes = {
+        f"{prefix}layers.{layer}.{module}": shape
+        for layer in range(checkpoint_layers or layers)
+        for module, shape in SHAPES.items()
+    }
+    return BaseModel({**shapes, f"{prefix}embed_tokens": (VOCABULARY, HIDDEN), "lm_head": (VOCABULARY, HIDDEN)}, layers)
+
+
+def config(**changes: Any) -> LoraConfig:
+    return LoraConfig(**({"rank": 4, "alpha": 8.0, "target_modules": ("q_proj", "v_proj")} | changes))
+
+
+def lora(
+    module: str, shape: tuple[int, int], *, rank: int = 4, largest: float = 0.5, dtype: str = "F32"
+) -> dict[str, Tensor]:
+    """Return the two tensors for a module of `shape`."""
+    return {
+        f"base_model.model.{module}.lora_A.weight": Tensor(dtype, (rank, shape[1]), largest),
+        f"base_model.model.{module}.lora_B.weight": Tensor(dtype, (shape[0], rank), largest),
+    }
+
+
+def weights(
+    base: BaseModel, targets: Sequence[str] = ("q_proj", "v_proj"), *, rank: int = 4, layers: int | None = None
+) -> dict[str, Tensor]:
+    """Return what PEFT saves for `targets` of `base`."""
+    tensors: dict[str, Tensor] = {}
+    most = base.layers if layers is None else layers
+    for name, shape in base.shapes.items():
+        parts = name.split(".")
+        layer = next((int(part) for part in parts if part.isdigit()), 0)
+        if parts[-1] in targets and (most is None or layer < most):
+            tensors |= lora(name, shape, rank=rank)
+    return tensors
+
+
+def without(tensors: Mapping[str, Tensor], *ends: str) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in tensors.items() if not name.endswith(ends)}

@@ -1,0 +1,297 @@
+"""Updates and removals: the new beside the old, no request without an answer, nothing left behind."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+
+from catalog.adapter import AdapterState
+from catalog.status import WorkerState
+from tests.catalog.values import TRUNCATED, an_adapter, revision
+from tests.fakes import FakeEngine, FakeStore, FakeTable, failed, rejected
+from tests.waiting import wait_until
+from tests.worker.served import state_of, until_forgotten, until_serves, until_state, wanted
+from worker.outcomes import UnknownModel
+from worker.reconciler import Reconciler
+
+
+@pytest.fixture
+async def running(reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Reconciler]:
+    """The reconciler, looking after itself all the time, with no grace for what nobody uses."""
+    monkeypatch.setattr("worker.reconciler._LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("worker.residency.GRACE_SECONDS", 0.0)
+    task = asyncio.create_task(reconciler.run(preload=0))
+    yield reconciler
+    assert not task.done(), "the background task broke"
+    task.cancel()
+
+
+async def test_an_update_is_loaded_beside_the_old_and_then_answers(
+    running: Reconciler, engine: FakeEngine, store: FakeStore
+) -> None:
+    running.apply(wanted("sql", revision("a")))
+    await running.resolve("sql")
+    engine.gate.clear()
+    running.apply(wanted("sql", revision("b")))
+    await wait_until(lambda: len(engine.loads) == 2, timeout=5, description="the new one is loading")
+    assert (await running.resolve("sql")).revision == revision("a"), "the old one answers meanwhile"
+    engine.gate.set()
+    await until_serves(running, "sql", revision("b"))
+    await wait_until(
+        lambda: engine.held_revisions() == [("sql", revision("b"))], timeout=5, description="the old one went"
+    )
+    assert store.pinned() == [revision("b")]
+
+
+async def test_an_update_of_what_was_never_asked_for_costs_nothing(
+    running: Reconciler, engine: FakeEngine
+) -> None:
+    running.apply(wanted("sql", revision("a")))
+    running.apply(wanted("sql", revision("b")))
+    assert (await running.resolve("sql")).revision == revision("b")
+    assert len(engine.loads) == 1
+
+
+async def test_the_old_revision_stays_while_a_request_uses_it(
+    running: Reconciler, engine: FakeEngine
+) -> None:
+    running.apply(wanted("sql", revision("a")))
+    old = await running.resolve("sql")
+    engine.in_use = {old.lora_id}
+    running.apply(wanted("sql", revision("b")))
+    await until_serves(running, "sql", revision("b"))
+    assert engine.held_revisions() == [("sql", revision("a")), ("sql", revision("b"))]
+    engine.in_use = set()
+    await wait_until(lambda: old.lora_id not in engine.holds, timeout=5, description="the old one went")
+
+
+async def test_a_rejected_update_leaves_the_old_one_serving_and_shows_why(
+    running: Reconciler, engine: FakeEngine, store: FakeStore
+) -> None:
+    running.apply(wanted("sql", revision("a")))
+    await running.resolve("sql")
+    store.outcomes["sql"].append(rejected())
+    running.apply(wanted("sql", revision("b")))
+    await wait_until(
+        lambda: running.picture()["sql"].reason is not None, timeout=5, description="the reason shows"
+    )
+    assert (await running.resolve("sql")).revision == revision("a")
+    report = running.picture()["sql"]
+    assert (report.state, report.revision) == (WorkerState.LOADED, revision("a"))
+    assert report.reason is not None
+    assert report.reason.code == "weights_not_finite"
+    assert len(store.sources) == 2, "what is rejected is not tried again"
+
+
+async def test_a_failed_update_is_tried_again_until_it_works(
+    running: Reconciler, store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.entry._FIRST_PAUSE", timedelta(milliseconds=20))
+    running.apply(wanted("sql", revision("a")))
+    await running.resolve("sql")
+    store.outcomes["sql"] += [failed(), failed(), None]
+    running.apply(wanted("sql", revision("b")))
+    await until_serves(running, "sql", revision("b"))
+    assert running.picture()["sql"].reason is None
+    assert len(store.sources) == 4
+
+
+async def test_old_bytes_bring_the_old_revision_back_without_a_moment_outside_the_engine(
+    running: Reconciler, engine: FakeEngine, store: FakeStore
+) -> None:
+    running.apply(wanted("sql", revision("a")))
+    old = await running.resolve("sql")
+    engine.in_use = {old.lora_id}
+    running.apply(wanted("sql", revision("b")))
+    await until_serves(running, "sql", revision("b"))
+    running.apply(wanted("sql", revision("a")))
+    await until_serves(running, "sql", revision("a"))
+    engine.in_use = set()
+    await wait_until(lambda: len(engine.holds) == 1, timeout=5, description="the newer one went")
+    assert old.lora_id in engine.holds
+    assert old not in engine.unloads
+    assert store.pinned() == [revision("a")]
+
+
+async def test_going_back_while_the_old_one_drains_revives_its_id_though_an_update_between_was_refused(
+    running: Reconciler, engine: FakeEngine
+) -> None:
+    running.apply(wanted("sql", revision("a")))
+    old = await running.resolve("sql")
+    engine.in_use = {old.lora_id}
+    engine.outcomes["sql"].append(rejected("engine_refused"))
+    running.apply(wanted("sql", revision("b")))
+    await wait_until(
+        lambda: running.picture()["sql"].reason is not None, timeout=5, description="the update is refused"
+    )
+    running.apply(wanted("sql", revision("c")))
+    await until_serves(running, "sql", revision("c"))
+    running.apply(wanted("sql", revision("a")))
+    await until_serves(running, "sql", revision("a"))
+    assert (await running.resolve("sql")).lora_id == old.lora_id
+
+
+async def test_only_the_last_of_many_updates_has_to_be_loaded(
+    running: Reconciler, engine: FakeEngine, store: FakeStore
+) -> None:
+    running.apply(wanted("sql", revision("0")))
+    await running.resolve("sql")
+    engine.gate.clear()
+    for digit in "123456789":
+        running.apply(wanted("sql", revision(digit)))
+    engine.gate.set()
+    await until_serves(running, "sql", revision("9"))
+    await wait_until(lambda: len(engine.holds) == 1, timeout=5, description="only the last is held")
+    assert len(engine.loads) <= 3
+    assert store.pinned() == [revision("9")]
+
+
+async def test_a_new_state_on_disk_alone_changes_nothing_that_is_served(
+    running: Reconciler, engine: FakeEngine
+) -> None:
+    running.apply(wanted("sql", revision("a")))
+    await running.resolve("sql")
+    running.apply(wanted("sql", revision("a"), state=AdapterState.INCOMPLETE, reason=TRUNCATED))
+    assert (await running.resolve("sql")).revision == revision("a")
+    assert len(engine.loads) == 1
+
+
+async def test_a_removed_adapter_is_unknown_at_once_and_drains(
+    running: Reconciler, engine: FakeEngine, table: FakeTable, store: FakeStore
+) -> None:
+    running.replace(wanted("sql", revision("a")))
+    handle = await running.resolve("sql")
+    engine.in_use = {handle.lora_id}
+    running.apply({"sql": None})
+    assert table.served == {}
+    with pytest.raises(UnknownModel):
+        await running.resolve("sql")
+    assert state_of(running, "sql") is WorkerState.DRAINING
+    assert handle.lora_id in engine.holds
+
+    engine.in_use = set()
+    await until_forgotten(running, "sql")
+    assert (engine.holds, store.pinned()) == ({}, [])
+
+
+async def test_removing_what_was_never_asked_for_leaves_nothing_to_report(running: Reconciler) -> None:
+    running.apply(wanted("sql", revision("a")))
+    running.apply({"sql": None, "never_heard_of": None})
+    await until_forgotten(running, "sql")
+    assert running.listed() == []
+
+
+async def test_an_adapter_dropped_again_while_it_drains_serves_without_being_unloaded(
+    running: Reconciler, engine: FakeEngine, store: FakeStore
+) -> None:
+    running.apply(wanted("sql", revision("a")))
+    handle = await running.resolve("sql")
+    engine.in_use = {handle.lora_id}
+    running.apply({"sql": None})
+    running.apply(wanted("sql", revision("a")))
+    assert (await running.resolve("sql")).lora_id == handle.lora_id
+    engine.in_use = set()
+    await wait_until(lambda: len(store.pinned()) == 1, timeout=5, description="one pin is left")
+    assert engine.unloads == []
+    assert state_of(running, "sql") is WorkerState.LOADED
+
+
+async def test_other_bytes_dropped_while_the_old_ones_drain_serve_beside_them(
+    running: Reconciler, engine: FakeEngine
+) -> None:
+    running.apply(wanted("sql", revision("a")))
+    old = await running.resolve("sql")
+    engine.in_use = {old.lora_id}
+    running.apply({"sql": None})
+    running.apply(wanted("sql", revision("b")))
+    assert (await running.resolve("sql")).revision == revision("b")
+    assert engine.held_revisions() == [("sql", revision("a")), ("sql", revision("b"))]
+
+
+async def test_an_adapter_removed_while_it_loads_leaves_neither_slot_nor_pin(
+    running: Reconciler, engine: FakeEngine, store: FakeStore
+) -> None:
+    running.replace(wanted("sql", revision("a")))
+    engine.gate.clear()
+    request = asyncio.create_task(running.resolve("sql"))
+    await until_state(running, "sql", WorkerState.LOADING)
+    running.apply({"sql": None})
+    engine.gate.set()
+    with pytest.raises(UnknownModel):
+        await request
+    await until_forgotten(running, "sql")
+    assert (engine.holds, store.pinned()) == ({}, [])
+
+
+async def test_an_adapter_removed_while_its_load_fails_leaves_nothing_to_report(
+    running: Reconciler, engine: FakeEngine
+) -> None:
+    running.replace(wanted("sql", revision("a")))
+    engine.gate.clear()
+    engine.outcomes["sql"].append(rejected("engine_refused"))
+    request = asyncio.create_task(running.resolve("sql"))
+    await until_state(running, "sql", WorkerState.LOADING)
+    running.apply({"sql": None})
+    engine.gate.set()
+    with pytest.raises(UnknownModel):
+        await request
+    await until_forgotten(running, "sql")
+
+
+async def test_a_new_listing_removes_what_it_lacks_and_keeps_what_could_not_be_read(
+    running: Reconciler,
+) -> None:
+    running.replace(
+        wanted("sql", revision("a")) | wanted("code", revision("b")) | wanted("math", revision("c"))
+    )
+    for name in ("sql", "code", "math"):
+        await running.resolve(name)
+    running.replace(wanted("sql", revision("a")), unreadable=["code"])
+    assert (await running.resolve("sql")).revision == revision("a")
+    assert (await running.resolve("code")).revision == revision("b")
+    with pytest.raises(UnknownModel):
+        await running.resolve("math")
+
+
+async def test_a_removal_never_takes_away_a_static_module_of_the_same_name(
+    running: Reconciler, table: FakeTable
+) -> None:
+    table.taken = {"sql"}
+    running.apply(wanted("sql", revision("a")))
+    running.apply({"sql": None})
+    assert table.taken == {"sql"}
+
+
+async def test_room_is_made_for_the_next_adapter_and_the_evicted_one_comes_back_when_asked_for(
+    running: Reconciler, engine: FakeEngine
+) -> None:
+    digits = "12345"
+    running.apply({f"a{digit}": an_adapter(f"a{digit}", revision=revision(digit)) for digit in digits})
+    for digit in digits:
+        await running.resolve(f"a{digit}")
+    assert len(engine.holds) == 4
+    assert state_of(running, "a1") is WorkerState.LISTED, "it was loaded once, and is not now"
+    assert (await running.resolve("a1")).revision == revision("1")
+    assert len(engine.holds) == 4
+
+
+async def test_many_adapters_asked_for_at_once_are_all_served_though_they_do_not_fit_together(
+    reconciler: Reconciler, engine: FakeEngine
+) -> None:
+    digits = "0123456789"
+    reconciler.apply({f"a{digit}": an_adapter(f"a{digit}", revision=revision(digit)) for digit in digits})
+    handles = await asyncio.gather(*(reconciler.resolve(f"a{digit}") for digit in digits))
+    assert [handle.revision for handle in handles] == [revision(digit) for digit in digits]
+
+
+async def test_an_engine_that_cannot_unload_stops_nothing_else(
+    running: Reconciler, engine: FakeEngine
+) -> None:
+    engine.unload_error = RuntimeError("no")
+    running.apply(wanted("sql", revision("a")))
+    await running.resolve("sql")
+    running.apply({"sql": None})
+    await until_forgotten(running, "sql")
+    running.apply(wanted("code", revision("b")))
+    assert (await running.resolve("code")).revision == revision("b")

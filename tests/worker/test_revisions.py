@@ -1,0 +1,295 @@
+"""The private store: the right bytes, once, kept while anybody needs them, and no longer."""
+
+import asyncio
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.adapters import write_adapter
+from tests.waiting import wait_until
+from tests.worker.sources import (
+    HungStorage,
+    digest_of,
+    hung_storage,
+    is_pinned,
+    obtained,
+    published,
+    revisions_in,
+    unfinished_in,
+)
+from worker.files import Source
+from worker.outcomes import Failed, Rejected
+from worker.revisions import RevisionStore
+
+PLENTY = 1 << 30
+
+
+@pytest.fixture
+def prefix(tmp_path: Path) -> Path:
+    prefix = tmp_path / "loras"
+    prefix.mkdir()
+    return prefix
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path / "cache" / "loradrop"
+
+
+@pytest.fixture
+def store(place: Path) -> RevisionStore:
+    return RevisionStore(place, max_bytes=PLENTY)
+
+
+@pytest.fixture
+def storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[HungStorage]:
+    """Storage that may hang, and patience that ends soon."""
+    monkeypatch.setattr("worker.revisions._PATIENCE_SECONDS", 0.05)
+    with hung_storage(monkeypatch) as storage:
+        yield storage
+
+
+async def test_a_revision_is_copied_once_and_then_found_in_the_store(
+    store: RevisionStore, prefix: Path, place: Path
+) -> None:
+    source = published(prefix)
+    first = await store.obtain(source)
+    (prefix / "sql").rename(prefix / "gone")
+    second = await store.obtain(source)
+    assert first.revision == second.revision == source.revision
+    assert first.directory == second.directory == place / "revisions" / str(source.revision)
+    assert revisions_in(place) == {source.revision}
+    assert unfinished_in(place) == []
+
+
+async def test_without_a_revision_whatever_is_there_is_copied(store: RevisionStore, prefix: Path) -> None:
+    source = published(prefix)
+    assert (await store.obtain(Source(prefix, "sql"))).revision == source.revision
+
+
+async def test_the_same_bytes_under_two_names_are_kept_once(
+    store: RevisionStore, prefix: Path, place: Path
+) -> None:
+    one, two = published(prefix, "sql"), published(prefix, "sql2")
+    first, second = await obtained(store, one, two)
+    assert first.directory == second.directory
+    assert len(revisions_in(place)) == 1
+
+
+async def test_a_prefix_that_holds_other_bytes_by_now_is_worth_another_try(
+    store: RevisionStore, prefix: Path, place: Path
+) -> None:
+    source = published(prefix)
+    write_adapter(prefix / "sql", seed=2)
+    with pytest.raises(Failed, match="changed_on_disk"):
+        await store.obtain(source)
+    assert (revisions_in(place), unfinished_in(place)) == (set(), [])
+
+
+async def test_a_file_changed_into_something_unreadable_does_not_condemn_the_published_bytes(
+    store: RevisionStore, prefix: Path
+) -> None:
+    source = published(prefix)
+    config = prefix / "sql" / "adapter_config.json"
+    config.rename(prefix / "aside")
+    os.mkfifo(config)
+    with pytest.raises(Failed, match="not_a_regular_file"):
+        await store.obtain(source)
+    with pytest.raises(Rejected, match="not_a_regular_file"):
+        await store.obtain(Source(prefix, "sql"))
+    (prefix / "aside").rename(config)
+    assert (await store.obtain(source)).revision == source.revision
+
+
+async def test_a_revision_damaged_in_the_store_is_copied_again(
+    store: RevisionStore, prefix: Path, place: Path
+) -> None:
+    source = published(prefix)
+    pinned = await store.obtain(source)
+    pinned.release()
+    weights = pinned.directory / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    again = await RevisionStore(place, max_bytes=PLENTY).obtain(source)
+    assert digest_of(again.directory) == source.revision
+
+
+async def test_a_damaged_revision_that_cannot_be_copied_again_is_a_failure(
+    store: RevisionStore, prefix: Path, place: Path
+) -> None:
+    source = published(prefix)
+    pinned = await store.obtain(source)
+    pinned.release()
+    (pinned.directory / "adapter_config.json").unlink()
+    (prefix / "sql").rename(prefix / "gone")
+    with pytest.raises(Failed, match="source_gone"):
+        await RevisionStore(place, max_bytes=PLENTY).obtain(source)
+
+
+async def test_the_least_recently_pinned_revisions_go_first(prefix: Path, place: Path) -> None:
+    sources = [published(prefix, f"a{seed}", seed=seed) for seed in (1, 2, 3, 4)]
+    store = RevisionStore(place, max_bytes=PLENTY)
+    for source in sources[:3]:
+        (await store.obtain(source)).release()
+    for age, source in enumerate((sources[1], sources[2], sources[0])):
+        moment = time.time() - 100 + age
+        os.utime(place / "revisions" / str(source.revision) / ".pin", (moment, moment))
+    store._max_bytes = 2 * store.size_bytes() // 3 + 10
+    (await store.obtain(sources[3])).release()
+    assert revisions_in(place) == {sources[0].revision, sources[3].revision}
+    assert unfinished_in(place) == []
+
+
+async def test_a_pin_keeps_a_revision_from_other_processes_until_it_is_released(
+    store: RevisionStore, prefix: Path, place: Path
+) -> None:
+    source = published(prefix)
+    pinned = await store.obtain(source)
+    assert is_pinned(place, source.revision)
+    pinned.release()
+    pinned.release()
+    assert not is_pinned(place, source.revision)
+
+
+async def test_a_revision_another_process_evicted_is_copied_again(
+    store: RevisionStore, prefix: Path, place: Path
+) -> None:
+    source = published(prefix)
+    (await store.obtain(source)).release()
+    assert not is_pinned(place, source.revision)
+    again = await store.obtain(source)
+    assert digest_of(again.directory) == source.revision
+
+
+async def test_a_store_too_small_for_what_is_in_use_says_so_and_serves_on(
+    prefix: Path, place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = RevisionStore(place, max_bytes=1)
+    pins = await obtained(store, published(prefix, "a1", seed=1), published(prefix, "a2", seed=2))
+    assert {pin.revision for pin in pins} == revisions_in(place)
+    assert "store over its size" in caplog.text
+
+
+async def test_a_stray_file_in_the_store_is_no_obstacle(
+    store: RevisionStore, prefix: Path, place: Path
+) -> None:
+    (place / "revisions" / ".DS_Store").write_bytes(b"whatever")
+    (place / "incoming" / "note.txt").write_bytes(b"whatever")
+    source = published(prefix)
+    store = RevisionStore(place, max_bytes=1)
+    assert (await store.obtain(source)).revision == source.revision
+    assert store.size_bytes() > 1
+
+
+async def test_many_requests_for_one_revision_end_with_one_copy(
+    store: RevisionStore, prefix: Path, place: Path
+) -> None:
+    source = published(prefix)
+    pins = await obtained(store, *[source] * 8)
+    assert {pin.directory.name for pin in pins} == revisions_in(place) == {source.revision}
+    assert unfinished_in(place) == []
+
+
+async def test_an_unfinished_copy_of_a_dead_process_is_cleared_and_one_under_way_is_not(
+    store: RevisionStore, prefix: Path, place: Path, storage: HungStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.revisions._PATIENCE_SECONDS", 20.0)
+    (place / "incoming" / "dead").mkdir()
+    (place / "incoming" / "dead" / "adapter_config.json").write_text("half")
+    source = published(prefix)
+    storage.hung.add("sql")
+    copying = asyncio.create_task(store.obtain(source))
+    await wait_until(lambda: storage.waiting == 1, timeout=5, description="the copy is under way")
+    RevisionStore(place, max_bytes=PLENTY)
+    (left,) = unfinished_in(place)
+    assert left.name != "dead"
+    storage.thaw()
+    assert (await copying).revision == source.revision
+
+
+async def test_storage_that_hangs_is_given_up_and_what_came_late_is_not_kept_from_eviction(
+    store: RevisionStore, prefix: Path, place: Path, storage: HungStorage
+) -> None:
+    source = published(prefix)
+    storage.hung.add("sql")
+    with pytest.raises(Failed, match="copy_timed_out"):
+        await store.obtain(source)
+    storage.thaw()
+    await wait_until(lambda: not store._hung, timeout=5, description="the thread has ended")
+    assert revisions_in(place) == {source.revision}, "the copy came late, and is good"
+    assert not is_pinned(place, source.revision)
+    assert unfinished_in(place) == []
+
+
+async def test_hung_copies_do_not_keep_others_from_being_made(
+    store: RevisionStore, prefix: Path, storage: HungStorage
+) -> None:
+    hung = [published(prefix, f"h{seed}", seed=seed) for seed in range(1, 7)]
+    storage.hung |= {source.path for source in hung}
+    outcomes = await asyncio.gather(*(store.obtain(source) for source in hung), return_exceptions=True)
+    assert all(isinstance(outcome, Failed) for outcome in outcomes)
+    good = published(prefix, "good", seed=9)
+    assert (await store.obtain(good)).revision == good.revision
+
+
+async def test_many_hung_copies_are_said_and_end_with_the_storage_coming_back(
+    store: RevisionStore, prefix: Path, storage: HungStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.revisions._MAX_HUNG", 2)
+    hung = [published(prefix, f"h{seed}", seed=seed) for seed in (1, 2, 3)]
+    storage.hung |= {source.path for source in hung}
+    for source in hung[:2]:
+        with pytest.raises(Failed, match="copy_timed_out"):
+            await store.obtain(source)
+    with pytest.raises(Failed, match="storage_hung"):
+        await store.obtain(hung[2])
+    storage.thaw()
+    await wait_until(lambda: not store._hung, timeout=5, description="the threads have ended")
+    assert (await store.obtain(hung[2])).revision == hung[2].revision
+
+
+async def test_what_is_in_the_store_is_served_while_the_prefix_hangs(
+    store: RevisionStore, prefix: Path, storage: HungStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.revisions._MAX_HUNG", 1)
+    kept, hung = published(prefix, "kept", seed=1), published(prefix, "hung", seed=2)
+    (await store.obtain(kept)).release()
+    storage.hung.add("hung")
+    with pytest.raises(Failed, match="copy_timed_out"):
+        await store.obtain(hung)
+    assert (await store.obtain(kept)).revision == kept.revision
+
+
+async def test_a_cancelled_copy_leaves_neither_pin_nor_unfinished_directory(
+    store: RevisionStore, prefix: Path, place: Path, storage: HungStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.revisions._PATIENCE_SECONDS", 20.0)
+    source = published(prefix)
+    storage.hung.add("sql")
+    copying = asyncio.create_task(store.obtain(source))
+    await wait_until(lambda: storage.waiting == 1, timeout=5, description="the copy is under way")
+    copying.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await copying
+    storage.thaw()
+    await wait_until(lambda: not unfinished_in(place), timeout=5, description="the thread has ended")
+    await wait_until(
+        lambda: not is_pinned(place, source.revision), timeout=5, description="nobody holds a pin"
+    )
+
+
+async def test_a_larger_adapter_is_given_more_time(
+    store: RevisionStore, prefix: Path, storage: HungStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.revisions._PATIENCE_SECONDS", 0.0)
+    source = published(prefix)
+    large = Source(source.prefix, source.path, source.revision, size_bytes=100_000_000)
+    assert (await store.obtain(large)).revision == source.revision
+
+
+def test_a_store_that_cannot_be_made_is_an_error_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match="file"):
+        RevisionStore(tmp_path / "file", max_bytes=PLENTY)

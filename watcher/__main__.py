@@ -1,0 +1,153 @@
+"""`python -m watcher` and `loradrop watch`: flags, environment, logging and signals. Nothing else is here."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from catalog.errors import LoradropError
+from catalog.keys import DEFAULT_POOL
+from catalog.store import DEFAULT_REDIS_URL, Connection
+from watcher.removal import RemovalRule
+from watcher.settings import NotifierChoice, Settings
+from watcher.settle import SettleRule
+from watcher.watcher import Watcher
+
+_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_STOP_SECONDS = 1.0
+
+
+def watch(  # noqa: PLR0913, PLR0917 - one parameter a flag: Typer reads them from here
+    lora_dir_prefix: Annotated[
+        Path,
+        typer.Option(
+            envvar="LORADROP_LORA_DIR_PREFIX", help="Where adapters are dropped; may be made later."
+        ),
+    ],
+    lora_discovery_interval: Annotated[
+        float,
+        typer.Option(
+            envvar="LORADROP_LORA_DISCOVERY_INTERVAL",
+            min=0,
+            help="Seconds between rescans; 0 turns them off.",
+        ),
+    ] = 30.0,
+    redis_url: Annotated[
+        str, typer.Option(envvar="LORADROP_REDIS_URL", help="The Redis that holds the catalog.")
+    ] = DEFAULT_REDIS_URL,
+    pool: Annotated[
+        str, typer.Option(envvar="LORADROP_POOL", help="Which catalog in that Redis.")
+    ] = DEFAULT_POOL,
+    notifier: Annotated[
+        NotifierChoice,
+        typer.Option(envvar="LORADROP_NOTIFIER", help="How to learn of changes between rescans."),
+    ] = NotifierChoice.AUTO,
+    lora_settle: Annotated[
+        float, typer.Option(envvar="LORADROP_LORA_SETTLE", min=0, help="Seconds files must be still.")
+    ] = 1.0,
+    allow_pickle: Annotated[
+        bool, typer.Option(envvar="LORADROP_ALLOW_PICKLE", help="Admit adapter_model.bin, after a check.")
+    ] = True,
+    allow_symlinks_to: Annotated[
+        list[Path] | None,
+        typer.Option(envvar="LORADROP_ALLOW_SYMLINKS_TO", help="Links may lead into this directory, too."),
+    ] = None,
+    prefix_marker: Annotated[
+        str | None,
+        typer.Option(
+            envvar="LORADROP_PREFIX_MARKER", help="A file the prefix must hold, or it is taken for unmounted."
+        ),
+    ] = None,
+    removal_grace: Annotated[
+        float, typer.Option(envvar="LORADROP_REMOVAL_GRACE", min=0, help="Seconds an adapter must be absent.")
+    ] = 1.0,
+    mass_removal_share: Annotated[
+        float,
+        typer.Option(
+            envvar="LORADROP_MASS_REMOVAL_SHARE", min=0, max=1, help="More than this share at once ..."
+        ),
+    ] = 0.5,
+    mass_removal_count: Annotated[
+        int,
+        typer.Option(
+            envvar="LORADROP_MASS_REMOVAL_COUNT", min=0, help="... and more than this many is held back."
+        ),
+    ] = 3,
+    mass_removal_grace: Annotated[
+        float, typer.Option(envvar="LORADROP_MASS_REMOVAL_GRACE", min=0, help="Seconds it is held back.")
+    ] = 30.0,
+    verify_interval: Annotated[
+        float,
+        typer.Option(
+            envvar="LORADROP_VERIFY_INTERVAL",
+            min=0,
+            help="Seconds between reading every byte anew; 0: never.",
+        ),
+    ] = 0.0,
+    log_level: Annotated[
+        str, typer.Option(envvar="LORADROP_LOG_LEVEL", help="DEBUG, INFO, WARNING or ERROR.")
+    ] = "INFO",
+) -> None:
+    """Watch a prefix and publish its adapters to the catalog in Redis."""
+    logging.basicConfig(level=log_level.upper(), format=_LOG_FORMAT, stream=sys.stderr)
+    try:
+        settings = Settings(
+            prefix=lora_dir_prefix,
+            redis_url=redis_url,
+            pool=pool,
+            interval_seconds=lora_discovery_interval,
+            notifier=notifier,
+            allow_pickle=allow_pickle,
+            allow_symlinks_to=tuple(allow_symlinks_to or ()),
+            marker=prefix_marker,
+            settle=SettleRule(settle_seconds=lora_settle),
+            removal=RemovalRule(
+                grace_seconds=removal_grace,
+                mass_share=mass_removal_share,
+                mass_count=mass_removal_count,
+                mass_grace_seconds=mass_removal_grace,
+            ),
+            verify_interval_seconds=verify_interval,
+        )
+        asyncio.run(_run(settings))
+    except LoradropError as error:
+        raise typer.BadParameter(error.message) from error
+    _leave()
+
+
+async def _run(settings: Settings) -> None:
+    async with Connection(settings.redis_url, pool=settings.pool) as connection:
+        running = asyncio.create_task(Watcher(settings, connection).run())
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, running.cancel)
+        try:
+            await running
+        except asyncio.CancelledError:
+            if not running.cancelled():
+                raise
+
+
+def _leave() -> None:
+    """End the process even where a thread hangs in a read of a dead mount."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("look"):
+            thread.join(_STOP_SECONDS)
+    if any(thread.name.startswith("look") for thread in threading.enumerate()):
+        logging.shutdown()
+        os._exit(0)
+
+
+def main() -> None:
+    """Run `python -m watcher`."""
+    typer.run(watch)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""The looks under way in threads: how many may run, and for how long the disk has not answered them."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from watcher.discovery import Scan
+from watcher.examination import Answers, Examiner
+from watcher.judgement import Question
+from watcher.pace import Pace
+
+_BUDGET_SECONDS = 0.05
+
+_Result = TypeVar("_Result")
+
+
+class Batches:
+    """Runs examinations and scans. Keeps true: one thread is left for what is hinted, one for a scan."""
+
+    def __init__(self, examiner: Examiner, threads: int) -> None:
+        """Examine with `examiner` in up to `threads` threads at once."""
+        self._examiner = examiner
+        self._threads = threads
+        self._pace = Pace(threads - 1)
+        self._executor = ThreadPoolExecutor(threads + 1, thread_name_prefix="look")
+        self._began: dict[object, float] = {}
+        self._examining = 0
+
+    def has_room(self, *, hinted: bool) -> bool:
+        """Return whether another batch may begin, of hinted names or of any."""
+        return self._examining < (self._threads if hinted else self._pace.width)
+
+    def longest_seconds(self) -> float:
+        """Return for how long the oldest look under way has been waiting for the disk."""
+        now = time.monotonic()
+        return now - min(self._began.values(), default=now)
+
+    async def examine(self, questions: Sequence[Question]) -> Answers:
+        """Examine some of `questions`."""
+        self._examining += 1
+        try:
+            answers = await self.run(
+                lambda: self._examiner.examine(questions, budget_seconds=_BUDGET_SECONDS)
+            )
+            self._pace.learn(
+                wall_seconds=answers.wall_seconds,
+                cpu_seconds=answers.cpu_seconds,
+                hashed_bytes=answers.hashed_bytes,
+                running=self._examining,
+            )
+            return answers
+        finally:
+            self._examining -= 1
+
+    async def scan(self, look: Callable[[], Scan]) -> tuple[Scan, float]:
+        """Return what `look` saw and how long it took, in seconds; raises DiscoveryError."""
+        started = time.monotonic()
+        return await self.run(look), time.monotonic() - started
+
+    async def run(self, look: Callable[[], _Result]) -> _Result:
+        """Return what `look` returns or raises, in a thread."""
+        token = object()
+        self._began[token] = time.monotonic()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, look)
+        finally:
+            del self._began[token]
+
+    def close(self) -> None:
+        """Begin nothing more; what hangs is left behind."""
+        self._executor.shutdown(wait=False, cancel_futures=True)

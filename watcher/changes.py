@@ -1,0 +1,44 @@
+"""What to write: the records that must change, from what is known of the disk and what the catalog holds."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+
+from catalog.adapter import Adapter, AdapterState, Reason
+from catalog.store import Withdrawal
+from watcher.diff import is_rewording
+from watcher.disk import Disk
+from watcher.names import shown
+
+_REWORDED_EVERY = timedelta(seconds=5)
+"""How often the growing size of an incomplete adapter is told."""
+
+
+def changed_records(
+    disk: Disk, names: Iterable[str], records: Mapping[str, Adapter], *, now: datetime
+) -> list[Adapter]:
+    """Return the records of `names` that must be written."""
+    changes = []
+    for name in names:
+        if name in disk.absent:
+            continue
+        record = disk.record(name, records, now=now)
+        known = records.get(shown(name))
+        if record is None or record is known or _is_chatter(record, known, now):
+            continue
+        changes.append(record)
+    return changes
+
+
+def withdrawals(names: Iterable[str], records: Mapping[str, Adapter]) -> list[Withdrawal]:
+    """Return the withdrawal of those of `names`, all proven gone, that the catalog holds."""
+    return [
+        Withdrawal(shown(name), Reason("gone", "Its directory is no longer in the prefix."))
+        for name in names
+        if shown(name) in records
+    ]
+
+
+def _is_chatter(record: Adapter, known: Adapter | None, now: datetime) -> bool:
+    if record.state is not AdapterState.INCOMPLETE or known is None:
+        return False
+    return is_rewording(record, known) and now - known.updated_at < _REWORDED_EVERY

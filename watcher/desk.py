@@ -1,0 +1,105 @@
+"""Where manual refreshes are taken in, followed, and answered.
+
+Not here: what a refresh waits for and what is answered (`refreshing`), and looking (`lookout`).
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from catalog.events import RefreshRequest
+from catalog.status import RefreshResult
+from catalog.store import Refreshes
+from watcher.disk import served
+from watcher.ledger import Ledger
+from watcher.lookout import Lookout
+from watcher.preview import preview
+from watcher.refreshing import Refresh, answer, failed
+
+_logger = logging.getLogger(__name__)
+
+
+class Desk:
+    """The refreshes of one pool under way. Every method that talks to Redis raises the catalog's errors."""
+
+    def __init__(
+        self, inbox: Refreshes, lookout: Lookout, ledger: Ledger, *, is_held: Callable[[str], bool]
+    ) -> None:
+        """Take requests from `inbox`. `is_held` says whether a name's removal is held back."""
+        self._inbox = inbox
+        self._lookout = lookout
+        self._ledger = ledger
+        self._is_held = is_held
+        self._refreshes: list[Refresh] = []
+
+    def clear(self) -> None:
+        """Forget what is under way: whoever leads next finds it unanswered."""
+        self._refreshes.clear()
+
+    def is_hurried(self, name: str) -> bool:
+        """Return whether a person waits to hear of `name`."""
+        return any(refresh.covers(name) for refresh in self._refreshes)
+
+    def is_confirmed(self) -> bool:
+        """Return whether a person has said that what vanished was meant to."""
+        return any(refresh.request.confirm_removals for refresh in self._refreshes)
+
+    def next_due(self) -> float | None:
+        """Return when (monotonic seconds) the first of them must be answered as it stands."""
+        deadlines = (refresh.deadline for refresh in self._refreshes if refresh.awaited is not None)
+        return min(deadlines, default=None)
+
+    async def hear(self, session: asyncio.TaskGroup) -> None:
+        """Take in requests for ever."""
+        cursor = "0-0"
+        while True:
+            cursor, requests = await self._inbox.requests_after(cursor)
+            for request in requests:
+                _logger.info("Refresh is asked for id=%s names=%s", request.id, len(request.names) or "all")
+                if request.dry_run:
+                    session.create_task(self._answer_dry_run(request))
+                else:
+                    self._accept(request)
+
+    async def answer(self) -> None:
+        """Answer the refreshes that are done, or out of time."""
+        for refresh in tuple(self._refreshes):
+            result = self._result(refresh)
+            if result is not None:
+                await self._inbox.answer(result)
+                self._refreshes.remove(refresh)
+                _logger.info("Refresh is answered id=%s status=%s", refresh.request.id, result.status)
+
+    def _accept(self, request: RefreshRequest) -> None:
+        everything = not request.names or self._lookout.trouble is not None
+        refresh = Refresh(
+            request=request,
+            before=served(self._ledger.records),
+            scan=self._lookout.want_scan() if everything else 0,
+            deadline=time.monotonic() + request.timeout_seconds,
+        )
+        self._refreshes.append(refresh)
+        self._lookout.find(request.names)
+
+    async def _answer_dry_run(self, request: RefreshRequest) -> None:
+        result = await preview(request, self._lookout, self._ledger.records, seq=self._ledger.seq)
+        await self._inbox.answer(result)
+
+    def _result(self, refresh: Refresh) -> RefreshResult | None:
+        """Return the answer to `refresh` where it is due."""
+        failure, trouble = self._lookout.scans.failure, self._lookout.trouble
+        if trouble is not None and failure is not None and failure.number >= refresh.scan:
+            return failed(refresh.request, trouble)
+        done = refresh.is_done(
+            scans_done=self._lookout.scans.done, waiting=self._lookout.waiting, is_open=self._is_open
+        )
+        out_of_time = refresh.awaited is not None and time.monotonic() >= refresh.deadline
+        if done or out_of_time:
+            return answer(refresh.request, refresh.before, self._ledger.records, seq=self._ledger.seq)
+        return None
+
+    def _is_open(self, name: str) -> bool:
+        if self._lookout.is_open(name):
+            return True
+        return name in self._lookout.disk.absent and not self._is_held(name)

@@ -1,0 +1,67 @@
+"""A refresh that changes nothing: the same looks at the disk, on a copy of what is known of it."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from catalog.adapter import Adapter
+from catalog.errors import DiscoveryError
+from catalog.events import RefreshRequest
+from catalog.status import RefreshResult
+from watcher.changes import changed_records
+from watcher.disk import Disk, served
+from watcher.judgement import Question
+from watcher.lookout import Lookout
+from watcher.refreshing import answer, failed
+
+
+async def preview(
+    request: RefreshRequest, lookout: Lookout, records: Mapping[str, Adapter], *, seq: int
+) -> RefreshResult:
+    """Return what a refresh would answer now, had it been asked to change something."""
+    disk = lookout.disk.copy()
+    deadline = time.monotonic() + request.timeout_seconds
+    records = dict(records)
+    try:
+        names = set(request.names) or await _differing(lookout, disk, records)
+        touched = set(names)
+        while names:
+            due = await _examine(lookout, disk, names)
+            names = {name for name, at in due.items() if at < deadline and disk.is_unsettled(name)}
+            if names:
+                await asyncio.sleep(max(0.0, min(due[name] for name in names) - time.monotonic()))
+    except DiscoveryError as error:
+        return failed(request, error.reason)
+    before = served(records)
+    _apply(disk, touched, records)
+    return answer(request, before, records, seq=seq)
+
+
+async def _differing(lookout: Lookout, disk: Disk, records: Mapping[str, Adapter]) -> set[str]:
+    found, _ = await lookout.batches.scan(lookout.look_at_all)
+    return {*found.changed, *disk.missing(found.names, records), *disk.unreadable, *disk.absent}
+
+
+async def _examine(lookout: Lookout, disk: Disk, names: set[str]) -> dict[str, float]:
+    """Examine `names`, keep what was found in `disk`, and return when to look again at which."""
+    due: dict[str, float] = {}
+    questions = [Question(name, disk.findings.get(name)) for name in sorted(names)]
+    while questions:
+        answers = await lookout.batches.examine(questions)
+        if answers.error is not None:
+            raise answers.error
+        for name, examined in answers.found.items():
+            look_again = disk.learn(name, examined, hurried=True)
+            if look_again is not None:
+                due[name] = look_again
+        questions = list(answers.left)
+    return due
+
+
+def _apply(disk: Disk, touched: set[str], records: dict[str, Adapter]) -> None:
+    now = datetime.now(UTC)
+    held = set(disk.removals(records).held)
+    for name in touched & disk.absent.keys() - held:
+        records.pop(name, None)
+    records.update({record.name: record for record in changed_records(disk, touched, records, now=now)})
