@@ -15,6 +15,8 @@ from worker.admission import BaseModel
 
 _log = logging.getLogger("loradrop.worker.base_model")
 
+_EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings")
+
 
 def read_base_model(directory: Path | None, *, renamed: bool) -> BaseModel | None:
     """Return what the checkpoint in `directory` says of its weights, or None where it says too little.
@@ -47,6 +49,9 @@ def _shapes(directory: Path) -> dict[str, tuple[int, int]]:
                 shape = file.get_slice(name).get_shape()
                 if kind == "weight" and len(shape) == 2:  # noqa: PLR2004 - a matrix
                     shapes[module] = (shape[0], shape[1])
+    embeddings = next((shape for name, shape in shapes.items() if name.endswith(_EMBEDDINGS)), None)
+    if embeddings is not None:
+        shapes.setdefault("lm_head", embeddings)  # not saved where it shares the embeddings' weights
     return shapes
 
 

@@ -7,6 +7,7 @@ infinity and size: 37 MB take some 20 ms. Call it in a thread.
 import json
 import math
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ _SAFETENSORS_NAMES = {
     torch.float8_e5m2: "F8_E5M2",
 }
 
+_LONGEST_PATTERN = 256
+_MOST_REPEATS = 3
+
 
 def read_config(directory: Path) -> LoraConfig:
     """Return the configuration of the adapter in `directory`; raises Rejected."""
@@ -36,8 +40,8 @@ def read_config(directory: Path) -> LoraConfig:
             rank=_positive(raw["r"], "r"),
             alpha=_finite(raw["lora_alpha"]),
             rslora=bool(raw.get("use_rslora")),
-            rank_pattern={str(k): _positive(v, k) for k, v in (raw.get("rank_pattern") or {}).items()},
-            alpha_pattern={str(k): _finite(v) for k, v in (raw.get("alpha_pattern") or {}).items()},
+            rank_pattern={_tame(k): _positive(v, k) for k, v in (raw.get("rank_pattern") or {}).items()},
+            alpha_pattern={_tame(k): _finite(v) for k, v in (raw.get("alpha_pattern") or {}).items()},
             target_modules=() if isinstance(targets, str) else tuple(map(str, targets)),
             exclude_modules=_names(raw.get("exclude_modules")),
             layers_chosen=raw.get("layers_to_transform") is not None or isinstance(targets, str),
@@ -45,7 +49,7 @@ def read_config(directory: Path) -> LoraConfig:
         )
     except KeyError as error:
         raise Rejected("config_invalid", f"{CONFIG_FILENAME} has no {error}.") from error
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         why = f"{CONFIG_FILENAME} is not a LoRA configuration: {error}."
         raise Rejected("config_invalid", why) from error
 
@@ -70,10 +74,16 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         raise Rejected(
             "weights_invalid", f"{path.name} holds more than tensors, or is damaged. Save it as safetensors."
         ) from error
-    is_table = isinstance(loaded, dict) and all(isinstance(item, torch.Tensor) for item in loaded.values())
-    if not is_table:
-        raise Rejected("weights_invalid", f"{path.name} is no table of tensors. Save it as safetensors.")
+    if not isinstance(loaded, dict) or not all(_is_plain(item) for item in loaded.values()):
+        raise Rejected("weights_invalid", f"{path.name} is no table of plain tensors. Save it as safetensors.")
     return {str(name): _measure(tensor) for name, tensor in loaded.items()}
+
+
+def _is_plain(item: Any) -> bool:
+    """Whether `item` is a dense tensor all of whose values are in the file (a view may claim more)."""
+    if not isinstance(item, torch.Tensor) or item.layout is not torch.strided or item.is_meta:
+        return False
+    return bool(item.numel() * item.element_size() <= item.untyped_storage().nbytes())
 
 
 def _measure(tensor: torch.Tensor) -> Tensor:
@@ -84,6 +94,14 @@ def _measure(tensor: torch.Tensor) -> Tensor:
         largest = max(abs(float(edge)) for edge in torch.aminmax(wide))  # NaN and infinity come through
         largest = math.nan if any(math.isnan(float(edge)) for edge in torch.aminmax(wide)) else largest
     return Tensor(name, tuple(tensor.shape), largest)
+
+
+def _tame(pattern: str) -> str:
+    """Return `pattern` if matching it ends soon: admission and the engine run it on every module's name."""
+    repeats = len(re.findall(r"[*+{]", pattern))
+    if len(pattern) > _LONGEST_PATTERN or repeats > _MOST_REPEATS or re.search(r"\)[*+{]", pattern):
+        raise ValueError(f"the pattern {pattern[:40]!r} could take for ever to match; name the modules instead")
+    return pattern
 
 
 def _positive(value: Any, name: str) -> int:

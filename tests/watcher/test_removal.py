@@ -1,0 +1,90 @@
+"""When an adapter is really gone."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from watcher.removal import Absence, RemovalRule, decide_removals, miss
+
+RULE = RemovalRule(grace_seconds=1.0, mass_share=0.5, mass_count=3, mass_grace_seconds=30.0)
+NAMES = [f"a{number}" for number in range(10)]
+
+
+def missed(*times: float, hurried: bool = False) -> Absence:
+    absence = None
+    for now in times:
+        absence = miss(absence, now=now, hurried=hurried)
+    assert absence is not None
+    return absence
+
+
+def test_one_look_proves_nothing() -> None:
+    removals = decide_removals({"a0": missed(5.0)}, NAMES, RULE)
+    assert removals.proven == ()
+    assert removals.look_again == {"a0": 6.0}
+
+
+def test_two_looks_within_the_grace_prove_nothing() -> None:
+    assert decide_removals({"a0": missed(5.0, 5.9)}, NAMES, RULE).proven == ()
+
+
+def test_two_looks_apart_by_the_grace_prove_it() -> None:
+    assert decide_removals({"a0": missed(5.0, 6.0)}, NAMES, RULE).proven == ("a0",)
+
+
+def test_a_person_who_waits_needs_two_looks_and_no_grace() -> None:
+    assert decide_removals({"a0": missed(5.0, hurried=True)}, NAMES, RULE).look_again == {"a0": 5.0}
+    assert decide_removals({"a0": missed(5.0, 5.001, hurried=True)}, NAMES, RULE).proven == ("a0",)
+
+
+def test_most_adapters_vanishing_at_once_are_held_back() -> None:
+    absent = {name: missed(5.0, 6.5) for name in NAMES[:6]}
+    removals = decide_removals(absent, NAMES, RULE)
+    assert removals.proven == ()
+    assert set(removals.held) == set(NAMES[:6])
+    assert set(removals.look_again.values()) == {35.0}
+
+
+def test_a_mass_removal_is_made_once_a_look_after_the_long_grace_agrees() -> None:
+    absent = {name: missed(5.0, 6.5, 35.0) for name in NAMES[:6]}
+    assert set(decide_removals(absent, NAMES, RULE).proven) == set(NAMES[:6])
+
+
+def test_a_person_can_confirm_a_mass_removal() -> None:
+    absent = {name: missed(5.0, 5.1) for name in NAMES}
+    assert set(decide_removals(absent, NAMES, RULE, confirmed=True).proven) == set(NAMES)
+
+
+def test_half_of_the_adapters_or_a_few_are_no_mass() -> None:
+    half = {name: missed(5.0, 6.0) for name in NAMES[:5]}
+    assert len(decide_removals(half, NAMES, RULE).proven) == 5
+    few = {name: missed(5.0, 6.0) for name in NAMES[:3]}
+    assert len(decide_removals(few, NAMES[:3], RULE).proven) == 3
+
+
+def test_names_that_were_never_served_are_no_mass_and_are_not_held() -> None:
+    absent = {name: missed(5.0, 6.0) for name in NAMES}
+    assert len(decide_removals(absent, [], RULE).proven) == 10
+    mixed = decide_removals(absent, NAMES[:6], RULE)
+    assert set(mixed.proven) == set(NAMES[6:])
+    assert set(mixed.held) == set(NAMES[:6])
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(NAMES), st.tuples(st.floats(0, 100), st.integers(1, 3), st.floats(0, 60), st.booleans())
+    ),
+    st.sets(st.sampled_from(NAMES)),
+    st.booleans(),
+)
+def test_every_absent_name_is_either_proven_or_looked_at_again_and_proof_takes_two_looks(
+    drawn: dict[str, tuple[float, int, float, bool]], served: set[str], confirmed: bool
+) -> None:
+    absent = {
+        name: Absence(since, since + later if looks > 1 else since, looks, hurried)
+        for name, (since, looks, later, hurried) in drawn.items()
+    }
+    removals = decide_removals(absent, served, RULE, confirmed=confirmed)
+    assert set(removals.proven) | removals.look_again.keys() == absent.keys()
+    assert not set(removals.proven) & removals.look_again.keys()
+    assert all(absent[name].looks >= 2 for name in removals.proven)
+    assert set(removals.held) <= removals.look_again.keys() & served
