@@ -15,6 +15,7 @@ from catalog.errors import CatalogRefused
 from catalog.keys import DEFAULT_POOL
 from catalog.store import DEFAULT_REDIS_URL
 
+_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _GRACE_SECONDS = 1
 """What is still being answered at the end may take this long; event streams are closed at once."""
 
@@ -32,12 +33,17 @@ def api(
     pool: Annotated[
         str, typer.Option(envvar="LORADROP_POOL", help="Which fleet on that Redis.")
     ] = DEFAULT_POOL,
+    log_level: Annotated[
+        str, typer.Option(envvar="LORADROP_LOG_LEVEL", help="DEBUG, INFO, WARNING or ERROR.")
+    ] = "INFO",
 ) -> None:
     """Report who serves which adapter, and ask the watcher for refreshes, over HTTP.
 
     LORADROP_API_KEY (comma-separated keys) guards everything under /v1.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    if log_level.upper() not in logging.getLevelNamesMapping():
+        raise typer.BadParameter("DEBUG, INFO, WARNING or ERROR.", param_hint="--log-level")
+    logging.basicConfig(level=log_level.upper(), format=_LOG_FORMAT)
     settings = Settings(
         host=host, port=port, redis_url=redis_url, pool=pool, api_keys=api_keys_in(os.environ)
     )

@@ -8,7 +8,7 @@ import secrets
 from datetime import UTC, datetime
 
 from catalog.adapter import Adapter
-from catalog.errors import CatalogUnavailable, DiscoveryError, UnknownAdapter
+from catalog.errors import CatalogUnavailable, DiscoveryError, UnknownAdapter, UnknownRefresh
 from catalog.events import RefreshRequest
 from catalog.status import RefreshStatus
 from catalog.store import Connection, Reader, Refreshes, Reports
@@ -83,12 +83,18 @@ class Queries:
     async def finished_refresh(self, refresh_id: str, *, timeout_seconds: float) -> RefreshView:
         """Return a refresh once every living worker has observed it, or the time is up.
 
-        Raises UnknownRefresh, and DiscoveryError where the watcher could not read the prefix.
+        Raises DiscoveryError where the watcher could not read the prefix, and CatalogUnavailable where
+        the refresh is not there (any more): Redis was emptied.
         """
         deadline = asyncio.get_running_loop().time() + timeout_seconds
         pause = _FIRST_LOOK_SECONDS
         while True:
-            view = await self.refresh(refresh_id)
+            try:
+                view = await self.refresh(refresh_id)
+            except UnknownRefresh as error:
+                raise CatalogUnavailable(
+                    "Redis was emptied while the refresh was under way. Ask for a new one."
+                ) from error
             if view.status is RefreshStatus.FAILED:
                 raise DiscoveryError(view.message)
             if view.status is RefreshStatus.CONVERGED:

@@ -1,7 +1,9 @@
 """`loradrop refresh`: ask the watcher to look at the disk now, and wait until every worker knows."""
 
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
@@ -30,7 +32,7 @@ def refresh(
 ) -> None:
     """Look at the disk now, and wait until every worker knows what was found.
 
-    Exits with 0 where they all do, and with 1 where time ran out or a NAME asked for is rejected.
+    Exits with 0 where they all do, and with 1 where time ran out or a NAME asked for is not ready.
     """
     client = ApiClient.at(api_url)
     body = client.post(
@@ -45,8 +47,11 @@ def refresh(
         typer.echo(f"Asked. How it goes: {client.url}{_PATH}/{body['refresh_id']}")
     else:
         _print(body)
-    if not no_wait:
-        _judge(body, names or [])
+    if no_wait:
+        return
+    _judge(body)
+    if not dry_run:
+        _judge_each(client, names or [], body["removed_adapters"])
 
 
 def _print(body: Mapping[str, Any]) -> None:
@@ -70,12 +75,24 @@ def _print(body: Mapping[str, Any]) -> None:
     typer.echo(f"{body['status']}: {workers['converged']} of {workers['total']} workers know")
 
 
-def _judge(body: Mapping[str, Any], names: Sequence[str]) -> None:
-    """Raise Stop where the answer is not a full yes."""
+def _judge(body: Mapping[str, Any]) -> None:
+    """Raise Stop where not every worker knows."""
     if body["status"] == "partial":
         raise Stop(f"Time ran out before these workers knew: {', '.join(body['workers']['pending'])}.")
     if body["status"] != "converged":
         raise Stop("Time ran out before the watcher answered. `loradrop status` shows what it does.")
-    rejected = {adapter["id"] for adapter in body["rejected_adapters"]}.intersection(names)
-    if rejected:
-        raise Stop(f"Rejected: {', '.join(sorted(rejected))}.")
+
+
+def _judge_each(client: ApiClient, names: Sequence[str], removed: Sequence[str]) -> None:
+    """Raise Stop where one of `names` is not ready now; one that was removed is as it should be."""
+    complaints = []
+    for name in names:
+        if name in removed:
+            continue
+        answer = client.ask("GET", f"/v1/lora_adapters/{quote(name, safe='')}")
+        if answer.status == HTTPStatus.NOT_FOUND:
+            complaints.append(f"{name}: not under the prefix")
+        elif (adapter := client.good("GET", answer))["state"] != "ready":
+            complaints.append(f"{name}: {adapter['state']}, {tables.reason_text(adapter['reason'])}")
+    if complaints:
+        raise Stop("\n".join(complaints))

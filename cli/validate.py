@@ -18,6 +18,10 @@ def validate(
         bool,
         typer.Option(envvar="LORADROP_ALLOW_PICKLE", help="Admit a checked adapter_model.bin."),
     ] = True,
+    allow_symlinks_to: Annotated[
+        list[Path] | None,
+        typer.Option(envvar="LORADROP_ALLOW_SYMLINKS_TO", help="Links may lead into this directory, too."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdicts as JSON.")] = False,
 ) -> None:
     """Check adapters before they are dropped, as the watcher would: nothing is loaded or executed.
@@ -26,7 +30,13 @@ def validate(
     """
     from cli.verdicts import verdicts  # noqa: PLC0415  # the watcher's checks: no other command needs them
 
-    found = [verdict for path in paths for verdict in verdicts(path, allow_pickle=allow_pickle)]
+    found = [
+        verdict
+        for path in paths
+        for verdict in verdicts(
+            path, allow_pickle=allow_pickle, allow_symlinks_to=tuple(allow_symlinks_to or ())
+        )
+    ]
     if as_json:
         tables.print_json([verdict.as_json() for verdict in found])
     else:

@@ -1,6 +1,6 @@
 """What the watcher would make of directories on this disk, without a watcher."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,9 @@ class Verdict:
         }
 
 
-def verdicts(path: Path, *, allow_pickle: bool) -> Iterator[Verdict]:
+def verdicts(
+    path: Path, *, allow_pickle: bool = True, allow_symlinks_to: Sequence[Path] = ()
+) -> Iterator[Verdict]:
     """Yield the verdict on an adapter's directory, or on each adapter of a prefix, by name.
 
     Reads every byte, so that checksums are verified. Raises Misused where `path` cannot be read.
@@ -60,18 +62,15 @@ def verdicts(path: Path, *, allow_pickle: bool) -> Iterator[Verdict]:
         names = sorted(scan(path, {}).names)
     except DiscoveryError as error:
         raise Misused(error.message) from error
-    if not names or any((path / filename).exists() for filename in _ADAPTER_FILES):
-        yield _verdict(path.absolute(), allow_pickle=allow_pickle)
-        return
-    twins = Twins(names)
-    for name in names:
+    is_adapter = not names or any((path / filename).exists() for filename in _ADAPTER_FILES)
+    directories = [path.absolute()] if is_adapter else [path / name for name in names]
+    twins = Twins(() if is_adapter else names)
+    for directory in directories:
+        name = directory.name
         if others := twins.of(name, names):
-            rejected = AdapterState.REJECTED
-            yield Verdict(shown(name), path / name, rejected, twin_reason(name, others[0]))
-        else:
-            yield _verdict(path / name, allow_pickle=allow_pickle)
-
-
-def _verdict(path: Path, *, allow_pickle: bool) -> Verdict:
-    found = inspect_adapter(path, allow_pickle=allow_pickle, with_revision=True)
-    return Verdict(shown(path.name), path, found.state, found.reason, found.revision, found.facts)
+            yield Verdict(shown(name), directory, AdapterState.REJECTED, twin_reason(name, others[0]))
+            continue
+        found = inspect_adapter(
+            directory, allow_pickle=allow_pickle, allow_symlinks_to=allow_symlinks_to, with_revision=True
+        )
+        yield Verdict(shown(name), directory, found.state, found.reason, found.revision, found.facts)

@@ -84,4 +84,15 @@ class Rejected(Exception):
 
 
 class Changed(Exception):
-    """The files changed between two looks at them, so nothing that was read may be used."""
+    """The files are changing, so nothing that was read may be used; `reason` says how that shows."""
+
+    state = AdapterState.SETTLING
+
+    def __init__(
+        self,
+        code: str = "settling",
+        message: str = "The files are complete and still fresh. They are published once they rest.",
+    ) -> None:
+        """Remember the reason."""
+        super().__init__(message)
+        self.reason = Reason(code, message)

@@ -22,10 +22,12 @@ from watcher.files import Roots, is_gone, opened
 from watcher.findings import Changed, Facts, Incomplete, Rejected, Signature
 from watcher.look import signature_of, unreadable
 from watcher.lora_tensors import check_tensors
-from watcher.names import is_atomic_writer, unusable
+from watcher.names import is_atomic_writer, shown, unusable
 from watcher.peft_config import MAX_CONFIG_BYTES, parse_config
 
 _CHUNK_BYTES = 1 << 20
+_ABANDONED_SECONDS = 60.0
+"""A temporary file that nobody has written to for this long was left behind by a writer that died."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,21 +76,14 @@ def inspect_adapter(
         return Inspection(AdapterState.REJECTED, reason)
     try:
         rules = Rules(Roots((directory.parent, *allow_symlinks_to)), allow_pickle)
-        if not directory.is_dir():
+        if not directory.is_dir() and not directory.is_symlink():
             raise Rejected("not_a_directory", f"{directory} is not a directory. Name an adapter's directory.")
         proof = prove(str(directory), rules, digest=with_revision)
-    except (Incomplete, Rejected) as error:
+    except (Incomplete, Rejected, Changed) as error:
         return Inspection(error.state, error.reason)
-    except Changed:
-        return Inspection(AdapterState.SETTLING, settling_reason())
     except OSError as error:
         return Inspection(AdapterState.UNKNOWN, unreadable(error))
     return Inspection(AdapterState.READY, None, proof.facts, proof.revision)
-
-
-def settling_reason() -> Reason:
-    """Return what people are told about files that are complete and still young."""
-    return Reason("settling", "The files are complete and still fresh. They are published once they rest.")
 
 
 def prove(directory: str, rules: Rules, *, digest: bool) -> Proof:
@@ -108,6 +103,12 @@ def prove(directory: str, rules: Rules, *, digest: bool) -> Proof:
 def _prove(directory: str, rules: Rules, digest: bool) -> Proof:
     if os.path.islink(directory):  # noqa: PTH114 - a Path costs more than the call
         directory = rules.roots.resolve(directory)
+        if not os.path.lexists(directory):
+            raise Incomplete(
+                "link_dangling", "The directory is a link that leads nowhere. Put the adapter where it leads."
+            )
+    if digest:
+        _check_no_writer(directory)
     config = _config_bytes(directory, rules)
     weights_format = _format(directory, rules)
     parsed = parse_config(config[0])
@@ -125,24 +126,23 @@ def _prove(directory: str, rules: Rules, digest: bool) -> Proof:
     return Proof(signature, facts, revision)
 
 
-def temporary_siblings(directory: str) -> float | None:
-    """Return when (seconds since 1970) an unfinished copy of one of the two files beside them last changed.
+def _check_no_writer(directory: str) -> None:
+    """Raise Changed where a copy that will replace one of the files is under way beside it.
 
-    None where there is none: rsync, scp and careful publishers write beside the file they will replace.
+    rsync, scp and careful publishers write to a temporary name first; one that nobody has written to for
+    long was left behind.
     """
-    latest: float | None = None
     with os.scandir(directory) as entries:
         for entry in entries:
             if is_atomic_writer(entry.name) or not _is_unfinished(entry.name):
                 continue
-            try:
-                found = entry.stat(follow_symlinks=False)
-            except OSError as error:
-                if is_gone(error):
-                    continue
-                raise
-            latest = max(latest or 0.0, found.st_mtime, found.st_ctime)
-    return min(latest, time.time()) if latest is not None else None
+            found = entry.stat(follow_symlinks=False)
+            if abs(time.time() - found.st_ctime) < _ABANDONED_SECONDS:
+                raise Changed(
+                    "writer_active",
+                    f"An update is under way: {shown(entry.name)} lies beside the files. It is published once"
+                    " that is renamed or removed.",
+                )
 
 
 def _is_unfinished(name: str) -> bool:

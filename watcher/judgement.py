@@ -18,7 +18,7 @@ from watcher.findings import (
     Stillness,
     Unreadable,
 )
-from watcher.inspection import Proof, Rules, prove, settling_reason, temporary_siblings
+from watcher.inspection import Proof, Rules, prove
 from watcher.look import Look, look_at, unreadable
 from watcher.names import unusable
 from watcher.settle import SettleRule, is_unstable, observe, remaining_seconds
@@ -87,12 +87,12 @@ class Judge:
 
         Raises TooLarge where that means to digest a large file and that was not wanted.
         """
-        reason = unusable(question.name)
-        if reason is not None:
-            return Finding(signature=b"", state=AdapterState.REJECTED, reason=reason)
         look = look_at(question.name, root_fd)
         if not isinstance(look, Look):
             return look
+        reason = unusable(question.name)
+        if reason is not None:
+            return Finding(signature=look.signature, state=AdapterState.REJECTED, reason=reason)
         before = question.before
         if before is not None and before.signature == look.signature and not question.verify:
             if before.stillness is None and not before.racy:
@@ -109,19 +109,20 @@ class Judge:
 
     def _prove(self, question: Question, look: Look, rest: "_Rest", root_fd: int) -> Finding:
         directory = f"{self._prefix}/{question.name}"
-        held = self._writer_active(directory) if rest.is_over else None
         try:
-            proof = prove(directory, self._rules, digest=rest.is_over and held is None)
+            proof = prove(directory, self._rules, digest=rest.is_over)
+            if proof.signature != look.signature or _signature_now(question.name, root_fd) != look.signature:
+                raise Changed
         except Incomplete as error:
             return _incomplete(look, rest, error.reason)
-        except Changed:
-            return self._settling(look, rest)
+        except Changed as error:
+            return self._settling(look, rest, error.reason)
         except Rejected as error:
-            rejected = Finding(signature=look.signature, state=AdapterState.REJECTED, reason=error.reason)
-            return rejected if rest.is_over else self._settling(look, rest)
-        same = proof.signature == look.signature == _signature_now(question.name, root_fd)
-        if proof.revision is None or not same:
-            return self._settling(look, rest, held)
+            if rest.is_over:
+                return Finding(signature=look.signature, state=AdapterState.REJECTED, reason=error.reason)
+            return self._settling(look, rest, Changed().reason)
+        if proof.revision is None:
+            return self._settling(look, rest, Changed().reason)
         return _ready(proof, rest, look, again=question.before)
 
     def _rest(self, question: Question, look: Look) -> "_Rest":
@@ -134,8 +135,7 @@ class Judge:
         )
         return _Rest(stillness, now, max(age, now - stillness.same_since), remaining)
 
-    def _settling(self, look: Look, rest: "_Rest", held: Reason | None = None) -> Finding:
-        reason = held or settling_reason()
+    def _settling(self, look: Look, rest: "_Rest", reason: Reason) -> Finding:
         if is_unstable(rest.stillness, self._settle, now=rest.now):
             reason = Reason(
                 "unstable",
@@ -149,19 +149,6 @@ class Judge:
             reason=reason,
             stillness=rest.stillness,
             look_again_at=rest.now + wait,
-        )
-
-    def _writer_active(self, directory: str) -> Reason | None:
-        try:
-            changed = temporary_siblings(directory)
-        except NotADirectoryError:
-            return None
-        if changed is None or time.time() - changed > self._settle.unstable_after_seconds:
-            return None
-        return Reason(
-            "writer_active",
-            "A temporary copy of one of the files lies beside it: an update is under way. It is published"
-            " once that is renamed or removed.",
         )
 
 

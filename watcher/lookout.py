@@ -195,8 +195,11 @@ class Lookout:
         except DiscoveryError as error:
             self._cannot_look(error, number)
         else:
+            is_first = self.last_scan is None
             self.last_scan = (datetime.now(UTC), seconds)
             self._take_in(found, number)
+            if is_first:
+                self.health.on_change()  # people wait to hear that there was a first look
         self.bell.set()
 
     def _take_in(self, found: Scan, number: int) -> None:

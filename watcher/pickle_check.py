@@ -26,6 +26,8 @@ _END = struct.Struct("<4s4H2LH")
 _LOCATOR = struct.Struct("<4sLQL")
 _END_64 = struct.Struct("<4sQ2H2L4Q")
 _MAX_COMMENT_BYTES = 1 << 16
+_DAMAGE = (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, struct.error)
+"""What zipfile raises about files that are no good zip files."""
 
 
 def prove_pickle(fd: int, size_bytes: int) -> list[Tensor]:
@@ -45,7 +47,7 @@ def prove_pickle(fd: int, size_bytes: int) -> list[Tensor]:
             raise _invalid("it does not hold one data.pkl of a sensible size")
         try:
             program = archive.read(pickles[0])
-        except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+        except _DAMAGE as error:
             raise _invalid(str(error)) from error
     sizes = {name.rpartition("/data/")[2]: record.file_size for name, record in records.items()}
     try:
@@ -67,7 +69,7 @@ def check_sums(fd: int) -> None:
                 with archive.open(record) as content:
                     while content.read(_CHUNK_BYTES):
                         pass
-            except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+            except _DAMAGE as error:
                 raise _invalid(str(error)) from error
 
 
@@ -78,7 +80,7 @@ def _reader(fd: int) -> IO[bytes]:
 def _archive(file: IO[bytes]) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(file)
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+    except _DAMAGE as error:
         raise _invalid(str(error)) from error
 
 

@@ -1,5 +1,6 @@
 """How the engine knows one revision of one adapter. Pure."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from catalog.revision import short
 
 _UNUSED_BITS = 1
 """vLLM keeps ids in signed 64-bit integers."""
+
+_INNER_NAME = re.compile(r"(?P<name>.+)@[0-9a-f]{12}-[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +39,9 @@ class Handle:
     def inner_name(self) -> str:
         """What the adapter is called inside the engine, and in vLLM's own metrics."""
         return f"{self.name}@{short(self.revision)}-{self.lora_id:016x}"
+
+
+def public_name(inner_name: str) -> str:
+    """Return what people call the adapter; a name that is not ours as it is."""
+    match = _INNER_NAME.fullmatch(inner_name)
+    return match["name"] if match else inner_name

@@ -15,7 +15,7 @@ from typing import Any
 from vllm.entrypoints.serve.engine.protocol import ErrorInfo, ErrorResponse
 from vllm.lora.request import LoRARequest
 
-from worker.handle import Handle
+from worker.handle import Handle, public_name
 from worker.outcomes import Failed, Rejected, UnknownModel
 
 Resolve = Callable[[str], Awaitable[Handle]]
@@ -53,7 +53,6 @@ class ModelTable:
         self._models = models
         self._static_names = frozenset(models.lora_requests)
         self._served = models.lora_requests = _Served(models.lora_requests)
-        self._names: dict[str, str] = {}
         self._stock_resolve = models.resolve_lora
         self._stock_unload = models.unload_lora_adapter
         self._other_resolvers = bool(models.lora_resolvers) and os.environ.get(_ALLOW_UPDATES, "0") not in {
@@ -89,7 +88,6 @@ class ModelTable:
 
     def point(self, handle: Handle) -> None:
         """Let requests for the handle's name use it from now on; it must have been loaded."""
-        self._names[handle.inner_name] = handle.name
         self._served[handle.name] = request_of(handle)
 
     def withdraw(self, name: str) -> None:
@@ -107,7 +105,7 @@ class ModelTable:
     async def stock_cards(self) -> list[dict[str, Any]]:
         """Return vLLM's own cards: the base models and the static modules."""
         cards = (await self._models.show_available_models()).model_dump()["data"]
-        return [card for card in cards if card["id"] not in self._names]
+        return [card for card in cards if card["id"] == public_name(card["id"])]
 
     async def _resolve_lora(self, name: str) -> LoRARequest | ErrorResponse:
         assert self._resolve is not None  # installed together
@@ -144,8 +142,7 @@ class ModelTable:
     def _model_name(self, lora_request: LoRARequest | None = None) -> str:
         if lora_request is None:
             return self.base_model
-        inner_name: str = lora_request.lora_name
-        return self._names.get(inner_name, inner_name)
+        return public_name(lora_request.lora_name)
 
 
 class _Served(dict[str, LoRARequest]):

@@ -1,7 +1,8 @@
 """Says what this worker has, to Redis: at once when something changes, and as a heartbeat.
 
 Reports are gathered for a moment, so that a thousand changes are one write. Redis away costs reports,
-nothing else: when it is back, everything is written anew.
+nothing else: when it is back, everything is written anew. So it is every now and then in any case, since a
+Redis that lost its data and came back at once looks like one that was never away.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from worker.reconciler import Reconciler
 _log = logging.getLogger("loradrop.worker.reporter")
 
 _GATHER_SECONDS = 0.02
+_ANEW_SECONDS = 10.0
 
 
 class Reporter:
@@ -50,20 +52,21 @@ class Reporter:
 
     async def run(self) -> None:
         """Report for ever; the last thing it does is to say that the worker is gone."""
-        everything = True
+        clock = asyncio.get_running_loop().time
+        anew_at = clock()
         try:
             while True:
                 changes = self._reconciler.take_changes()
                 try:
-                    if everything:
+                    if clock() >= anew_at:
                         await self._reports.report_worker(
                             self.status(), self._reconciler.picture(), everything=True
                         )
+                        anew_at = clock() + _ANEW_SECONDS
                     else:
                         await self._reports.report_worker(self.status(), changes)
-                    everything = False
                 except LoradropError as error:
-                    everything = True
+                    anew_at = clock()
                     _log.debug("report not delivered error=%s", error)
                 await self._next()
         finally:

@@ -29,7 +29,10 @@ class SettingsError(ValueError):
 
 def _at_least(lowest: float) -> Callable[[str], float]:
     def number(text: str) -> float:
-        value = float(text)
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
         if not math.isfinite(value) or value < lowest:
             raise ValueError(f"must be a number, {lowest:g} or more")
         return value
@@ -38,10 +41,9 @@ def _at_least(lowest: float) -> Callable[[str], float]:
 
 
 def _port(text: str) -> int:
-    value = int(text)
-    if not 0 < value <= _HIGHEST_PORT:
+    if not text.isdecimal() or not 0 < int(text) <= _HIGHEST_PORT:
         raise ValueError("must be a port, 1 to 65535")
-    return value
+    return int(text)
 
 
 def _directory(text: str) -> Path:
@@ -55,10 +57,9 @@ def _preload(text: str) -> int | None:
         return 0
     if text == "all":
         return None
-    value = int(text)
-    if value < 0:
+    if not text.isdecimal():
         raise ValueError("must be none, all, or a number of adapters")
-    return value
+    return int(text)
 
 
 def _notifier(text: str) -> str:

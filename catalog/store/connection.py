@@ -23,6 +23,8 @@ BLOCK_SECONDS = 5.0
 """How long a blocking read waits for an entry before it checks that it is still in step."""
 
 _COMMAND_TIMEOUT_SECONDS = 5.0
+_MAX_CONNECTIONS = 1_000
+"""Of one client. redis-py's own limit of 100 turns a burst of requests into errors; Redis takes 10 000."""
 _MARGIN_SECONDS = 5.0
 _DENIED = (
     exceptions.AuthenticationError,
@@ -134,6 +136,7 @@ def _client(url: str, timeout_seconds: float, retry: Retry) -> Any:
         "socket_connect_timeout": _COMMAND_TIMEOUT_SECONDS,
         "retry": retry,
         "client_name": "loradrop",
+        "max_connections": _MAX_CONNECTIONS,
     }
     if not url.startswith("unix://"):
         options |= {"socket_keepalive": True, "health_check_interval": 15}

@@ -1,5 +1,7 @@
 """The routes over a fleet: what they answer, in the words and fields of the contract."""
 
+import asyncio
+
 import httpx
 
 from catalog.adapter import AdapterState, Reason
@@ -139,6 +141,12 @@ async def test_workers_are_listed_with_their_lag(api: httpx.AsyncClient, redis_u
         "lag": 0,
         "adapters": {"listed": 1},
     }
+
+
+async def test_a_burst_of_requests_is_answered(api: httpx.AsyncClient, redis_url: str) -> None:
+    async with fleet(redis_url, disk={"good": GOOD}):
+        answers = await asyncio.gather(*(api.get("/v1/lora_adapters") for _ in range(200)))
+    assert {answer.status_code for answer in answers} == {200}
 
 
 async def test_the_api_is_alive_whatever_redis_does(api: httpx.AsyncClient) -> None:

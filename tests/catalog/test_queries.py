@@ -86,15 +86,17 @@ async def test_without_a_watcher_nobody_is_asked(queries: Queries, redis_url: st
         await queries.start_refresh(RefreshBody())
 
 
-async def test_a_refresh_lost_with_an_emptied_redis_is_unknown(
+async def test_a_refresh_lost_with_an_emptied_redis_has_to_be_asked_for_again(
     queries: Queries, redis_url: str, raw: "Redis[str]"
 ) -> None:
     async with fleet(redis_url, workers=0) as (watcher, _):
         watcher.deaf = True
         refresh_id = await queries.start_refresh(RefreshBody())
         await raw.flushall()
-        with pytest.raises(UnknownRefresh):
+        with pytest.raises(CatalogUnavailable, match="Ask for a new one"):
             await queries.finished_refresh(refresh_id, timeout_seconds=10)
+        with pytest.raises(UnknownRefresh):
+            await queries.refresh(refresh_id)
 
 
 async def test_adapters_come_by_name_with_their_state_on_every_worker(

@@ -16,9 +16,9 @@ from tests.servers import ValkeyServer
 Loradrop = Callable[..., Awaitable[Result]]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def api(valkey_server: ValkeyServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiProcess]:
-    """One API for a module; what it answers from is emptied before each test."""
+    """One API for the whole run; what it answers from is emptied before each test."""
     log = tmp_path_factory.mktemp("api") / "api.log"
     with api_process(log, "--redis-url", valkey_server.url) as api:
         yield api

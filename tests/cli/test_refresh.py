@@ -30,12 +30,22 @@ async def test_it_says_what_was_found_and_that_every_worker_knows(loradrop: Lora
     assert result.output.endswith("converged: 2 of 2 workers know\n")
 
 
-async def test_a_name_asked_for_that_is_rejected_is_a_no(loradrop: Loradrop, redis_url: str) -> None:
+async def test_a_name_asked_for_that_is_not_ready_is_a_no(loradrop: Loradrop, redis_url: str) -> None:
     async with fleet(redis_url, disk={"good": GOOD, "bad": BAD}):
         assert (await loradrop("refresh", "good")).exit_code == 0
-        result = await loradrop("refresh", "good", "bad")
+        result = await loradrop("refresh", "good", "bad", "a/b")
     assert result.exit_code == 1
-    assert "Rejected: bad." in result.stderr
+    assert f"bad: rejected, {TRUNCATED}" in result.stderr
+    assert "a/b: not under the prefix" in result.stderr
+    assert "good" not in result.stderr
+
+
+async def test_a_name_asked_for_that_was_removed_is_a_yes(loradrop: Loradrop, redis_url: str) -> None:
+    async with fleet(redis_url, disk={"old": an_adapter("old")}) as (watcher, _):
+        watcher.disk = {}
+        result = await loradrop("refresh", "old")
+    assert result.exit_code == 0
+    assert ["old", "removed"] in [line.split() for line in result.output.splitlines()]
 
 
 async def test_when_time_runs_out_it_says_who_does_not_know(loradrop: Loradrop, redis_url: str) -> None:

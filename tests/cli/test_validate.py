@@ -82,6 +82,15 @@ def test_pickle_can_be_refused_here_as_in_the_watcher(tmp_path: Path) -> None:
     assert "pickle" in json.loads(by_flag.stdout)[0]["reason"]["code"]
 
 
+def test_links_may_lead_where_the_watcher_lets_them(tmp_path: Path) -> None:
+    elsewhere = write_adapter(tmp_path / "elsewhere" / "sql")
+    prefix = tmp_path / "loras"
+    prefix.mkdir()
+    (prefix / "linked").symlink_to(elsewhere)
+    assert validate(prefix).exit_code == 1
+    assert validate(prefix, "--allow-symlinks-to", elsewhere.parent).exit_code == 0
+
+
 @pytest.mark.parametrize("kind", ["missing", "a file"])
 def test_a_path_that_is_no_directory_is_a_usage_error(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "x"

@@ -4,12 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from catalog.adapter import Revision
 from tests.catalog.values import any_revision, revision
-from worker.handle import Handle
+from worker.handle import Handle, public_name
 
 STORE = Path("/store")
 
@@ -45,3 +46,13 @@ def test_two_ids_never_share_a_name_inside_the_engine() -> None:
 
 def test_the_name_inside_the_engine_shows_people_name_and_revision() -> None:
     assert a_handle().inner_name.startswith("sql@aaaaaaaaaaaa-")
+
+
+@given(st.text(min_size=1, max_size=20), any_revision, st.integers(0, 50))
+def test_the_name_people_use_is_found_again(name: str, of: Revision, attempt: int) -> None:
+    assert public_name(a_handle(name, of, attempt=attempt).inner_name) == name
+
+
+@pytest.mark.parametrize("name", ["static_one", "team@sql", "sql@v2", ""])
+def test_a_name_that_is_not_ours_stays_as_it_is(name: str) -> None:
+    assert public_name(name) == name

@@ -1,0 +1,73 @@
+"""Copy, prove, admit: what comes out is pinned and fit, or nothing is kept."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.tiny_model import tiny_adapter_tensors, write_tiny_adapter
+from tests.worker.sources import is_pinned
+from worker.admission import Limits
+from worker.files import Source, digest_copy
+from worker.outcomes import Failed, Rejected
+from worker.preparation import Preparation
+from worker.revisions import RevisionStore
+
+LIMITS = Limits(max_lora_rank=8, largest_value=3.4e38)
+
+
+@pytest.fixture
+def prefix(tmp_path: Path) -> Path:
+    return tmp_path / "loras"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+def preparation(place: Path, *, allow_pickle: bool = True) -> Preparation:
+    store = RevisionStore(place, max_bytes=1 << 30)
+    return Preparation(store, base=None, limits=LIMITS, allow_pickle=allow_pickle)
+
+
+async def test_a_good_adapter_comes_out_pinned(prefix: Path, place: Path) -> None:
+    write_tiny_adapter(prefix / "sql", seed=1)
+    pinned = await preparation(place).prepare(Source(prefix, "sql", digest_copy(prefix / "sql")))
+    assert digest_copy(pinned.directory) == pinned.revision
+    assert is_pinned(place, pinned.revision)
+
+
+async def test_a_bad_adapter_is_rejected_and_not_kept_from_eviction(prefix: Path, place: Path) -> None:
+    tensors = tiny_adapter_tensors(seed=1)
+    next(iter(tensors.values()))[0, 0] = math.nan
+    write_tiny_adapter(prefix / "sql", seed=1, tensors=tensors)
+    with pytest.raises(Rejected, match="weights_not_finite"):
+        await preparation(place).prepare(Source(prefix, "sql"))
+    assert not is_pinned(place, digest_copy(prefix / "sql"))
+
+
+async def test_an_admitted_revision_is_not_measured_again(
+    prefix: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tiny_adapter(prefix / "sql", seed=1)
+    prepared = preparation(place)
+    first = await prepared.prepare(Source(prefix, "sql"))
+    monkeypatch.delattr("worker.preparation.read_tensors")
+    assert (await prepared.prepare(Source(prefix, "sql"))).revision == first.revision
+
+
+async def test_a_pickle_is_admitted_unless_pickles_are_refused(prefix: Path, place: Path) -> None:
+    directory = write_tiny_adapter(prefix / "sql", seed=1)
+    (directory / "adapter_model.safetensors").unlink()
+    torch.save(tiny_adapter_tensors(seed=1), directory / "adapter_model.bin")
+    with pytest.raises(Rejected, match="pickle_not_allowed"):
+        await preparation(place, allow_pickle=False).prepare(Source(prefix, "sql"))
+    pinned = await preparation(place).prepare(Source(prefix, "sql"))
+    assert (pinned.directory / "adapter_model.bin").exists()
+
+
+async def test_what_is_not_there_is_a_failure(prefix: Path, place: Path) -> None:
+    with pytest.raises(Failed, match="source_gone"):
+        await preparation(place).prepare(Source(prefix, "sql"))
