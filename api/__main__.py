@@ -1,9 +1,11 @@
 """`python -m api` and `loradrop api`: the API as a process."""
 
+import asyncio
 import logging
 import os
 import signal
 import sys
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -62,10 +64,23 @@ def api(
     # uvicorn stops on these signals and raises them again when it is done: that was the wish, so exit 0.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
-    server = uvicorn.Server(config)
+    server = _Server(config, app.state.services.stopping)
     server.run()
     if not server.started:
         sys.exit(1)
+
+
+class _Server(uvicorn.Server):
+    """Tells the application at once that it has to stop, and not only when every answer is given."""
+
+    def __init__(self, config: uvicorn.Config, stopping: asyncio.Event) -> None:
+        super().__init__(config)
+        self._stopping = stopping
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Note the signal."""
+        self._stopping.set()
+        super().handle_exit(sig, frame)
 
 
 def main() -> None:

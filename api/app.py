@@ -1,5 +1,6 @@
 """The API as an ASGI application: its parts, put together."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -40,6 +41,7 @@ def create_app(settings: Settings) -> FastAPI:
         reports=Reports(connection),
         feed=EventFeed(Reader(connection), max_streams=settings.max_event_streams),
         metrics=Metrics(),
+        stopping=asyncio.Event(),
     )
 
     @asynccontextmanager

@@ -7,11 +7,11 @@ ports answers the same mistake with the same status.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -28,6 +28,7 @@ MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 2
 """About as long as a standby watcher or a restarted Redis takes to answer again."""
 
+_Answer = TypeVar("_Answer")
 _MAX_SHOWN_MISTAKES = 3
 _SAME_AGAIN_SECONDS = 60.0
 
@@ -36,6 +37,12 @@ class TooManyStreams(errors.LoradropError):
     """As many clients follow the events as one API allows."""
 
     code = "too_many_streams"
+
+
+class Stopping(errors.LoradropError):
+    """This process was asked to stop while an answer was still awaited."""
+
+    code = "stopping"
 
 
 class InvalidCursor(errors.LoradropError):
@@ -58,6 +65,7 @@ _OUTCOMES: Mapping[type[errors.LoradropError], _Outcome] = {
     errors.NoWatcher: _Outcome(HTTPStatus.SERVICE_UNAVAILABLE, "No watcher is alive", True),
     errors.DiscoveryError: _Outcome(HTTPStatus.SERVICE_UNAVAILABLE, "The prefix cannot be read", True),
     TooManyStreams: _Outcome(HTTPStatus.SERVICE_UNAVAILABLE, "Too many event streams", True),
+    Stopping: _Outcome(HTTPStatus.SERVICE_UNAVAILABLE, "The API stops", True),
     errors.CatalogDenied: _Outcome(HTTPStatus.BAD_GATEWAY, "Redis refuses this user"),
     errors.CatalogRefused: _Outcome(HTTPStatus.BAD_GATEWAY, "Redis refuses to work with us"),
     errors.UnknownAdapter: _Outcome(HTTPStatus.NOT_FOUND, "No such adapter"),
@@ -111,6 +119,20 @@ async def in_time(seconds: float) -> AsyncIterator[None]:
         raise errors.CatalogUnavailable(
             f"Redis did not answer within {seconds:g} s. It may be overloaded or frozen; try again later."
         ) from error
+
+
+async def unless_stopping(stopping: asyncio.Event, awaited: Coroutine[Any, Any, _Answer]) -> _Answer:
+    """Return what is awaited; raises Stopping as soon as this process was asked to stop."""
+    answer = asyncio.ensure_future(awaited)
+    stop = asyncio.ensure_future(stopping.wait())
+    try:
+        await asyncio.wait({answer, stop}, return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            raise Stopping("This API is stopping. The watcher goes on; ask again how it went.")
+        return answer.result()
+    finally:
+        answer.cancel()
+        stop.cancel()
 
 
 async def _foreseen(request: Request, error: Exception) -> JSONResponse:

@@ -1,5 +1,6 @@
 """The routes of the API. What they answer is `catalog.queries`; how errors look is `problems`."""
 
+import asyncio
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated
@@ -12,7 +13,7 @@ from sse_starlette import EventSourceResponse
 from api.events import EventFeed
 from api.health import readiness
 from api.metrics import Metrics, take_snapshot
-from api.problems import RETRY_AFTER_SECONDS, answers, in_time
+from api.problems import RETRY_AFTER_SECONDS, answers, in_time, unless_stopping
 from api.schemas import Liveness, Readiness
 from api.settings import Settings
 from catalog.errors import DiscoveryError
@@ -36,6 +37,8 @@ class Services:
     reports: Reports
     feed: EventFeed
     metrics: Metrics
+    stopping: asyncio.Event
+    """Set when the process is asked to stop, so that nobody is kept waiting for what will not come."""
 
 
 def services_of(request: Request) -> Services:
@@ -77,7 +80,10 @@ async def refresh(
         return JSONResponse(view.model_dump(mode="json"), HTTPStatus.ACCEPTED, headers)
     try:
         async with in_time(body.timeout + seconds):
-            view = await services.queries.finished_refresh(refresh_id, timeout_seconds=body.timeout)
+            view = await unless_stopping(
+                services.stopping,
+                services.queries.finished_refresh(refresh_id, timeout_seconds=body.timeout),
+            )
     except DiscoveryError:
         services.metrics.refreshes.labels("failed").inc()
         raise

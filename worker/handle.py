@@ -12,7 +12,7 @@ from catalog.revision import short
 _UNUSED_BITS = 1
 """vLLM keeps ids in signed 64-bit integers."""
 
-_INNER_NAME = re.compile(r"(?P<name>.+)@[0-9a-f]{12}-[0-9a-f]{16}")
+_INNER_NAME = re.compile(r"(?P<name>.+)@[0-9a-f]{12}-[0-9a-f]{16}", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,8 @@ async def test_it_stops_within_two_seconds_although_a_refresh_waits(
         start = time.monotonic()
         assert api.stop() == 0
         assert time.monotonic() - start < 2
-    assert waiting.result().status_code >= 500
+    assert (waiting.result().status_code, waiting.result().json()["code"]) == (503, "stopping")
+    assert "Traceback" not in api.log
 
 
 @pytest.mark.faults

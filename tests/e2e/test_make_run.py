@@ -103,13 +103,13 @@ def test_the_sql_adapter_answers_in_sql_and_the_base_model_does_not(demo: Demo) 
 def test_an_adapter_is_served_by_copying_it_and_gone_by_removing_it(demo: Demo) -> None:
     demo.paste("Drop another adapter:")
     wait_until_sync(
-        lambda: "pirate_adapter" in demo.models(), timeout=2, description="the copied adapter is listed"
+        lambda: "pirate_adapter" in demo.models(), timeout=10, description="the copied adapter is listed"
     )
     assert demo.ask("Ask it:").startswith("Arr")
 
     demo.paste("Take it away:")
     wait_until_sync(
-        lambda: "pirate_adapter" not in demo.models(), timeout=2, description="the removed adapter is gone"
+        lambda: "pirate_adapter" not in demo.models(), timeout=10, description="the removed adapter is gone"
     )
     url, body = chat_request(demo.commands["Ask it:"])
     assert httpx.post(url, json=body).status_code == httpx.codes.NOT_FOUND
@@ -131,7 +131,8 @@ def test_ctrl_c_leaves_no_process(demo: Demo) -> None:
         timeout=10,
         description="make and everything it started has ended",
     )
-    assert "Traceback" not in demo.log.read_text()
+    # vLLM may log that its own engine was interrupted before it was; nothing of ours may break.
+    assert not re.search(rf'File "{ROOT}/(?!\.venv)', demo.log.read_text())
 
 
 def has_ended(process: psutil.Process) -> bool:

@@ -13,6 +13,7 @@ from catalog.adapter import AdapterState
 from tests.adapters import CONFIG, lora_weights, safetensors_bytes, write_adapter
 
 INCOMPLETE, REJECTED = AdapterState.INCOMPLETE, AdapterState.REJECTED
+_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _A = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 _B = _A.replace("lora_A", "lora_B")
 
@@ -39,6 +40,11 @@ def config_text(text: bytes) -> Callable[[Path], object]:
     return write
 
 
+def config_only(**fields: Any) -> Callable[[Path], object]:
+    """Another configuration than the weights are of."""
+    return config_text(json.dumps(CONFIG | fields).encode())
+
+
 def config_without(*fields: str) -> Callable[[Path], object]:
     return config_text(json.dumps({k: v for k, v in CONFIG.items() if k not in fields}).encode())
 
@@ -51,7 +57,9 @@ def weights(content: bytes) -> Callable[[Path], object]:
     return write
 
 
-def tensors(*, dtype: str = "F32", element: bytes = b"\0\0\0\0", **shapes: list[int]) -> Callable[[Path], object]:
+def tensors(
+    *, dtype: str = "F32", element: bytes = b"\0\0\0\0", **shapes: list[int]
+) -> Callable[[Path], object]:
     """Weights of the tensors `name=shape`, where A and B stand for a whole LoRA name."""
     names = {"A": _A, "B": _B}
     made = {}
@@ -69,12 +77,20 @@ def header(text: bytes | dict[str, Any], data: bytes = b"") -> Callable[[Path], 
     return weights(struct.pack("<Q", len(text)) + text + data)
 
 
+def length(header_bytes: int) -> Callable[[Path], object]:
+    return weights(struct.pack("<Q", header_bytes) + b"{" * 99)
+
+
 def without(filename: str) -> Callable[[Path], object]:
     def write(directory: Path) -> None:
         write_adapter(directory)
         (directory / filename).unlink()
 
     return write
+
+
+def link(target: str) -> Callable[[Path], object]:
+    return lambda path: path.symlink_to(target)
 
 
 def replaced(filename: str, make: Callable[[Path], object]) -> Callable[[Path], object]:
@@ -100,7 +116,7 @@ class _Evil:
         return os.system, ("touch /tmp/loradrop-was-owned",)
 
 
-def _entry(begin: int, end: int, shape: list[int] | None = None, dtype: str = "F32") -> dict[str, Any]:
+def _entry(begin: int, end: int, shape: list[Any] | None = None, dtype: str = "F32") -> dict[str, Any]:
     return {"dtype": dtype, "shape": shape or [(end - begin) // 4, 1], "data_offsets": [begin, end]}
 
 
@@ -112,8 +128,8 @@ BAD = [
     Bad("truncated_in_length", weights(_GOOD[:4]), INCOMPLETE, "weights_truncated"),
     Bad("zero_bytes", weights(b""), INCOMPLETE, "weights_truncated"),
     Bad("random_bytes", weights(b"\x93" * 4096), REJECTED, "header_too_large"),
-    Bad("header_of_2_to_the_40", weights(struct.pack("<Q", 1 << 40) + b"{" * 99), REJECTED, "header_too_large"),
-    Bad("header_of_2_to_the_63", weights(struct.pack("<Q", 1 << 63) + b"{" * 99), REJECTED, "header_too_large"),
+    Bad("header_of_2_to_the_40", length(1 << 40), REJECTED, "header_too_large"),
+    Bad("header_of_2_to_the_63", length(1 << 63), REJECTED, "header_too_large"),
     Bad("header_of_blanks", header(b" " * 9_000_000), REJECTED, "header_invalid"),
     Bad("header_not_json", header(b"{nonsense"), REJECTED, "header_invalid"),
     Bad("header_a_list", header(b"[]"), REJECTED, "header_invalid"),
@@ -123,15 +139,30 @@ BAD = [
     Bad("header_entry_no_object", header({"a": 1}), REJECTED, "header_invalid"),
     Bad("header_names_twice", header(b'{"a":{},"a":{}}'), REJECTED, "header_invalid"),
     Bad("metadata_not_text", header({"__metadata__": {"a": 1}}), REJECTED, "header_invalid"),
-    Bad("offsets_overlap", header({_A: _entry(0, 8), _B: _entry(4, 12)}, b"\0" * 12), REJECTED, "header_invalid"),
-    Bad("offsets_with_hole", header({_A: _entry(0, 8), _B: _entry(12, 20)}, b"\0" * 20), REJECTED, "header_invalid"),
-    Bad("offsets_backwards", header({_A: _entry(8, 0, [1, 1])}, b"\0" * 8), REJECTED, "header_invalid"),
+    Bad(
+        "offsets_overlap",
+        header({_A: _entry(0, 8), _B: _entry(4, 12)}, bytes(12)),
+        REJECTED,
+        "header_invalid",
+    ),
+    Bad(
+        "offsets_with_hole",
+        header({_A: _entry(0, 8), _B: _entry(12, 20)}, bytes(20)),
+        REJECTED,
+        "header_invalid",
+    ),
+    Bad("offsets_backwards", header({_A: _entry(8, 0, [1, 1])}, bytes(8)), REJECTED, "header_invalid"),
     Bad("offsets_negative", header({_A: _entry(-8, 0, [2, 1])}), REJECTED, "header_invalid"),
-    Bad("shape_of_other_size", header({_A: _entry(0, 8, [4, 4])}, b"\0" * 8), REJECTED, "header_invalid"),
-    Bad("shape_overflows", header({_A: _entry(0, 8, [1 << 62, 1 << 62])}, b"\0" * 8), REJECTED, "header_invalid"),
-    Bad("shape_of_floats", header({_A: _entry(0, 8, [2.0, 1])}, b"\0" * 8), REJECTED, "header_invalid"),  # type: ignore[list-item]
-    Bad("shape_of_booleans", header({_A: _entry(0, 4, [True, True])}, b"\0" * 4), REJECTED, "header_invalid"),
-    Bad("type_unknown", header({_A: _entry(0, 8, dtype="F1")}, b"\0" * 8), REJECTED, "header_invalid"),
+    Bad("shape_of_other_size", header({_A: _entry(0, 8, [4, 4])}, bytes(8)), REJECTED, "header_invalid"),
+    Bad(
+        "shape_overflows",
+        header({_A: _entry(0, 8, [1 << 62, 1 << 62])}, bytes(8)),
+        REJECTED,
+        "header_invalid",
+    ),
+    Bad("shape_of_floats", header({_A: _entry(0, 8, [2.0, 1])}, bytes(8)), REJECTED, "header_invalid"),
+    Bad("shape_of_booleans", header({_A: _entry(0, 4, [True, True])}, bytes(4)), REJECTED, "header_invalid"),
+    Bad("type_unknown", header({_A: _entry(0, 8, dtype="F1")}, bytes(8)), REJECTED, "header_invalid"),
     Bad("bytes_behind_the_end", weights(_GOOD + b"\0"), REJECTED, "weights_oversized"),
     Bad("no_tensors", weights(safetensors_bytes({})), REJECTED, "no_tensors"),
     Bad("one_dimension", tensors(A=[4], B=[4]), REJECTED, "shape_unsupported"),
@@ -144,7 +175,12 @@ BAD = [
     Bad("nameless", tensors(x=[4, 4]), REJECTED, "tensor_unsupported"),
     Bad("bare_lora_name", tensors(lora_A__weight=[4, 4]), REJECTED, "tensor_unsupported"),
     Bad("extra_embeddings", tensors(model__embed_tokens__weight=[4, 4]), REJECTED, "tensor_unsupported"),
-    Bad("config_rank_8_tensors_4", config_text(json.dumps(CONFIG | {"r": 8}).encode()), REJECTED, "config_weights_disagree"),
+    Bad(
+        "config_rank_8_tensors_4",
+        config_only(r=8),
+        REJECTED,
+        "config_weights_disagree",
+    ),
     Bad("other_target_modules", config(target_modules=["k_proj"]), REJECTED, "config_weights_disagree"),
     Bad("config_missing", without("adapter_config.json"), INCOMPLETE, "config_missing"),
     Bad("config_empty", config_text(b""), INCOMPLETE, "config_empty"),
@@ -158,11 +194,16 @@ BAD = [
     Bad("config_without_anything", config_text(b"{}"), REJECTED, "rank_invalid"),
     Bad("config_too_large", config_text(b" " * ((1 << 20) + 1)), REJECTED, "config_too_large"),
     Bad("config_nested_deeply", config_text(b"[" * 100_000), REJECTED, "config_too_deep"),
-    Bad("config_nested_in_unread_field", config_text(b'{"x":' + b"[" * 40 + b"]" * 40 + b"}"), REJECTED, "config_too_deep"),
-    Bad("rank_text", config_text(json.dumps(CONFIG | {"r": "8"}).encode()), REJECTED, "rank_invalid"),
-    Bad("rank_zero", config_text(json.dumps(CONFIG | {"r": 0}).encode()), REJECTED, "rank_invalid"),
-    Bad("rank_true", config_text(json.dumps(CONFIG | {"r": True}).encode()), REJECTED, "rank_invalid"),
-    Bad("rank_float", config_text(json.dumps(CONFIG | {"r": 4.0}).encode()), REJECTED, "rank_invalid"),
+    Bad(
+        "config_nested_unread",
+        config_text(b'{"x":%b%b}' % (b"[" * 40, b"]" * 40)),
+        REJECTED,
+        "config_too_deep",
+    ),
+    Bad("rank_text", config_only(r="8"), REJECTED, "rank_invalid"),
+    Bad("rank_zero", config_only(r=0), REJECTED, "rank_invalid"),
+    Bad("rank_true", config_only(r=True), REJECTED, "rank_invalid"),
+    Bad("rank_float", config_only(r=4.0), REJECTED, "rank_invalid"),
     Bad("rank_pattern_zero", config(rank_pattern={"q_proj": 0}), REJECTED, "rank_invalid"),
     Bad("rank_pattern_a_list", config(rank_pattern=[1]), REJECTED, "rank_pattern_invalid"),
     Bad("alpha_null", config(lora_alpha=None), REJECTED, "alpha_invalid"),
@@ -183,16 +224,41 @@ BAD = [
     Bad("layer_replication", config(layer_replication=[[0, 1]]), REJECTED, "layer_replication_unsupported"),
     Bad("bdlora", config(use_bdlora={"n": 1}), REJECTED, "bdlora_unsupported"),
     Bad("qalora", config(use_qalora=True), REJECTED, "qalora_unsupported"),
-    Bad("weights_a_directory", replaced("adapter_model.safetensors", Path.mkdir), REJECTED, "not_a_file"),
-    Bad("config_a_pipe", replaced("adapter_config.json", os.mkfifo), REJECTED, "not_a_file"),
-    Bad("weights_a_pipe", replaced("adapter_model.safetensors", os.mkfifo), REJECTED, "not_a_file"),
-    Bad("weights_a_device", replaced("adapter_model.safetensors", lambda p: p.symlink_to("/dev/zero")), REJECTED, "link_escapes"),
-    Bad("config_a_secret", replaced("adapter_config.json", lambda p: p.symlink_to("/etc/passwd")), REJECTED, "link_escapes"),
-    Bad("config_a_link_upwards", replaced("adapter_config.json", lambda p: p.symlink_to("../../../../etc/passwd")), REJECTED, "link_escapes"),
-    Bad("directory_a_link_out", lambda directory: directory.symlink_to("/usr"), REJECTED, "link_escapes"),
-    Bad("weights_a_dangling_link", replaced("adapter_model.safetensors", lambda p: p.symlink_to("gone")), INCOMPLETE, "weights_missing"),
-    Bad("directory_a_dangling_link", lambda directory: directory.symlink_to("gone"), INCOMPLETE, "link_dangling"),
+    Bad("weights_a_directory", replaced(_WEIGHTS, Path.mkdir), REJECTED, "not_a_file"),
+    Bad("config_a_pipe", replaced(_CONFIG, os.mkfifo), REJECTED, "not_a_file"),
+    Bad("weights_a_pipe", replaced(_WEIGHTS, os.mkfifo), REJECTED, "not_a_file"),
+    Bad(
+        "weights_a_device",
+        replaced(_WEIGHTS, link("/dev/zero")),
+        REJECTED,
+        "link_escapes",
+    ),
+    Bad(
+        "config_a_secret",
+        replaced(_CONFIG, link("/etc/passwd")),
+        REJECTED,
+        "link_escapes",
+    ),
+    Bad(
+        "config_a_link_upwards",
+        replaced(_CONFIG, link("../../../../etc/passwd")),
+        REJECTED,
+        "link_escapes",
+    ),
+    Bad("directory_a_link_out", link("/usr"), REJECTED, "link_escapes"),
+    Bad(
+        "weights_a_dangling_link",
+        replaced(_WEIGHTS, link("gone")),
+        INCOMPLETE,
+        "weights_missing",
+    ),
+    Bad(
+        "directory_a_dangling_link",
+        link("gone"),
+        INCOMPLETE,
+        "link_dangling",
+    ),
     Bad("bin_empty", only_bin(b""), INCOMPLETE, "weights_truncated"),
     Bad("bin_bare_pickle", only_bin(pickle.dumps(_Evil())), REJECTED, "pickle_legacy"),
     Bad("bin_random", only_bin(b"\x93" * 4096), REJECTED, "pickle_legacy"),
-]  # fmt: skip
+]

@@ -30,7 +30,12 @@ def record(found: Finding | Unreadable, known: Adapter | None = None, now: datet
 def test_a_ready_adapter_is_recorded_with_its_facts() -> None:
     made = record(ready())
     assert (made.revision, made.state, made.reason) == (ONE, AdapterState.READY, None)
-    assert (made.size_bytes, made.format, made.rank, made.base_model) == (1234, WeightsFormat.SAFETENSORS, 8, "base")
+    assert (made.size_bytes, made.format, made.rank, made.base_model) == (
+        1234,
+        WeightsFormat.SAFETENSORS,
+        8,
+        "base",
+    )
     assert made.discovered_at == made.updated_at == NOW
 
 
@@ -61,7 +66,9 @@ def test_an_unreadable_adapter_is_unknown_and_stays_served() -> None:
 def test_only_other_words_for_the_same_reason_are_a_rewording() -> None:
     known = record(unready(AdapterState.INCOMPLETE, "weights_truncated", "1 of 9"))
     assert is_rewording(record(unready(AdapterState.INCOMPLETE, "weights_truncated", "2 of 9"), known), known)
-    assert not is_rewording(record(unready(AdapterState.INCOMPLETE, "config_missing", "2 of 9"), known), known)
+    assert not is_rewording(
+        record(unready(AdapterState.INCOMPLETE, "config_missing", "2 of 9"), known), known
+    )
     assert not is_rewording(record(ready(), known), known)
     assert not is_rewording(known, None)
 
@@ -80,7 +87,9 @@ revisions = st.dictionaries(st.sampled_from("abcdef"), st.sampled_from([ONE, TWO
 
 
 @given(revisions, revisions)
-def test_the_difference_says_exactly_what_changed(before: dict[str, Revision], after: dict[str, Revision]) -> None:
+def test_the_difference_says_exactly_what_changed(
+    before: dict[str, Revision], after: dict[str, Revision]
+) -> None:
     change = difference(before, after)
     rebuilt = {name: revision for name, revision in before.items() if name not in change.removed}
     rebuilt |= {name: after[name] for name in (*change.discovered, *change.updated)}

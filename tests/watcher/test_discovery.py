@@ -19,9 +19,9 @@ from watcher.discovery import (
     open_root,
     scan,
 )
+from watcher.files import Roots
 from watcher.findings import Finding
 from watcher.inspection import Rules
-from watcher.files import Roots
 from watcher.judgement import Judge, Question
 from watcher.settle import SettleRule
 
@@ -47,7 +47,9 @@ def test_complete_adapters_are_discovered_by_name_with_absolute_paths(tmp_path: 
     }
 
 
-def test_a_relative_prefix_as_text_gives_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_prefix_as_text_gives_absolute_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_adapter(tmp_path / "loras" / "sql")
     monkeypatch.chdir(tmp_path)
     assert discover_lora_adapters_from_prefix("loras") == {"sql": str(tmp_path / "loras" / "sql")}
@@ -85,7 +87,7 @@ def test_an_empty_prefix_has_no_adapters(tmp_path: Path) -> None:
 
 
 def test_a_missing_prefix_is_an_error_and_not_empty(tmp_path: Path) -> None:
-    with pytest.raises(PrefixMissing, match="does not exist. Create the directory"):
+    with pytest.raises(PrefixMissing, match=r"does not exist\. Create the directory"):
         discover_lora_adapters_from_prefix(tmp_path / "nothing")
 
 

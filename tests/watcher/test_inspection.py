@@ -187,7 +187,9 @@ def test_a_pattern_from_a_stranger_is_never_run(tmp_path: Path) -> None:
 
 
 def test_heads_and_embeddings_vllm_serves_are_accepted(tmp_path: Path) -> None:
-    directory = write_adapter(tmp_path / "sql", modules_to_save=["score"], target_modules=["embed_tokens", "experts"])
+    directory = write_adapter(
+        tmp_path / "sql", modules_to_save=["score"], target_modules=["embed_tokens", "experts"]
+    )
     zeros = b"\0" * (4 * 32)
     (directory / "adapter_model.safetensors").write_bytes(
         safetensors_bytes(

@@ -174,7 +174,9 @@ async def test_a_watcher_that_lost_its_lease_publishes_nothing_and_stands_by(
         await catalog.until("sql", AdapterState.READY)
 
 
-async def test_an_emptied_redis_is_filled_again_under_a_new_epoch(connection: Connection, prefix: Path) -> None:
+async def test_an_emptied_redis_is_filled_again_under_a_new_epoch(
+    connection: Connection, prefix: Path
+) -> None:
     for name in ("one", "two"):
         write_adapter(prefix / name)
     async with watching(connection, prefix, **SOON) as catalog:

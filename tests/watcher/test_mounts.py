@@ -33,7 +33,9 @@ def test_the_innermost_latest_mount_counts(path: str, kind: str) -> None:
     assert filesystem_type_in(MOUNTINFO, path) == kind
 
 
-@pytest.mark.parametrize("kind", ["nfs", "nfs4", "cifs", "fuse.s3fs", "fuse", "ceph", "lustre", "9p", "virtiofs"])
+@pytest.mark.parametrize(
+    "kind", ["nfs", "nfs4", "cifs", "fuse.s3fs", "fuse", "ceph", "lustre", "9p", "virtiofs"]
+)
 def test_filesystems_others_may_write_to_are_shared(kind: str) -> None:
     assert is_shared(kind)
 

@@ -7,7 +7,18 @@ from watcher.names import Twins, folded, is_ignored, shown, unusable
 
 @pytest.mark.parametrize(
     "name",
-    [".hidden", "..data", "..2026_01_01", "sql~", "sql.tmp", "sql.part", "sql.aside", "#sql#", "lost+found", "a.swp"],
+    [
+        ".hidden",
+        "..data",
+        "..2026_01_01",
+        "sql~",
+        "sql.tmp",
+        "sql.part",
+        "sql.aside",
+        "#sql#",
+        "lost+found",
+        "a.swp",
+    ],
 )
 def test_hidden_and_temporary_names_are_ignored(name: str) -> None:
     assert is_ignored(name)
@@ -18,7 +29,9 @@ def test_ordinary_names_are_not_ignored(name: str) -> None:
     assert not is_ignored(name)
 
 
-@pytest.mark.parametrize("name", ["sql adapter", "-sql", "_sql", "a" * 129, "café", "caf\udce9", "a\nb", "a/b", "a:b"])
+@pytest.mark.parametrize(
+    "name", ["sql adapter", "-sql", "_sql", "a" * 129, "café", "caf\udce9", "a\nb", "a/b", "a:b"]
+)
 def test_a_name_that_cannot_be_typed_is_rejected_with_advice(name: str) -> None:
     reason = unusable(name)
     assert reason is not None

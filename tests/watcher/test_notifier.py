@@ -1,8 +1,9 @@
 """Hints, and the proof that they still flow."""
 
 import asyncio
-import os
+import logging
 import shutil
+import sys
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -64,20 +65,25 @@ async def test_whatever_happens_to_an_adapter_is_hinted(
     assert notifier.covers("old")
     assert notifier.blind is None
     async with following(notifier):
-        for action in (
-            lambda: write_adapter(prefix / "old", seed=2),
-            lambda: (prefix / "old" / "adapter_config.json").unlink(),
-            lambda: write_adapter(prefix / "made"),
-            lambda: write_adapter(tmp_path / "aside").rename(prefix / "moved"),
-            lambda: (prefix / "moved" / "adapter_model.safetensors").rename(prefix / "moved" / "adapter_model.bin"),
-            lambda: (prefix / "moved").rename(prefix / "renamed"),
-            lambda: write_adapter(prefix / "renamed", seed=2),
-            lambda: shutil.rmtree(prefix / "old"),
-        ):
+        for name, action in _actions(prefix, tmp_path):
             hints.clear()
-            done = action()
-            name = "old" if done is None or done.parent.name == "old" else done.relative_to(prefix).parts[0]
+            action()
             await until(lambda name=name: any(hint.name == name for hint in hints), f"{name} is hinted")  # type: ignore[misc]
+
+
+def _actions(prefix: Path, outside: Path) -> list[tuple[str, Callable[[], object]]]:
+    """What can happen to an adapter, in this order, and the name that must be hinted."""
+    moved = prefix / "moved"
+    return [
+        ("old", lambda: write_adapter(prefix / "old", seed=2)),
+        ("old", (prefix / "old" / "adapter_config.json").unlink),
+        ("made", lambda: write_adapter(prefix / "made")),
+        ("moved", lambda: write_adapter(outside / "aside").rename(moved)),
+        ("moved", lambda: (moved / "adapter_model.safetensors").rename(moved / "adapter_model.bin")),
+        ("renamed", lambda: moved.rename(prefix / "renamed")),
+        ("renamed", lambda: write_adapter(prefix / "renamed", seed=2)),
+        ("old", lambda: shutil.rmtree(prefix / "old")),
+    ]
 
 
 async def test_a_directory_that_came_by_a_rename_is_said_to_have_arrived(tmp_path: Path) -> None:
@@ -195,24 +201,30 @@ async def test_inotify_tells_by_itself_that_its_prefix_went_away(tmp_path: Path)
 async def test_a_change_of_the_prefix_itself_hints_everything(tmp_path: Path) -> None:
     hints: list[Hint] = []
     async with following(InotifyNotifier(tmp_path, hints.append)):
-        tmp_path.chmod(0o755)
+        _change_mode(tmp_path)
         await until(lambda: Hint(None) in hints, "everything is hinted")
 
 
+def _change_mode(directory: Path) -> None:
+    directory.chmod(0o755)
+
+
 async def test_a_queue_that_overflows_loses_the_notifier(tmp_path: Path) -> None:
-    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
     notifier = InotifyNotifier(tmp_path, lambda _hint: None)
-    for number in range(limit // 2 + 100):  # nobody reads meanwhile
-        (tmp_path / f"d{number}").mkdir()
-        (tmp_path / f"d{number}").rmdir()
+    _overflow(tmp_path)  # nobody reads meanwhile
     async with following(notifier) as task:
         assert await lost(task) == "notifications_overflowed"
 
 
+def _overflow(directory: Path) -> None:
+    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    for number in range(limit // 2 + 100):
+        (directory / str(number)).mkdir()
+        (directory / str(number)).rmdir()
+
+
 async def test_watchdogs_word_about_an_overflow_is_heard(tmp_path: Path) -> None:
     async with following(WatchdogNotifier(tmp_path, lambda _hint: None)) as task:
-        import logging  # noqa: PLC0415
-
         logging.getLogger("watchdog.observers.inotify").warning("Inotify queue overflowed")
         logging.getLogger("watchdog.observers.inotify").warning("Inotify queue overflowed")
         assert await lost(task) == "notifications_overflowed"
@@ -326,7 +338,9 @@ async def kept(heard: Heard) -> AsyncIterator[Notifications]:
         (KeyError("watchdog"), "notifier_died"),
     ],
 )
-async def test_a_notifier_that_fails_is_replaced_and_everything_is_looked_at(fault: Exception, code: str) -> None:
+async def test_a_notifier_that_fails_is_replaced_and_everything_is_looked_at(
+    fault: Exception, code: str
+) -> None:
     heard = Heard()
     async with kept(heard):
         assert heard.hints == [Hint(None)]
@@ -348,7 +362,9 @@ async def test_a_notifier_that_cannot_be_made_is_tried_again() -> None:
         assert heard.lost == ["notifier_unavailable", "notifier_unavailable", None]
 
 
-async def test_a_prefix_replaced_in_silence_is_noticed_within_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_prefix_replaced_in_silence_is_noticed_within_a_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(module, "ATTACHED_SECONDS", 0.02)
     heard = Heard()
     async with kept(heard):
@@ -393,8 +409,7 @@ async def test_the_notifier_fits_the_filesystem_unless_a_person_decides(
 
 
 async def test_on_other_systems_watchdog_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notifying.sys, "platform", "darwin")
+    monkeypatch.setattr(sys, "platform", "darwin")
     notifier = notifying._make(NotifierChoice.AUTO, tmp_path, lambda _hint: None)
     assert notifier.mode is WatcherMode.WATCHDOG
     notifier.close()
-    assert os.path.isdir(tmp_path)

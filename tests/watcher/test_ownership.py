@@ -9,7 +9,9 @@ from watcher.ownership import is_dead, own_id
 
 def owner_of_a_process_that_ended() -> str:
     code = "from watcher.ownership import own_id; print(own_id())"
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 def test_the_id_names_host_and_process_and_is_the_same_each_time() -> None:
@@ -31,7 +33,8 @@ def test_a_reused_process_id_is_somebody_else() -> None:
 
 
 def test_a_zombie_is_dead() -> None:
-    child = subprocess.Popen([sys.executable, "-c", "from watcher.ownership import own_id; print(own_id(), flush=True)"], stdout=subprocess.PIPE)  # fmt: skip
+    code = "from watcher.ownership import own_id; print(own_id(), flush=True)"
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert child.stdout is not None
     owner = child.stdout.readline().decode().strip()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and nobody has taken note

@@ -121,7 +121,9 @@ class Call:
 
 
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
-@pytest.mark.parametrize("function", [os.system, eval, print, torch.load], ids=lambda function: function.__name__)
+@pytest.mark.parametrize(
+    "function", [os.system, eval, print, torch.load], ids=lambda function: function.__name__
+)
 def test_a_pickle_that_calls_anything_is_rejected_unrun(function: Any, protocol: int, tmp_path: Path) -> None:
     proof = tmp_path / "was-run"
     program = pickle.dumps(Call(function, f"touch {proof}"), protocol=protocol)
@@ -193,7 +195,9 @@ def _claiming_many_records() -> bytes:
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(position=st.integers(0, 2000), value=st.integers(0, 255))
-def test_no_damage_raises_anything_else(tmp_path_factory: pytest.TempPathFactory, position: int, value: int) -> None:
+def test_no_damage_raises_anything_else(
+    tmp_path_factory: pytest.TempPathFactory, position: int, value: int
+) -> None:
     content = bytearray(saved(state_dict()))
     content[position % len(content)] = value
     path = tmp_path_factory.getbasetemp() / "damaged.bin"

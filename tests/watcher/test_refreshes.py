@@ -55,7 +55,9 @@ async def refresh(connection: Connection, *names: str, **options: Any) -> Refres
     return await answered(connection, await ask(connection, *names, **options))
 
 
-async def test_a_refresh_finds_what_was_added_changed_and_removed(connection: Connection, prefix: Path) -> None:
+async def test_a_refresh_finds_what_was_added_changed_and_removed(
+    connection: Connection, prefix: Path
+) -> None:
     for name in ("keep", "change", "remove"):
         write_adapter(prefix / name)
     async with watching(connection, prefix, **BLIND) as catalog:
@@ -107,7 +109,9 @@ async def test_a_refresh_of_names_concerns_only_them(connection: Connection, pre
         assert set(await catalog.adapters()) == {"two", "bad"}
 
 
-async def test_what_a_refresh_found_settling_is_followed_to_its_end(connection: Connection, prefix: Path) -> None:
+async def test_what_a_refresh_found_settling_is_followed_to_its_end(
+    connection: Connection, prefix: Path
+) -> None:
     async with watching(connection, prefix, **BLIND | {"settle": SettleRule(settle_seconds=1.0)}) as catalog:
         await catalog.until_scanned()
         write_adapter(prefix / "sql")
@@ -117,7 +121,9 @@ async def test_what_a_refresh_found_settling_is_followed_to_its_end(connection: 
         await catalog.until("sql", AdapterState.READY)
 
 
-async def test_a_copy_a_refresh_came_upon_is_followed_to_its_end(connection: Connection, prefix: Path) -> None:
+async def test_a_copy_a_refresh_came_upon_is_followed_to_its_end(
+    connection: Connection, prefix: Path
+) -> None:
     directory = write_adapter(prefix / "sql")
     whole = lora_weights()
     (directory / "adapter_model.safetensors").write_bytes(whole[:-1])
@@ -154,7 +160,7 @@ async def test_a_missing_prefix_fails_the_refresh_and_removes_nothing(
     write_adapter(prefix / "sql")
     async with watching(connection, prefix, **BLIND) as catalog:
         await catalog.until_served({"sql"})
-        prefix.rename(tmp_path / "away")
+        shutil.move(prefix, tmp_path / "away")
         for options in ({}, {"dry_run": True}):
             result = await refresh(connection, **options)
             assert (result.status, result.removed) == (RefreshStatus.FAILED, ())
@@ -164,12 +170,14 @@ async def test_a_missing_prefix_fails_the_refresh_and_removes_nothing(
         assert named.status is RefreshStatus.FAILED
         await catalog.until_degraded("prefix_missing")
         assert (await catalog.adapters())["sql"].state is AdapterState.READY
-        (tmp_path / "away").rename(prefix)
+        shutil.move(tmp_path / "away", prefix)
         assert (await refresh(connection)).status is RefreshStatus.SCANNED
         await catalog.until_degraded(None)
 
 
-async def test_a_mass_removal_waits_for_a_refresh_that_confirms_it(connection: Connection, prefix: Path) -> None:
+async def test_a_mass_removal_waits_for_a_refresh_that_confirms_it(
+    connection: Connection, prefix: Path
+) -> None:
     names = [f"a{number}" for number in range(6)]
     for name in names:
         write_adapter(prefix / name)

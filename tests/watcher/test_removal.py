@@ -71,7 +71,8 @@ def test_names_that_were_never_served_are_no_mass_and_are_not_held() -> None:
 
 @given(
     st.dictionaries(
-        st.sampled_from(NAMES), st.tuples(st.floats(0, 100), st.integers(1, 3), st.floats(0, 60), st.booleans())
+        st.sampled_from(NAMES),
+        st.tuples(st.floats(0, 100), st.integers(1, 3), st.floats(0, 60), st.booleans()),
     ),
     st.sets(st.sampled_from(NAMES)),
     st.booleans(),

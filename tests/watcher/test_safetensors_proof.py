@@ -81,7 +81,9 @@ def test_what_we_prove_the_library_accepts(scratch: Path, position: int, value: 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    spans=st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40), st.integers(0, 10)), min_size=1, max_size=4),
+    spans=st.lists(
+        st.tuples(st.integers(0, 40), st.integers(0, 40), st.integers(0, 10)), min_size=1, max_size=4
+    ),
     extra=st.integers(-4, 4),
 )
 def test_the_library_and_we_agree_about_offsets(

@@ -32,6 +32,8 @@ def test_the_prefix_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ({"pool": ""}, "--pool"),
     ],
 )
-def test_a_value_that_cannot_work_is_refused_by_the_name_of_its_flag(values: dict[str, Any], flag: str) -> None:
+def test_a_value_that_cannot_work_is_refused_by_the_name_of_its_flag(
+    values: dict[str, Any], flag: str
+) -> None:
     with pytest.raises(SettingsInvalid, match=flag):
         Settings(prefix=Path("/p"), **values)

@@ -50,12 +50,16 @@ def test_an_adapter_that_never_rests_becomes_unstable() -> None:
 
 
 looks = st.lists(
-    st.tuples(st.floats(min_value=0.01, max_value=3.0), st.sampled_from([b"a", b"b", b"c"])), min_size=1, max_size=30
+    st.tuples(st.floats(min_value=0.01, max_value=3.0), st.sampled_from([b"a", b"b", b"c"])),
+    min_size=1,
+    max_size=30,
 )
 
 
 @given(looks)
-def test_nothing_settles_before_it_was_seen_unchanged_for_the_settle_time(history: list[tuple[float, bytes]]) -> None:
+def test_nothing_settles_before_it_was_seen_unchanged_for_the_settle_time(
+    history: list[tuple[float, bytes]],
+) -> None:
     now, stillness, last_change, last = 0.0, None, 0.0, None
     for pause, signature in history:
         now += pause

@@ -46,7 +46,7 @@ def revision_of(directory: Path) -> str | None:
 
 
 async def fence(catalog: Catalog, prefix: Path) -> None:
-    """Return once everything done to the prefix before has been dealt with: a later change has come through."""
+    """Return once all that was done to the prefix before has been seen: a later change came through."""
     publish_adapter(prefix, "fence", seed=99)
     await catalog.until("fence", READY)
 
@@ -59,12 +59,19 @@ async def test_a_renamed_in_adapter_is_published_at_once(
         made = publish_adapter(prefix, "sql", rank=8)
         record = await catalog.until("sql", READY)
         assert record.revision == revision_of(made)
-        assert (record.prefix, record.path, record.rank, record.base_model) == (str(prefix), "sql", 8, "tiny-llama")
+        assert (record.prefix, record.path, record.rank, record.base_model) == (
+            str(prefix),
+            "sql",
+            8,
+            "tiny-llama",
+        )
         assert record.size_bytes == sum(file.stat().st_size for file in made.iterdir())
         assert await catalog.served_events() == [(ADDED, "sql")]
 
 
-async def test_inotify_tells_of_a_rename_within_a_tenth_of_a_second(connection: Connection, prefix: Path) -> None:
+async def test_inotify_tells_of_a_rename_within_a_tenth_of_a_second(
+    connection: Connection, prefix: Path
+) -> None:
     async with watching(connection, prefix) as catalog:
         await catalog.until_scanned()
         waits = []
@@ -85,7 +92,9 @@ async def test_a_copied_adapter_is_published_once_it_rests(
         assert await catalog.served_events() == [(ADDED, "sql")]
 
 
-async def test_a_half_copied_adapter_is_shown_with_what_is_missing(connection: Connection, prefix: Path) -> None:
+async def test_a_half_copied_adapter_is_shown_with_what_is_missing(
+    connection: Connection, prefix: Path
+) -> None:
     async with watching(connection, prefix, **SOON) as catalog:
         await catalog.until_scanned()
         (prefix / "sql").mkdir()
@@ -149,7 +158,9 @@ async def test_a_removed_adapter_is_withdrawn(
         assert await catalog.served_events() == [(ADDED, "sql"), (DELETED, "sql")]
 
 
-async def test_a_swap_by_two_renames_is_an_update(connection: Connection, prefix: Path, tmp_path: Path) -> None:
+async def test_a_swap_by_two_renames_is_an_update(
+    connection: Connection, prefix: Path, tmp_path: Path
+) -> None:
     write_adapter(prefix / "sql", seed=1)
     async with watching(connection, prefix, removal=RemovalRule(grace_seconds=1.0)) as catalog:
         await catalog.until("sql", READY)
@@ -191,7 +202,11 @@ async def test_while_an_update_is_incomplete_or_bad_the_last_good_revision_stays
         (directory / "adapter_model.safetensors").write_bytes(lora_weights(rank=16))
         bad = await catalog.until("sql", AdapterState.REJECTED, code="config_weights_disagree")
         for record in (torn, bad):
-            assert (record.revision, record.rank, record.size_bytes) == (good.revision, good.rank, good.size_bytes)
+            assert (record.revision, record.rank, record.size_bytes) == (
+                good.revision,
+                good.rank,
+                good.size_bytes,
+            )
             assert record.discovered_at == good.discovered_at
         write_adapter(directory, rank=16)
         assert (await catalog.until("sql", READY)).rank == 16
@@ -229,7 +244,9 @@ async def test_counts_by_state_are_reported(connection: Connection, prefix: Path
         await wait_until(are_counted, timeout=PATIENCE_SECONDS, description="one of each is counted")
 
 
-async def test_names_nobody_can_type_are_reported_and_never_served(connection: Connection, prefix: Path) -> None:
+async def test_names_nobody_can_type_are_reported_and_never_served(
+    connection: Connection, prefix: Path
+) -> None:
     write_adapter(prefix / "with space")
     os.rename(write_adapter(prefix / "tmpname"), os.fsencode(prefix) + b"/caf\xe9")  # noqa: PTH104 - bytes
     async with watching(connection, prefix, **SOON, interval_seconds=0.2) as catalog:
@@ -242,7 +259,9 @@ async def test_names_nobody_can_type_are_reported_and_never_served(connection: C
         await catalog.until_gone("caf\\xe9")
 
 
-async def test_of_two_names_that_differ_in_case_the_served_one_stays(connection: Connection, prefix: Path) -> None:
+async def test_of_two_names_that_differ_in_case_the_served_one_stays(
+    connection: Connection, prefix: Path
+) -> None:
     write_adapter(prefix / "sql")
     async with watching(connection, prefix, **SOON) as catalog:
         await catalog.until("sql", READY)
@@ -306,7 +325,9 @@ async def test_two_links_to_one_directory_are_both_updated(connection: Connectio
         await wait_until(is_updated, timeout=PATIENCE_SECONDS, description="the other link is updated")
 
 
-async def test_an_adapter_that_never_rests_is_reported_as_unstable(connection: Connection, prefix: Path) -> None:
+async def test_an_adapter_that_never_rests_is_reported_as_unstable(
+    connection: Connection, prefix: Path
+) -> None:
     directory = write_adapter(prefix / "sql")
     async with watching(connection, prefix, **SOON) as catalog:
         await catalog.until("sql", READY)
@@ -335,7 +356,9 @@ async def test_an_update_written_beside_the_files_is_waited_for(connection: Conn
         assert await catalog.served_events() == [(ADDED, "sql"), (MODIFIED, "sql")]
 
 
-async def test_without_notifications_the_rescan_finds_everything(connection: Connection, prefix: Path) -> None:
+async def test_without_notifications_the_rescan_finds_everything(
+    connection: Connection, prefix: Path
+) -> None:
     write_adapter(prefix / "old")
     settings = {**SOON, "notifier": NotifierChoice.NONE, "interval_seconds": 0.1}
     async with watching(connection, prefix, **settings) as catalog:
@@ -353,7 +376,12 @@ async def test_every_byte_is_read_again_now_and_then_where_that_is_asked_for(
     connection: Connection, prefix: Path
 ) -> None:
     write_adapter(prefix / "sql")
-    settings = {**SOON, "notifier": NotifierChoice.NONE, "interval_seconds": 0, "verify_interval_seconds": 0.1}
+    settings = {
+        **SOON,
+        "notifier": NotifierChoice.NONE,
+        "interval_seconds": 0,
+        "verify_interval_seconds": 0.1,
+    }
     async with watching(connection, prefix, **settings) as catalog:
         await catalog.until("sql", READY)
         write_adapter(prefix / "sql", seed=2)
