@@ -34,14 +34,15 @@ def create_app(settings: Settings) -> FastAPI:
     It starts whether or not Redis is there, and answers 503 while it is away.
     """
     connection = Connection(settings.redis_url, pool=settings.pool)
+    stopping = asyncio.Event()
     services = Services(
         settings=settings,
         connection=connection,
         queries=Queries(connection),
         reports=Reports(connection),
-        feed=EventFeed(Reader(connection), max_streams=settings.max_event_streams),
+        feed=EventFeed(Reader(connection), max_streams=settings.max_event_streams, stopping=stopping),
         metrics=Metrics(),
-        stopping=asyncio.Event(),
+        stopping=stopping,
     )
 
     @asynccontextmanager

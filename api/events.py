@@ -18,7 +18,7 @@ from datetime import datetime
 from pydantic import BaseModel
 from sse_starlette import ServerSentEvent
 
-from api.problems import InvalidCursor, TooManyStreams
+from api.problems import InvalidCursor, Stopping, TooManyStreams, unless_stopping
 from catalog.adapter import AdapterState
 from catalog.errors import CatalogDenied, CatalogRefused, CatalogUnavailable, ResyncNeeded
 from catalog.events import AdapterEvent, EventType
@@ -63,8 +63,9 @@ class Start:
 class EventFeed:
     """Opens event streams, up to `max_streams` at once."""
 
-    def __init__(self, reader: Reader, *, max_streams: int) -> None:
+    def __init__(self, reader: Reader, *, max_streams: int, stopping: asyncio.Event) -> None:
         self._reader = reader
+        self._stopping = stopping
         self._max_streams = max_streams
         self._open = 0
 
@@ -95,13 +96,15 @@ class EventFeed:
         )
 
     async def stream(self, start: Start) -> AsyncIterator[ServerSentEvent]:
-        """Yield events for ever."""
+        """Yield events until this process is asked to stop."""
         self._open += 1
         try:
             if start.resync:
                 yield _resync(start.resync, start.cursor)
             async for event in self._follow(start.cursor):
                 yield event
+        except Stopping:
+            return  # the end of the stream: the client comes back, to another API or the next
         finally:
             self._open -= 1
 
@@ -129,7 +132,7 @@ class EventFeed:
 
     async def _read(self, cursor: str) -> tuple[list[tuple[str, AdapterEvent]], str]:
         try:
-            return await self._reader.events_after(cursor), ""
+            return await unless_stopping(self._stopping, self._reader.events_after(cursor)), ""
         except ResyncNeeded as error:
             return [], error.message
 

@@ -16,7 +16,8 @@ class FakeEngine:
     """An engine (`worker.residency.EngineLike`) that keeps a table of what it holds.
 
     `outcomes[name]` are what the next loads of a name raise, None standing for one that goes well.
-    Clear `gate` to hold loads until it is set, `unload_gate` to hold unloads. `violations` lists what would kill or corrupt a vLLM.
+    Clear `gate` to hold loads until it is set, `unload_gate` to hold unloads. `violations` lists what
+    would kill or corrupt a vLLM.
     """
 
     def __init__(self) -> None:

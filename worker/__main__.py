@@ -6,11 +6,9 @@ from collections.abc import Sequence
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until stopped, and return the exit code. `arguments` default to the process's own."""
-    from vllm.entrypoints.cli.serve import ServeSubcommand
-    from vllm.entrypoints.launchers.cli_args import make_arg_parser
+    from vllm import logger
+    from vllm.entrypoints.cli.serve import FlexibleArgumentParser, ServeSubcommand, make_arg_parser
     from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
-    from vllm.logger import configure_logging_from_args
-    from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     from worker.flags import register
     from worker.settings import NAMED
@@ -20,7 +18,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = make_arg_parser(FlexibleArgumentParser(prog="loradrop serve"))
     args = parser.parse_args(list(sys.argv[1:] if arguments is None else arguments))
     setattr(args, NAMED, True)
-    configure_logging_from_args(args)
+    if hasattr(logger, "configure_logging_from_args"):  # from 0.31 on; before, variables alone configure it
+        logger.configure_logging_from_args(args)
     serve = ServeSubcommand()
     serve.validate(args)
     try:

@@ -13,6 +13,7 @@ import logging
 import os
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -36,6 +37,8 @@ _STOP_SECONDS = 3.0
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 30.0
 _HEALTHY_SECONDS = 30.0
+_LOCK_TRIES = 20
+_LOCK_PAUSE_SECONDS = 0.01
 
 
 @asynccontextmanager
@@ -167,7 +170,7 @@ def _owned(state: Path) -> Iterator[None]:
     state.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(state / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        if not _lock(descriptor):
+        if not _lock_though_others_look(descriptor):
             raise SettingsError(
                 f"Another server keeps its state in {state}. Join its fleet with --redis-url, or choose "
                 "another --lora-state-dir or --pool."
@@ -187,6 +190,15 @@ def _is_owned(state: Path) -> bool:
         return not _lock(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _lock_though_others_look(descriptor: int) -> bool:
+    """Take the lock; whoever only looks whether it is taken holds it for a moment."""
+    for _ in range(_LOCK_TRIES):
+        if _lock(descriptor):
+            return True
+        time.sleep(_LOCK_PAUSE_SECONDS)
+    return False
 
 
 def _lock(descriptor: int) -> bool:

@@ -6,11 +6,10 @@ The rules kept here, each a measured way to crash or corrupt a stock vLLM:
   reconciler never uses that id again;
 * never `load_inplace`: an update is another id at another path.
 
-What we rely on is looked up at the start: a vLLM that differs is refused with a sentence, not found out
-by a request.
+What we rely on (`contract`) is looked up at the start: a vLLM that differs is refused with a sentence, not
+found out by a request.
 """
 
-import inspect
 import logging
 from pathlib import Path
 from typing import Any
@@ -18,17 +17,14 @@ from typing import Any
 import torch
 import vllm
 from huggingface_hub import try_to_load_from_cache
-from vllm.lora.request import LoRARequest
 
 from worker.admission import Limits
+from worker.contract import differences, members
 from worker.handle import Handle
-from worker.model_table import RELIED_ON, request_of
+from worker.model_table import request_of
 from worker.outcomes import Failed, Rejected
 
 _log = logging.getLogger("loradrop.worker.engine")
-
-_CLIENT_RELIED_ON = ("add_lora", "remove_lora", "vllm_config", "model_config", "output_processor")
-_REQUEST_RELIED_ON = ("lora_name", "lora_int_id", "lora_path")
 
 # What in an engine's error says that the adapter is not to blame.
 _TRANSIENT = (
@@ -128,12 +124,13 @@ class Engine:
 
 def require_vllm_contract(client: Any, models: Any) -> None:
     """Return if LoRA is on and this vLLM has all we rely on; raises RuntimeError that says what differs."""
-    missing = [f"engine client .{name}" for name in _CLIENT_RELIED_ON if not hasattr(client, name)]
-    missing += [f"OpenAIServingModels.{name}" for name in RELIED_ON if not hasattr(models, name)]
+    missing = differences(Path(vllm.__file__).parents[1])
+    missing += [f"engine client .{name}" for name in members("AsyncLLM") if not hasattr(client, name)]
+    missing += [
+        f"OpenAIServingModels.{name}" for name in members("OpenAIServingModels") if not hasattr(models, name)
+    ]
     if not hasattr(getattr(client, "output_processor", None), "request_states"):
         missing.append("output_processor.request_states")
-    parameters = inspect.signature(LoRARequest).parameters
-    missing += [f"LoRARequest.{name}" for name in _REQUEST_RELIED_ON if name not in parameters]
     if missing:
         raise RuntimeError(
             f"vLLM {vllm.__version__} lacks what loradrop relies on: {', '.join(missing)}. Use a version "

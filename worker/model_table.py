@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
 
-from vllm.entrypoints.serve.engine.protocol import ErrorInfo, ErrorResponse
+from vllm.entrypoints.openai.models.serving import ErrorResponse  # its own place differs between releases
 from vllm.lora.request import LoRARequest
 
 from worker.handle import Handle, public_name
@@ -21,13 +21,6 @@ from worker.outcomes import Failed, Rejected, UnknownModel
 Resolve = Callable[[str], Awaitable[Handle]]
 LoadByHand = Callable[..., Awaitable[str]]
 UnloadByHand = Callable[[str], Awaitable[str]]
-
-RELIED_ON = (
-    *("resolve_lora", "load_lora_adapter", "unload_lora_adapter", "model_name", "show_available_models"),
-    *("lora_requests", "lora_resolvers", "base_model_paths", "is_base_model"),
-    "_check_load_lora_adapter_request",
-)
-"""What of vLLM's OpenAIServingModels is used here."""
 
 _ALLOW_UPDATES = "VLLM_ALLOW_RUNTIME_LORA_UPDATING"
 _KINDS = {
@@ -178,4 +171,4 @@ async def _answered(work: Awaitable[str]) -> ErrorResponse | str:
 
 
 def _error(status: HTTPStatus, message: str) -> ErrorResponse:
-    return ErrorResponse(error=ErrorInfo(message=message, type=_KINDS[status], code=status.value))
+    return ErrorResponse(error={"message": message, "type": _KINDS[status], "code": status.value})

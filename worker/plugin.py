@@ -12,6 +12,7 @@ from argparse import Namespace
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 
 from worker.outcomes import NotServedYet
 from worker.routes import discovery_router, models_router, not_served_yet
@@ -35,6 +36,7 @@ class LoradropPlugin:
             return
         app.include_router(discovery_router)
         if settings.has_catalog:
+            _drop_routes(app, {route.path for route in models_router.routes if isinstance(route, APIRoute)})
             app.include_router(models_router)
             app.exception_handler(NotServedYet)(not_served_yet)
         if settings.api_keys:  # vLLM makes its guard of them, after this
@@ -78,6 +80,13 @@ class LoradropPlugin:
         _log.info(
             "worker ready id=%s base_model=%s prefix=%s", identity, table.base_model, settings.lora_dir_prefix
         )
+
+
+def _drop_routes(app: FastAPI, paths: set[str]) -> None:
+    """Drop vLLM's routes that ours take the place of; before 0.32 vLLM keeps both, and asks its own."""
+    app.router.routes[:] = [
+        route for route in app.router.routes if not (isinstance(route, APIRoute) and route.path in paths)
+    ]
 
 
 def _log_like_vllm() -> None:

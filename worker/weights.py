@@ -75,7 +75,9 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
             "weights_invalid", f"{path.name} holds more than tensors, or is damaged. Save it as safetensors."
         ) from error
     if not isinstance(loaded, dict) or not all(_is_plain(item) for item in loaded.values()):
-        raise Rejected("weights_invalid", f"{path.name} is no table of plain tensors. Save it as safetensors.")
+        raise Rejected(
+            "weights_invalid", f"{path.name} is no table of plain tensors. Save it as safetensors."
+        )
     return {str(name): _measure(tensor) for name, tensor in loaded.items()}
 
 
@@ -100,7 +102,9 @@ def _tame(pattern: str) -> str:
     """Return `pattern` if matching it ends soon: admission and the engine run it on every module's name."""
     repeats = len(re.findall(r"[*+{]", pattern))
     if len(pattern) > _LONGEST_PATTERN or repeats > _MOST_REPEATS or re.search(r"\)[*+{]", pattern):
-        raise ValueError(f"the pattern {pattern[:40]!r} could take for ever to match; name the modules instead")
+        raise ValueError(
+            f"the pattern {pattern[:40]!r} could take for ever to match; name the modules instead"
+        )
     return pattern
 
 

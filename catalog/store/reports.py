@@ -19,7 +19,7 @@ HEARTBEAT = timedelta(seconds=2)
 WORKER_TTL = timedelta(seconds=10)
 """A worker that has not reported for this long is taken for dead."""
 
-_FORGOTTEN = timedelta(hours=1)
+_FORGOTTEN = timedelta(days=1)
 """A dead worker's id is kept this long: far above any difference between the clocks of two hosts."""
 
 

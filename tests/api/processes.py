@@ -35,7 +35,7 @@ class ApiProcess:
         return self.log_path.read_text()
 
     def wait_until_alive(self) -> None:
-        wait_until_sync(self._is_alive, timeout=20, description="the API answers /healthz")
+        wait_until_sync(self._is_alive, timeout=60, description="the API answers /healthz")
 
     def stop(self, number: signal.Signals = signal.SIGTERM, *, seconds: float = 10) -> int:
         """Send a signal and return the exit code; raises TimeoutExpired."""

@@ -31,7 +31,7 @@ async def publisher(connection: Connection) -> Publisher:
 
 @pytest.fixture
 def feed(connection: Connection) -> EventFeed:
-    return EventFeed(Reader(connection), max_streams=2)
+    return EventFeed(Reader(connection), max_streams=2, stopping=asyncio.Event())
 
 
 async def publish(publisher: Publisher, *changes: Adapter | Withdrawal) -> None:
@@ -129,6 +129,17 @@ async def test_an_entry_that_is_not_ours_is_a_resync(
     assert (resync.event, resync.id) == ("resync", entry_id)
 
 
+async def test_a_stream_ends_as_soon_as_the_process_is_asked_to_stop(
+    connection: Connection, publisher: Publisher
+) -> None:
+    stopping = asyncio.Event()
+    feed = EventFeed(Reader(connection), max_streams=1, stopping=stopping)
+    asyncio.get_running_loop().call_later(0.01, stopping.set)
+    async with asyncio.timeout(3):
+        assert [event async for event in feed.stream(await feed.start(None))] == []
+    assert feed.open_streams == 0
+
+
 @pytest.mark.parametrize("last_event_id", ["", "abc", "1-2-3", "-", "$", "1 2"])
 async def test_an_id_that_is_not_of_this_stream_is_refused(feed: EventFeed, last_event_id: str) -> None:
     with pytest.raises(InvalidCursor):
@@ -177,7 +188,7 @@ async def test_while_redis_is_away_a_stream_stays_open_and_then_continues(
 
 
 async def _stream(connection: Connection) -> AsyncIterator[ServerSentEvent]:
-    feed = EventFeed(Reader(connection), max_streams=1)
+    feed = EventFeed(Reader(connection), max_streams=1, stopping=asyncio.Event())
     async with aclosing(feed.stream(await feed.start("0"))) as stream:
         async for event in stream:
             yield event
@@ -205,6 +216,6 @@ async def test_ids_of_redis_are_what_clients_send_back(redis_url: str, publisher
     """What `redis-cli XRANGE` shows and what a browser sends as Last-Event-ID are the same."""
     await publish(publisher, an_adapter())
     async with Redis.from_url(redis_url, decode_responses=True) as raw, Connection(redis_url) as connection:
-        feed = EventFeed(Reader(connection), max_streams=1)
+        feed = EventFeed(Reader(connection), max_streams=1, stopping=asyncio.Event())
         [(entry_id, _)] = await raw.xrange(EVENTS)
         assert [event.id for event in await take(feed, 1, "0-0")] == [entry_id]

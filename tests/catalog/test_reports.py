@@ -55,16 +55,16 @@ async def test_a_worker_whose_heartbeat_has_expired_is_dead(reports: Reports, ra
     assert await reports.workers() == {}
 
 
-@pytest.mark.parametrize("minutes", [-45, 45])
-async def test_a_living_worker_is_shown_whatever_its_clock_says(reports: Reports, minutes: int) -> None:
-    other_clock = datetime.now(UTC) + timedelta(minutes=minutes)
+@pytest.mark.parametrize("hours", [-12, 12])
+async def test_a_living_worker_is_shown_whatever_its_clock_says(reports: Reports, hours: int) -> None:
+    other_clock = datetime.now(UTC) + timedelta(hours=hours)
     await reports.report_worker(a_worker(last_heartbeat=other_clock), {})
     assert set(await reports.workers()) == {ID}
 
 
 async def test_ids_of_workers_dead_for_long_are_forgotten(reports: Reports, raw: "Redis[str]") -> None:
     await reports.report_worker(a_worker("old:8000", last_heartbeat=NOON), {})
-    await reports.report_worker(a_worker(last_heartbeat=NOON + timedelta(hours=2)), {})
+    await reports.report_worker(a_worker(last_heartbeat=NOON + timedelta(days=2)), {})
     assert await raw.zrange(WORKERS, 0, -1) == [ID]
 
 

@@ -25,7 +25,9 @@ def llama(*, layers: int = 2, checkpoint_layers: int | None = None, prefix: str 
         for layer in range(checkpoint_layers or layers)
         for module, shape in SHAPES.items()
     }
-    return BaseModel({**shapes, f"{prefix}embed_tokens": (VOCABULARY, HIDDEN), "lm_head": (VOCABULARY, HIDDEN)}, layers)
+    return BaseModel(
+        {**shapes, f"{prefix}embed_tokens": (VOCABULARY, HIDDEN), "lm_head": (VOCABULARY, HIDDEN)}, layers
+    )
 
 
 def config(**changes: Any) -> LoraConfig:
@@ -43,7 +45,11 @@ def lora(
 
 
 def weights(
-    base: BaseModel, targets: Sequence[str] = ("q_proj", "v_proj"), *, rank: int = 4, layers: int | None = None
+    base: BaseModel,
+    targets: Sequence[str] = ("q_proj", "v_proj"),
+    *,
+    rank: int = 4,
+    layers: int | None = None,
 ) -> dict[str, Tensor]:
     """Return what PEFT saves for `targets` of `base`."""
     tensors: dict[str, Tensor] = {}

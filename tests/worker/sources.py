@@ -27,7 +27,7 @@ def digest_of(directory: Path) -> Revision:
 
 
 def revisions_in(store: Path) -> set[str]:
-    """Return the revisions a store shows; fails if one is not what its name says, or anything is unfinished."""
+    """Return the revisions a store shows; fails if one is not what its name says."""
     directories = list((store / "revisions").iterdir())
     for directory in directories:
         assert digest_copy(directory) == directory.name

@@ -120,7 +120,7 @@ def _forked(work: Callable[[], object]) -> int:
         return child
     try:
         work()
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - a fork must not go on as its parent
         print(repr(error), file=sys.stderr, flush=True)
         os._exit(1)
     os._exit(0)

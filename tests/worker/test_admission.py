@@ -63,7 +63,9 @@ def test_names_without_pefts_prefix_are_admitted() -> None:
     assert fault({n.removeprefix("base_model.model."): t for n, t in weights(BASE).items()}) is None
 
 
-@pytest.mark.parametrize("pattern", ["v_proj", r".*\.v_proj", "self_attn.v_proj", r"layers\.\d+\.self_attn\.v_proj"])
+@pytest.mark.parametrize(
+    "pattern", ["v_proj", r".*\.v_proj", "self_attn.v_proj", r"layers\.\d+\.self_attn\.v_proj"]
+)
 def test_a_rank_of_its_own_for_some_modules_is_admitted(pattern: str) -> None:
     tensors = weights(BASE, ("q_proj",)) | weights(BASE, ("v_proj",), rank=8)
     assert fault(tensors, config(rank_pattern={pattern: 8})) is None
@@ -119,16 +121,21 @@ def test_target_modules_the_base_model_does_not_have_are_not_missed() -> None:
 
 def test_a_checkpoint_saved_from_the_bare_model_is_recognised() -> None:
     bare = BaseModel(
-        {"h.0.attn.c_attn": (HIDDEN, 3 * HIDDEN), "h.1.attn.c_attn": (HIDDEN, 3 * HIDDEN), "wte": (100, HIDDEN)}, 2
+        {
+            "h.0.attn.c_attn": (HIDDEN, 3 * HIDDEN),
+            "h.1.attn.c_attn": (HIDDEN, 3 * HIDDEN),
+            "wte": (100, HIDDEN),
+        },
+        2,
     )
     tensors = lora("transformer.h.0.attn.c_attn", (3 * HIDDEN, HIDDEN)) | lora(
         "transformer.h.1.attn.c_attn", (3 * HIDDEN, HIDDEN)
     )
     adapter = config(target_modules=("c_attn",))
     assert fault(tensors, adapter, bare) is None, "a Conv1D is stored transposed"
-    assert fault(without(tensors, "1.attn.c_attn.lora_A.weight", "1.attn.c_attn.lora_B.weight"), adapter, bare) == (
-        "layers_missing"
-    )
+    assert fault(
+        without(tensors, "1.attn.c_attn.lora_A.weight", "1.attn.c_attn.lora_B.weight"), adapter, bare
+    ) == ("layers_missing")
 
 
 def test_layers_of_the_checkpoint_that_are_not_run_are_not_missed() -> None:
@@ -142,7 +149,8 @@ def test_without_a_layer_count_every_layer_of_the_checkpoint_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    "stem", ["mlp.experts", "mlp.experts.base_layer", "mlp.experts.0.gate_proj", "block_sparse_moe.experts.7.w1"]
+    "stem",
+    ["mlp.experts", "mlp.experts.base_layer", "mlp.experts.0.gate_proj", "block_sparse_moe.experts.7.w1"],
 )
 def test_experts_are_admitted_however_they_are_fused(stem: str) -> None:
     experts = {
@@ -201,12 +209,17 @@ def test_fewer_layers_than_the_base_model_has_are_refused() -> None:
 
 def test_layers_beyond_the_base_models_are_refused() -> None:
     assert fault(weights(llama(layers=3))) == "module_not_in_base_model"
-    beyond = {name.replace("layers.0", "layers.7").replace("layers.1", "layers.8"): t for name, t in weights(BASE).items()}
+    beyond = {
+        name.replace("layers.0", "layers.7").replace("layers.1", "layers.8"): t
+        for name, t in weights(BASE).items()
+    }
     assert fault(beyond) == "module_not_in_base_model"
 
 
 def test_names_under_another_prefix_are_refused() -> None:
-    other = {name.replace("model.model.layers", "model.transformer.layers"): t for name, t in weights(BASE).items()}
+    other = {
+        name.replace("model.model.layers", "model.transformer.layers"): t for name, t in weights(BASE).items()
+    }
     assert fault(other) == "module_not_in_base_model"
     bare = {name.replace("model.model.layers", "model.layers"): t for name, t in weights(BASE).items()}
     assert fault(bare) == "module_not_in_base_model"

@@ -16,13 +16,18 @@ Adapter = tuple[LoraConfig, dict[str, Tensor], BaseModel]
 
 @st.composite
 def adapters(draw: st.DrawFn) -> Adapter:
-    """A base model of any size, and a sound adapter for some of its modules, some with a rank of their own."""
+    """Any base model, and a sound adapter for some of its modules, one perhaps with a rank of its own."""
     modules = draw(st.lists(st.sampled_from(NAMES), min_size=1, unique=True))
     widths = {module: draw(st.tuples(st.integers(20, 60), st.integers(20, 60))) for module in modules}
     layers = draw(st.integers(1, 3))
     layer_of = draw(st.sampled_from(["model.layers", "transformer.h", "gpt.blocks"]))
     base = BaseModel(
-        {f"{layer_of}.{layer}.attn.{module}": widths[module] for layer in range(layers) for module in modules}, layers
+        {
+            f"{layer_of}.{layer}.attn.{module}": widths[module]
+            for layer in range(layers)
+            for module in modules
+        },
+        layers,
     )
     targets = draw(st.lists(st.sampled_from(modules), min_size=1, unique=True))
     rank, special = draw(st.integers(1, 16)), draw(st.integers(1, 16))
@@ -74,12 +79,16 @@ def stacked(tensor: Tensor) -> Tensor:
 
 def of_another_rank(tensor: Tensor) -> Tensor:
     rank = min(tensor.shape)
-    return Tensor(tensor.dtype, tuple(rank + 1 if side == rank else side for side in tensor.shape), tensor.largest)
+    return Tensor(
+        tensor.dtype, tuple(rank + 1 if side == rank else side for side in tensor.shape), tensor.largest
+    )
 
 
 def of_a_wider_model(tensor: Tensor) -> Tensor:
     rank = min(tensor.shape)
-    return Tensor(tensor.dtype, tuple(side if side == rank else 2 * side + 61 for side in tensor.shape), tensor.largest)
+    return Tensor(
+        tensor.dtype, tuple(side if side == rank else 2 * side + 61 for side in tensor.shape), tensor.largest
+    )
 
 
 @pytest.mark.parametrize(

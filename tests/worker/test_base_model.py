@@ -31,12 +31,18 @@ def read(directory: Path | None) -> BaseModel | None:
 
 
 def test_matrices_of_all_shards_are_known_by_their_module(tmp_path: Path) -> None:
-    norm = {"model.norm.weight": torch.zeros(4), "model.q.bias": torch.zeros(2, 2), "experts": torch.zeros(2, 3, 4)}
+    norm = {
+        "model.norm.weight": torch.zeros(4),
+        "model.q.bias": torch.zeros(2, 2),
+        "experts": torch.zeros(2, 3, 4),
+    }
     base = read(checkpoint(tmp_path / "m", LLAMA, linear("model.a") | norm, linear("model.b")))
     assert base == BaseModel({"model.a": (6, 4), "model.b": (6, 4)}, 2)
 
 
-@pytest.mark.parametrize("config", [{"n_layer": 2}, {"num_layers": 2}, {"text_config": {"num_hidden_layers": 2}}])
+@pytest.mark.parametrize(
+    "config", [{"n_layer": 2}, {"num_layers": 2}, {"text_config": {"num_hidden_layers": 2}}]
+)
 def test_the_number_of_layers_has_many_names(tmp_path: Path, config: dict[str, Any]) -> None:
     base = read(checkpoint(tmp_path / "m", config, linear("a")))
     assert base is not None

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 
 import pytest
 import redis
@@ -47,7 +46,9 @@ class _Follower:
 
     async def until_names(self, *names: str) -> None:
         await wait_until(
-            lambda: self.names() == list(names), timeout=10, description=f"wanted are {', '.join(names) or 'none'}"
+            lambda: self.names() == list(names),
+            timeout=10,
+            description=f"wanted are {', '.join(names) or 'none'}",
         )
 
     async def until_stale(self) -> None:
@@ -113,9 +114,7 @@ async def test_what_was_there_before_and_what_comes_later_is_wanted(
     assert follower.moved.is_set()
 
 
-async def test_a_redis_without_a_catalog_is_waited_for(
-    connection: Connection, follower: _Follower
-) -> None:
+async def test_a_redis_without_a_catalog_is_waited_for(connection: Connection, follower: _Follower) -> None:
     await follower.until_stale()
     assert follower.consumer.position.epoch is None
     publisher = Publisher(connection, owner="watcher-1")

@@ -85,7 +85,9 @@ async def test_a_refusal_without_a_word_is_a_refusal(engine: Engine, client: Fak
     assert client.removed == [HANDLE.lora_id]
 
 
-async def test_a_clean_up_that_fails_does_not_hide_why_the_load_did(engine: Engine, client: FakeClient) -> None:
+async def test_a_clean_up_that_fails_does_not_hide_why_the_load_did(
+    engine: Engine, client: FakeClient
+) -> None:
     client.refusals.append(ValueError("bad shapes"))
     client.remove_error = RuntimeError("busy")
     with pytest.raises(Rejected, match="bad shapes"):

@@ -90,7 +90,11 @@ def test_a_fault_is_told_with_when_it_is_tried_again() -> None:
     entry.failed(A, FULL, NOON)
     report = entry.report(None)
     assert report is not None
-    assert (report.state, report.reason, report.retry_at) == (WorkerState.FAILED, FULL, NOON + timedelta(seconds=1))
+    assert (report.state, report.reason, report.retry_at) == (
+        WorkerState.FAILED,
+        FULL,
+        NOON + timedelta(seconds=1),
+    )
     entry.rejected(A, FULL)
     report = entry.report(None)
     assert report is not None
@@ -104,7 +108,10 @@ def test_a_name_that_is_gone_is_draining() -> None:
 
 
 def test_outcomes_carry_a_code_and_a_sentence() -> None:
-    assert (str(Rejected("a", "Bad.")), Failed("b", "Not now.").reason) == ("a: Bad.", Reason("b", "Not now."))
+    assert (str(Rejected("a", "Bad.")), Failed("b", "Not now.").reason) == (
+        "a: Bad.",
+        Reason("b", "Not now."),
+    )
 
 
 def test_a_request_that_came_too_early_is_told_when_to_ask_again() -> None:

@@ -237,7 +237,7 @@ def test_weights_replaced_by_a_rename_while_they_are_copied_are_still_one_whole_
     try:
         assert copied(prefix, into).revision == before
     except Failed as failed:
-        assert failed.reason.code == "changed_while_copied"  # noqa: PT017 - either is right
+        assert failed.reason.code == "changed_while_copied"  # either is right
 
 
 def test_a_copy_that_was_given_up_stops_reading(adapter: Path, prefix: Path, into: Path) -> None:

@@ -206,7 +206,9 @@ async def test_vllms_own_checks_of_a_load_come_first(
     assert await models.load_lora_adapter(in_place) == "Success."
 
 
-async def test_a_load_for_another_base_model_is_refused(models: OpenAIServingModels, answers: _Answers) -> None:
+async def test_a_load_for_another_base_model_is_refused(
+    models: OpenAIServingModels, answers: _Answers
+) -> None:
     request = LoadLoRAAdapterRequest(lora_name="draft", lora_path="/loras/draft")
     assert body(await models.load_lora_adapter(request, base_model_name="llama"))[0] == 400
 
@@ -236,7 +238,9 @@ def _other_resolver() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_other_resolver")
-async def test_other_resolvers_are_asked_where_the_operator_allows_them(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_other_resolvers_are_asked_where_the_operator_allows_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "1")
     models, answers = serving_models(FakeClient()), _Answers()
     ModelTable(models).install(resolve=answers.resolve, load=answers.load, unload=answers.unload)

@@ -25,7 +25,9 @@ ME = "gpu-1:8000"
 
 
 @asynccontextmanager
-async def reporting(connection: Connection, reconciler: Reconciler) -> AsyncIterator[tuple[Consumer, Reports]]:
+async def reporting(
+    connection: Connection, reconciler: Reconciler
+) -> AsyncIterator[tuple[Consumer, Reports]]:
     reports = Reports(connection)
     consumer = Consumer(Reader(connection), reconciler, moved=reconciler.bell)
     reporter = Reporter(reports, a_worker(ME), reconciler=reconciler, consumer=consumer)

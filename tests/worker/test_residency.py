@@ -132,6 +132,20 @@ async def test_a_revision_that_returned_and_left_again_before_its_turn_came_lose
     assert [handle.lora_id for handle in engine.unloads] == [old.lora_id]
 
 
+async def test_the_same_revision_let_go_twice_keeps_one_pin(
+    ground: _Ground, engine: FakeEngine, store: FakeStore, later: Callable[[], None]
+) -> None:
+    """Two loads of it were superseded before they served."""
+    for _ in range(2):
+        pinned = await store.prepare(Source(Path("/loras"), "sql", revision("a")))
+        handle = Handle.of("sql", revision("a"), pinned.directory, attempt=0)
+        ground.residency.leave(await ground.residency.load(handle, pinned))
+    assert store.pinned() == [revision("a")]
+    later()
+    await ground.residency.free_unused()
+    assert (store.pinned(), engine.holds) == ([], {})
+
+
 async def test_a_load_that_fails_keeps_no_pin(ground: _Ground, engine: FakeEngine, store: FakeStore) -> None:
     engine.outcomes["sql"].append(failed())
     with pytest.raises(Failed):
@@ -145,8 +159,7 @@ async def test_a_load_that_is_cancelled_keeps_no_pin(
 ) -> None:
     engine.gate.clear()
     task = asyncio.create_task(ground.load("sql", revision("a")))
-    while not engine.loads:
-        await asyncio.sleep(0)
+    await wait_until(lambda: bool(engine.loads), timeout=5, description="it is loading")
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -293,3 +293,26 @@ def test_a_store_that_cannot_be_made_is_an_error_at_the_start(tmp_path: Path) ->
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OSError, match="file"):
         RevisionStore(tmp_path / "file", max_bytes=PLENTY)
+
+
+async def test_a_store_that_cannot_be_written_any_more_is_a_failure_that_names_the_flag(
+    store: RevisionStore, prefix: Path, place: Path
+) -> None:
+    source = published(prefix)
+    (place / "incoming").rmdir()
+    (place / "incoming").write_text("in the way")
+    with pytest.raises(Failed, match="store_unusable.*--lora-cache-dir"):
+        await store.obtain(source)
+
+
+async def test_a_damaged_revision_in_use_elsewhere_is_not_taken_for_a_good_one(
+    store: RevisionStore, prefix: Path, place: Path
+) -> None:
+    source = published(prefix)
+    in_use = await store.obtain(source)
+    (in_use.directory / "adapter_config.json").write_text("{}")
+    other = RevisionStore(place, max_bytes=PLENTY)
+    with pytest.raises(Failed):
+        await other.obtain(source)
+    in_use.release()
+    assert digest_of((await other.obtain(source)).directory) == source.revision

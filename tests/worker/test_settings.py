@@ -23,7 +23,10 @@ def test_defaults() -> None:
 
 def test_a_flag_wins_over_a_variable_and_a_variable_over_the_default() -> None:
     assert settings(LORA_DISCOVERY_INTERVAL="300").lora_discovery_interval == 300.0
-    assert settings("--lora-discovery-interval", "7", LORA_DISCOVERY_INTERVAL="300").lora_discovery_interval == 7.0
+    assert (
+        settings("--lora-discovery-interval", "7", LORA_DISCOVERY_INTERVAL="300").lora_discovery_interval
+        == 7.0
+    )
 
 
 def test_an_empty_variable_is_not_given() -> None:
@@ -50,10 +53,14 @@ def test_every_setting_has_a_flag_and_a_variable(tmp_path: Path) -> None:
     by_flag = settings(*flags)
     by_variable = settings(**{name.upper(): text for name, (text, _) in values.items()})
     assert by_flag == by_variable
-    assert {name: getattr(by_flag, name) for name in values} == {name: value for name, (_, value) in values.items()}
+    assert {name: getattr(by_flag, name) for name in values} == {
+        name: value for name, (_, value) in values.items()
+    }
 
 
-@pytest.mark.parametrize(("text", "allowed"), [("1", True), ("true", True), ("ON", True), ("0", False), ("no", False)])
+@pytest.mark.parametrize(
+    ("text", "allowed"), [("1", True), ("true", True), ("ON", True), ("0", False), ("no", False)]
+)
 def test_a_switch_is_a_variable_or_a_pair_of_flags(text: str, allowed: bool) -> None:
     assert settings(ALLOW_PICKLE=text).allow_pickle is allowed
     assert settings("--no-allow-pickle", ALLOW_PICKLE="1").allow_pickle is False
@@ -100,7 +107,9 @@ def test_the_usual_places_follow_xdg(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         ("--notifier", "fsevents", "auto, inotify, watchdog or none"),
     ],
 )
-def test_a_value_that_cannot_be_used_names_its_source_and_what_can(flag: str, value: str, advice: str) -> None:
+def test_a_value_that_cannot_be_used_names_its_source_and_what_can(
+    flag: str, value: str, advice: str
+) -> None:
     with pytest.raises(SettingsError, match=advice) as caught:
         settings(f"{flag}={value}")
     assert str(caught.value).startswith(f"{flag} '{value}'")

@@ -68,7 +68,14 @@ def test_target_modules_may_be_a_pattern(tmp_path: Path, pattern: str) -> None:
 
 def test_nulls_mean_not_given(tmp_path: Path) -> None:
     nulls = dict.fromkeys(
-        ["target_modules", "rank_pattern", "alpha_pattern", "layers_to_transform", "exclude_modules", "modules_to_save"]
+        [
+            "target_modules",
+            "rank_pattern",
+            "alpha_pattern",
+            "layers_to_transform",
+            "exclude_modules",
+            "modules_to_save",
+        ]
     )
     config = read_config(written(tmp_path, CONFIG | nulls))
     assert (config.target_modules, config.layers_chosen) == ((), False)
@@ -113,7 +120,9 @@ def test_bytes_that_are_no_text_are_rejected(tmp_path: Path) -> None:
     assert code_of(read_config, tmp_path) == "config_invalid"
 
 
-@pytest.mark.parametrize("pattern", ["(a+)+$", "(.*)*x", "(a|aa)+", "((.+){2,}){3,}", ".*.*.*.*.*.*.*x", "q" * 5000])
+@pytest.mark.parametrize(
+    "pattern", ["(a+)+$", "(.*)*x", "(a|aa)+", "((.+){2,}){3,}", ".*.*.*.*.*.*.*x", "q" * 5000]
+)
 @pytest.mark.parametrize("field", ["rank_pattern", "alpha_pattern"])
 def test_a_pattern_that_could_match_for_ever_is_never_run(tmp_path: Path, field: str, pattern: str) -> None:
     assert code_of(read_config, written(tmp_path, CONFIG | {field: {pattern: 4}})) == "config_invalid"
@@ -130,7 +139,9 @@ def test_a_pattern_that_could_match_for_ever_is_never_run(tmp_path: Path, field:
     ],
 )
 def test_patterns_as_people_write_them_are_read(tmp_path: Path, pattern: str) -> None:
-    assert read_config(written(tmp_path, CONFIG | {"rank_pattern": {pattern: 4}})).rank_pattern == {pattern: 4}
+    assert read_config(written(tmp_path, CONFIG | {"rank_pattern": {pattern: 4}})).rank_pattern == {
+        pattern: 4
+    }
 
 
 # The weights.
@@ -159,7 +170,9 @@ def test_whole_numbers_are_named_for_what_they_are(tmp_path: Path) -> None:
     assert (found.dtype, found.largest) == ("int8", 0.0)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e5m2])
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e5m2]
+)
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_one_value_that_is_not_finite_is_seen(tmp_path: Path, dtype: torch.dtype, bad: float) -> None:
     tensor = torch.zeros(64, 64)

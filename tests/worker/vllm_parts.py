@@ -77,7 +77,9 @@ class FakeClient:
 
 def serving_models(client: FakeClient, *static: str) -> OpenAIServingModels:
     """Return vLLM's own table of models, with the static modules `static` loaded."""
-    models = OpenAIServingModels(client, [BaseModelPath("tiny", "/models/tiny"), BaseModelPath("alias", "/models/tiny")])
+    models = OpenAIServingModels(
+        client, [BaseModelPath("tiny", "/models/tiny"), BaseModelPath("alias", "/models/tiny")]
+    )
     for number, name in enumerate(static, start=1):
         models.lora_requests[name] = LoRARequest(name, number, f"/static/{name}")
     return models

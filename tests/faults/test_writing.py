@@ -1,0 +1,242 @@
+"""Faults of whoever writes: slow, killed, torn, preallocated, in place. Scenarios 1 to 8 and 17."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from catalog.adapter import AdapterState
+from catalog.store import Connection
+from tests.adapters import CONFIG, lora_weights, publish_adapter, write_adapter
+from tests.faults.table import Row
+from tests.faults.watchers import History, since
+from tests.waiting import wait_until
+from tests.watcher.running import PATIENCE_SECONDS, watching
+from watcher.removal import RemovalRule
+from watcher.settings import NotifierChoice
+from watcher.settle import SettleRule
+
+SETTLE_SECONDS = 0.4
+SETTINGS = {"settle": SettleRule(settle_seconds=SETTLE_SECONDS), "removal": RemovalRule(grace_seconds=0.5)}
+
+
+@pytest.fixture
+def prefix(tmp_path: Path) -> Path:
+    path = tmp_path / "prefix"
+    path.mkdir()
+    return path
+
+
+def pause(seconds: float) -> None:
+    """Let time pass: here slowness itself is the fault."""
+    threading.Event().wait(seconds)
+
+
+def write_slowly(path: Path, content: bytes, *, chunks: int, seconds: float) -> None:
+    """Write `content` in place, a chunk at a time."""
+    size = -(-len(content) // chunks)
+    with path.open("wb", buffering=0) as file:
+        for start in range(0, len(content), size):
+            file.write(content[start : start + size])
+            pause(seconds / chunks)
+
+
+async def in_thread(action: threading.Thread) -> None:
+    """Run a writer to its end without blocking the watcher in this process."""
+    action.start()
+    await wait_until(lambda: not action.is_alive(), timeout=PATIENCE_SECONDS, description="the writer is done")
+
+
+async def test_1_slow_copy(connection: Connection, prefix: Path, row: Row) -> None:
+    content = lora_weights(hidden=4096, layers=8)
+    async with watching(connection, prefix, **SETTINGS) as catalog:
+        history = History(catalog)
+        directory = prefix / "sql"
+        directory.mkdir()
+        (directory / "adapter_config.json").write_text(json.dumps(CONFIG))
+        weights = directory / "adapter_model.safetensors"
+        await in_thread(threading.Thread(target=write_slowly, args=(weights, content), kwargs={"chunks": 40, "seconds": 2.0}))  # fmt: skip
+        written = time.monotonic()
+        assert await catalog.served_events() == []
+        revision = history.note(directory)
+        await history.until_revision("sql", revision)
+        row.converge_seconds = since(written)
+        assert row.converge_seconds < SETTLE_SECONDS + 1
+        assert await history.revisions_of("sql") == [revision]
+        await history.check(row, expected=["sql"])
+
+
+_KILLED_WRITER = """
+import sys, time
+with open(sys.argv[1], "wb", buffering=0) as file:
+    file.write(sys.stdin.buffer.read())
+    print("written", flush=True)
+    time.sleep(60)
+"""
+
+
+async def test_2_writer_killed_at_60_percent(connection: Connection, prefix: Path, row: Row) -> None:
+    content = lora_weights(seed=2, hidden=64)
+    directory = write_adapter(prefix / "sql", seed=1)
+    async with watching(connection, prefix, **SETTINGS) as catalog:
+        history = History(catalog)
+        await history.until_revision("sql", history.note(directory))
+        command = [sys.executable, "-c", _KILLED_WRITER, str(directory / "adapter_model.safetensors")]
+        started = time.monotonic()
+        writer = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert writer.stdin is not None
+        assert writer.stdout is not None
+        writer.stdin.write(content[: len(content) * 6 // 10])
+        writer.stdin.close()
+        assert writer.stdout.readline() == b"written\n"
+        writer.kill()
+        writer.wait()
+        writer.stdout.close()
+        torn = await catalog.until("sql", AdapterState.INCOMPLETE, code="weights_truncated")
+        row.detect_seconds = since(started)
+        assert torn.reason is not None
+        assert f"{len(content) * 6 // 10} of {len(content)} bytes" in torn.reason.message
+        assert torn.revision in history.complete
+        await history.check(row, expected=["sql"])
+
+
+async def test_3_preallocated_file(connection: Connection, prefix: Path, row: Row) -> None:
+    content = lora_weights(seed=9, hidden=1024)
+    directory = prefix / "sql"
+    header_bytes = 8 + int.from_bytes(content[:8], "little")
+
+    def fill() -> None:
+        with weights.open("r+b", buffering=0) as file:
+            file.write(content[:header_bytes])
+            for start in range(header_bytes, len(content), 4096):
+                file.seek(start)
+                file.write(content[start : start + 4096])
+                pause(1.5 / (len(content) / 4096))
+
+    async with watching(connection, prefix, **SETTINGS) as catalog:
+        history = History(catalog)
+        directory.mkdir()
+        (directory / "adapter_config.json").write_text(json.dumps(CONFIG))
+        weights = directory / "adapter_model.safetensors"
+        weights.write_bytes(content[:header_bytes])
+        os.truncate(weights, len(content))  # complete by its header from now on
+        await catalog.until("sql", AdapterState.SETTLING)
+        await in_thread(threading.Thread(target=fill))
+        filled = time.monotonic()
+        revision = history.note(directory)
+        await history.until_revision("sql", revision)
+        row.converge_seconds = since(filled)
+        assert await history.revisions_of("sql") == [revision]
+        await history.check(row, expected=["sql"])
+
+
+async def test_4_atomic_rename_in(connection: Connection, prefix: Path, row: Row) -> None:
+    async with watching(connection, prefix, **SETTINGS) as catalog:
+        history = History(catalog)
+        await catalog.until_scanned()
+        revision = history.note(write_adapter(prefix.parent / "sql.aside"))
+        (prefix.parent / "sql.aside").rename(prefix / "sql")
+        row.detect_seconds = row.converge_seconds = await history.until_revision("sql", revision)
+        assert row.converge_seconds < 1
+        await catalog.until("sql", AdapterState.READY)
+        assert await history.revisions_of("sql") == [revision]
+        await history.check(row, expected=["sql"])
+
+
+async def test_5_overwritten_in_place_while_served(connection: Connection, prefix: Path, row: Row) -> None:
+    directory = write_adapter(prefix / "sql", seed=1)
+    async with watching(connection, prefix, **SETTINGS) as catalog:
+        history = History(catalog)
+        first = history.note(directory)
+        await history.until_revision("sql", first)
+        content = lora_weights(seed=2)
+        weights = directory / "adapter_model.safetensors"
+        await in_thread(threading.Thread(target=write_slowly, args=(weights, content), kwargs={"chunks": 10, "seconds": 1.0}))  # fmt: skip
+        written = time.monotonic()
+        second = history.note(directory)
+        await history.until_revision("sql", second)
+        row.converge_seconds = since(written)
+        assert await history.revisions_of("sql") == [first, second]
+        await history.check(row, expected=["sql"])
+
+
+async def test_6_torn_pair(connection: Connection, prefix: Path, row: Row) -> None:
+    directory = write_adapter(prefix / "sql", rank=16)
+    async with watching(connection, prefix, **SETTINGS) as catalog:
+        history = History(catalog)
+        first = history.note(directory)
+        await history.until_revision("sql", first)
+        torn = time.monotonic()
+        (directory / "adapter_config.json").write_text(json.dumps(CONFIG | {"r": 32}))
+        held = await catalog.until("sql", AdapterState.REJECTED, code="config_weights_disagree")
+        row.detect_seconds = since(torn)
+        assert held.revision == first
+        (directory / "adapter_model.safetensors").write_bytes(lora_weights(rank=32))
+        mended = time.monotonic()
+        second = history.note(directory)
+        await history.until_revision("sql", second)
+        row.converge_seconds = since(mended)
+        assert await history.revisions_of("sql") == [first, second]
+        await history.check(row, expected=["sql"])
+
+
+async def test_7_swap_by_two_renames_with_a_gap(connection: Connection, prefix: Path, row: Row) -> None:
+    directory = write_adapter(prefix / "sql", seed=1)
+    async with watching(connection, prefix, **SETTINGS) as catalog:
+        history = History(catalog)
+        first = history.note(directory)
+        await history.until_revision("sql", first)
+        second = history.note(write_adapter(prefix.parent / "new", seed=2))
+        directory.rename(prefix.parent / "old")
+        pause(0.2)
+        (prefix.parent / "new").rename(directory)
+        row.converge_seconds = await history.until_revision("sql", second)
+        assert await history.revisions_of("sql") == [first, second]
+        await history.check(row, expected=["sql"])
+
+
+async def test_8_flip_of_a_data_link(connection: Connection, prefix: Path, row: Row) -> None:
+    """As Kubernetes' AtomicWriter does it: a new hidden directory, a new link, a rename, the old one removed."""
+    directory = prefix / "sql"
+    history_of = [write_adapter(directory / f"..v{version}", seed=version) for version in (1, 2)]
+    (directory / "..data").symlink_to("..v1")
+    for file in ("adapter_config.json", "adapter_model.safetensors"):
+        (directory / file).symlink_to(f"..data/{file}")
+    async with watching(connection, prefix, **SETTINGS, interval_seconds=0) as catalog:
+        history = History(catalog)
+        first = history.note(directory)
+        await history.until_revision("sql", first)
+        (directory / "..data_tmp").symlink_to("..v2")
+        (directory / "..data_tmp").rename(directory / "..data")
+        shutil.rmtree(history_of[0])
+        second = history.note(directory)
+        row.converge_seconds = await history.until_revision("sql", second)
+        assert await history.revisions_of("sql") == [first, second]
+        await history.check(row, expected=["sql"])
+
+
+@pytest.mark.parametrize("notifier", [NotifierChoice.AUTO, NotifierChoice.NONE])
+async def test_17_same_size_rewrite_with_its_times_restored(
+    notifier: NotifierChoice, connection: Connection, prefix: Path, row: Row
+) -> None:
+    async with watching(connection, prefix, **SETTINGS, notifier=notifier, interval_seconds=0.3) as catalog:
+        history = History(catalog)
+        await catalog.until_scanned()
+        publish_adapter(prefix, "sql", seed=1)
+        weights = prefix / "sql" / "adapter_model.safetensors"
+        before = weights.stat()
+        first = history.note(prefix / "sql")
+        await history.until_revision("sql", first)
+        with weights.open("r+b") as file:  # within the tick in which it may have been digested
+            file.write(lora_weights(seed=2))
+        os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert (weights.stat().st_size, weights.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+        second = history.note(prefix / "sql")
+        row.converge_seconds = await history.until_revision("sql", second)
+        await history.check(row, expected=["sql"])

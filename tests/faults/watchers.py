@@ -1,0 +1,93 @@
+"""A watcher as a process of its own, in the surroundings a fault needs, and what it told all along."""
+
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from catalog.adapter import Revision
+from catalog.events import EventType
+from catalog.store import Connection
+from tests.faults.table import Row
+from tests.waiting import wait_until
+from tests.watcher.running import PATIENCE_SECONDS, Catalog
+from watcher.inspection import inspect_adapter
+
+QUICK = (
+    "--lora-settle", "0.3", "--removal-grace", "0.3", "--mass-removal-grace", "600",
+    "--lora-discovery-interval", "0.5",
+)  # fmt: skip
+"""Flags that shorten the waiting; a mass removal is never made by itself."""
+
+
+@dataclass
+class History:
+    """Everything one watcher told, held against everything that was ever completely on disk."""
+
+    catalog: Catalog
+    complete: set[Revision] = field(default_factory=set)
+
+    def note(self, directory: Path) -> Revision:
+        """Remember what is completely in `directory` now."""
+        revision = inspect_adapter(directory, with_revision=True).revision
+        assert revision is not None
+        self.complete.add(revision)
+        return revision
+
+    async def check(self, row: Row, *, removed: Iterable[str] = (), expected: Iterable[str] = ()) -> None:
+        """Count what breaks the invariants: partial bytes published, removals in doubt, adapters lost."""
+        events = await self.catalog.events()
+        told = {event.revision for event in events if event.type in (EventType.ADDED, EventType.MODIFIED)}
+        row.partial = len(told - self.complete)
+        allowed = set(removed)
+        row.false_removals = sum(
+            1 for event in events if event.type is EventType.DELETED and event.revision and event.name not in allowed
+        )
+        served = {name for name, adapter in (await self.catalog.adapters()).items() if adapter.revision}
+        row.lost = len(set(expected) - served)
+
+    async def revisions_of(self, name: str) -> list[Revision | None]:
+        """The revisions published under `name`, in order."""
+        kinds = (EventType.ADDED, EventType.MODIFIED)
+        return [event.revision for event in await self.catalog.events() if event.name == name and event.type in kinds]
+
+    async def until_revision(self, name: str, revision: Revision) -> float:
+        """Wait until `name` is served with `revision`; return the seconds it took."""
+
+        async def is_so() -> bool:
+            record = (await self.catalog.adapters()).get(name)
+            return record is not None and record.revision == revision
+
+        return await wait_until(is_so, timeout=PATIENCE_SECONDS, description=f"{name} is {revision[:8]}")
+
+
+@asynccontextmanager
+async def watcher_process(
+    connection: Connection, prefix: Path, *flags: str, within: Iterable[str] = (), log: Path | None = None
+) -> AsyncIterator[tuple["subprocess.Popen[bytes]", History]]:
+    """Run a watcher for the length of the block, started by the command `within` where one is given."""
+    command = [*within, sys.executable, "-m", "watcher", "--lora-dir-prefix", str(prefix)]
+    command += ["--redis-url", connection.url, *QUICK, *flags]
+    with (log or Path("/dev/null")).open("wb") as stderr:
+        child = subprocess.Popen(command, stderr=stderr)
+        catalog = Catalog(connection)
+        try:
+            await wait_until(
+                lambda: _reports(catalog), timeout=PATIENCE_SECONDS, description="the watcher process leads"
+            )
+            yield child, History(catalog)
+        finally:
+            child.kill()
+            child.wait()
+
+
+async def _reports(catalog: Catalog) -> bool:
+    return await catalog.status() is not None
+
+
+def since(started: float) -> float:
+    """Return the seconds since `started` (`time.monotonic`)."""
+    return time.monotonic() - started
