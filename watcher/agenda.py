@@ -77,6 +77,8 @@ class Agenda:
             self._hinted.pop(name, None)
             self._found.pop(name, None)
             self._busy.add(name)
+        if not self._found:
+            self._found = {}  # a dict that held thousands keeps their room
         return taken
 
     def done(self, name: str) -> None:

@@ -58,11 +58,15 @@ def unusable(name: str) -> Reason | None:
 
 def shown(name: str) -> str:
     """Return `name` as text that every program can print: bytes that are not UTF-8 become escapes."""
+    if name.isascii():
+        return name  # the very same: thousands of copies would add up
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def folded(name: str) -> str:
     """Return what is left of `name` where neither case nor Unicode form counts."""
+    if name.isascii():
+        return name.lower()
     return unicodedata.normalize("NFC", name).casefold()
 
 

@@ -1,24 +1,26 @@
 """Our flags on vLLM's own command lines: a `vllm.general_plugins` entry.
 
-vLLM runs it in every process, before it builds a parser. It hooks two places:
+vLLM runs it in every process, before it builds a parser. It hooks three places:
 
 * the last hook of the parser, where a platform may add flags: ours are added there;
 * the loading of endpoint plugins, which vLLM does for plugins named in VLLM_PLUGINS only. Setting that
   variable would filter out all others, so ours is added to what vLLM has loaded. It stays idle unless a
-  flag or variable of ours asks for it.
+  flag or variable of ours asks for it;
+* on a CPU, the kernels that apply adapters (`base_tokens`).
 """
 
 import functools
 import os
 from typing import Any
 
+from worker.base_tokens import leave_base_tokens_alone
 from worker.settings import add_flags
 
 _MARK = "_loradrop"
 
 
 def register() -> None:
-    """Hook both places; calling it again changes nothing."""
+    """Hook all places; calling it again changes nothing."""
     import vllm.plugins
     from vllm.platforms import current_platform
 
@@ -27,6 +29,11 @@ def register() -> None:
         platform.pre_register_and_update = _adding_flags(platform.pre_register_and_update)
     if not hasattr(vllm.plugins.load_endpoint_plugins, _MARK):
         vllm.plugins.load_endpoint_plugins = _adding_plugin(vllm.plugins.load_endpoint_plugins)
+    if current_platform.is_cpu():
+        from vllm.lora.ops.torch_ops import lora_ops
+        from vllm.lora.punica_wrapper import punica_cpu
+
+        leave_base_tokens_alone(lora_ops, punica_cpu)
 
 
 def _adding_flags(original: Any) -> Any:

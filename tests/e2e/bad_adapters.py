@@ -123,7 +123,7 @@ def _all_beyond(name: str) -> str:
     return name.replace("layers.", f"layers.{LAYERS + 1}")
 
 
-_NAN, _INFINITE = float("nan"), float("inf")
+_NAN = float("nan")
 _BIG = torch.ones(8, 8)
 
 BAD = [
@@ -157,7 +157,7 @@ BAD = [
     Bad("weights-directory", _instead_of(WEIGHTS, Path.mkdir), "not_a_file"),
     Bad("config-pipe", _instead_of(CONFIG, os.mkfifo), "not_a_file"),
     Bad("weights-pipe", _instead_of(WEIGHTS, os.mkfifo), "not_a_file"),
-    Bad("dangling-link", lambda path: path.symlink_to(path.parent / "nowhere"), "dangling"),
+    Bad("dangling-link", lambda path: path.symlink_to("nowhere"), "dangling"),
     Bad("config-not-json", _config(b"{nonsense"), "config_invalid"),
     Bad("config-list", _config(b"[]"), "config_invalid"),
     Bad("config-empty-object", _config(b"{}"), "rank_invalid"),

@@ -133,6 +133,7 @@ def start(
     log_path = directory / f"{name}.log"
     settings = {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_WORKER_MULTIPROC_METHOD": "fork",  # the engine need not import everything once more
         "XDG_CACHE_HOME": str(directory / "cache"),
         "XDG_STATE_HOME": str(directory / "state"),
         "HF_HUB_OFFLINE": "1",

@@ -1,4 +1,4 @@
-"""Nothing that is dropped kills the engine, poisons it, or is served: every bad kind, one by one and together."""
+"""No bad adapter kills the engine, poisons it or is served: every kind, one by one and all together."""
 
 import contextlib
 import shutil
@@ -16,6 +16,7 @@ from tests.waiting import wait_until_sync
 pytestmark = pytest.mark.e2e
 
 GOOD = {"good-one": 31, "good-two": 32}
+UPDATES = {"truncated", "config-pipe", "bigger-model"}
 POISONOUS = [bad for bad in BAD if bad.poisonous]
 
 

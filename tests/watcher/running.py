@@ -40,7 +40,12 @@ class Catalog:
 
     async def events(self) -> list[AdapterEvent]:
         """Every event so far, the oldest first."""
-        return [event for _, event in await self.reader.events_after("0-0", block_seconds=0.001)]
+        found: list[AdapterEvent] = []
+        cursor = "0-0"
+        while entries := await self.reader.events_after(cursor, block_seconds=0.001):
+            cursor = entries[-1][0]
+            found += [event for _, event in entries]
+        return found
 
     async def served_events(self) -> list[tuple[EventType, str]]:
         """The events that change what is served: (type, name)."""

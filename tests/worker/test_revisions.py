@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -46,10 +46,16 @@ def store(place: Path) -> RevisionStore:
 
 @pytest.fixture
 def storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[HungStorage]:
-    """Storage that may hang, and patience that ends soon."""
+    """Storage that may hang, and patience that ends soon; what is to go well asks for `patience` first."""
     monkeypatch.setattr("worker.revisions._PATIENCE_SECONDS", 0.05)
     with hung_storage(monkeypatch) as storage:
         yield storage
+
+
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Give storage all the time it needs from now on."""
+    return lambda: monkeypatch.setattr("worker.revisions._PATIENCE_SECONDS", 20.0)
 
 
 async def test_a_revision_is_copied_once_and_then_found_in_the_store(
@@ -193,9 +199,13 @@ async def test_many_requests_for_one_revision_end_with_one_copy(
 
 
 async def test_an_unfinished_copy_of_a_dead_process_is_cleared_and_one_under_way_is_not(
-    store: RevisionStore, prefix: Path, place: Path, storage: HungStorage, monkeypatch: pytest.MonkeyPatch
+    store: RevisionStore,
+    prefix: Path,
+    place: Path,
+    storage: HungStorage,
+    patience: Callable[[], None],
 ) -> None:
-    monkeypatch.setattr("worker.revisions._PATIENCE_SECONDS", 20.0)
+    patience()
     (place / "incoming" / "dead").mkdir()
     (place / "incoming" / "dead" / "adapter_config.json").write_text("half")
     source = published(prefix)
@@ -224,18 +234,26 @@ async def test_storage_that_hangs_is_given_up_and_what_came_late_is_not_kept_fro
 
 
 async def test_hung_copies_do_not_keep_others_from_being_made(
-    store: RevisionStore, prefix: Path, storage: HungStorage
+    store: RevisionStore,
+    prefix: Path,
+    storage: HungStorage,
+    patience: Callable[[], None],
 ) -> None:
     hung = [published(prefix, f"h{seed}", seed=seed) for seed in range(1, 7)]
     storage.hung |= {source.path for source in hung}
     outcomes = await asyncio.gather(*(store.obtain(source) for source in hung), return_exceptions=True)
     assert all(isinstance(outcome, Failed) for outcome in outcomes)
     good = published(prefix, "good", seed=9)
+    patience()
     assert (await store.obtain(good)).revision == good.revision
 
 
 async def test_many_hung_copies_are_said_and_end_with_the_storage_coming_back(
-    store: RevisionStore, prefix: Path, storage: HungStorage, monkeypatch: pytest.MonkeyPatch
+    store: RevisionStore,
+    prefix: Path,
+    storage: HungStorage,
+    monkeypatch: pytest.MonkeyPatch,
+    patience: Callable[[], None],
 ) -> None:
     monkeypatch.setattr("worker.revisions._MAX_HUNG", 2)
     hung = [published(prefix, f"h{seed}", seed=seed) for seed in (1, 2, 3)]
@@ -247,25 +265,33 @@ async def test_many_hung_copies_are_said_and_end_with_the_storage_coming_back(
         await store.obtain(hung[2])
     storage.thaw()
     await wait_until(lambda: not store._hung, timeout=5, description="the threads have ended")
+    patience()
     assert (await store.obtain(hung[2])).revision == hung[2].revision
 
 
 async def test_what_is_in_the_store_is_served_while_the_prefix_hangs(
-    store: RevisionStore, prefix: Path, storage: HungStorage, monkeypatch: pytest.MonkeyPatch
+    store: RevisionStore, prefix: Path, monkeypatch: pytest.MonkeyPatch, patience: Callable[[], None]
 ) -> None:
-    monkeypatch.setattr("worker.revisions._MAX_HUNG", 1)
     kept, hung = published(prefix, "kept", seed=1), published(prefix, "hung", seed=2)
     (await store.obtain(kept)).release()
-    storage.hung.add("hung")
-    with pytest.raises(Failed, match="copy_timed_out"):
-        await store.obtain(hung)
-    assert (await store.obtain(kept)).revision == kept.revision
+    monkeypatch.setattr("worker.revisions._MAX_HUNG", 1)
+    monkeypatch.setattr("worker.revisions._PATIENCE_SECONDS", 0.05)
+    with hung_storage(monkeypatch) as storage:
+        storage.hung.add("hung")
+        with pytest.raises(Failed, match="copy_timed_out"):
+            await store.obtain(hung)
+        patience()
+        assert (await store.obtain(kept)).revision == kept.revision
 
 
 async def test_a_cancelled_copy_leaves_neither_pin_nor_unfinished_directory(
-    store: RevisionStore, prefix: Path, place: Path, storage: HungStorage, monkeypatch: pytest.MonkeyPatch
+    store: RevisionStore,
+    prefix: Path,
+    place: Path,
+    storage: HungStorage,
+    patience: Callable[[], None],
 ) -> None:
-    monkeypatch.setattr("worker.revisions._PATIENCE_SECONDS", 20.0)
+    patience()
     source = published(prefix)
     storage.hung.add("sql")
     copying = asyncio.create_task(store.obtain(source))
@@ -301,7 +327,7 @@ async def test_a_store_that_cannot_be_written_any_more_is_a_failure_that_names_t
     source = published(prefix)
     (place / "incoming").rmdir()
     (place / "incoming").write_text("in the way")
-    with pytest.raises(Failed, match="store_unusable.*--lora-cache-dir"):
+    with pytest.raises(Failed, match=r"store_unusable.*--lora-cache-dir"):
         await store.obtain(source)
 
 
