@@ -131,7 +131,11 @@ class Judge:
         trusted = self.trust_times and look.changed_ns > 0
         age = self._clock.now() - look.changed_ns / 1e9 if trusted else -1.0
         remaining = remaining_seconds(
-            stillness, self._settle, now=now, age_seconds=age, arrived=question.arrived
+            stillness,
+            self._settle,
+            now=now,
+            age_seconds=age,
+            arrived=question.arrived or _is_digested_anew(question.before, look),
         )
         return _Rest(stillness, now, max(age, now - stillness.same_since), remaining)
 
@@ -164,6 +168,11 @@ class _Rest:
     @property
     def is_over(self) -> bool:
         return self.remaining_seconds <= 0
+
+
+def _is_digested_anew(before: Finding | None, look: Look) -> bool:
+    """Return whether these bytes were published already, and are only to be digested once more."""
+    return before is not None and before.state is AdapterState.READY and before.signature == look.signature
 
 
 def _restless(before: Finding | None, look: Look) -> Stillness | None:

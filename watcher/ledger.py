@@ -75,6 +75,10 @@ class Ledger:
                 self._counts[change.state] += 1
             _log(before, change)
 
+    async def complete(self) -> None:
+        """Say that everything under the prefix is written; raises LeaseLost and the catalog's errors."""
+        await self._publisher.complete()
+
     async def report(self, status: WatcherStatus) -> None:
         """Write the heartbeat; raises LeaseLost and the catalog's errors."""
         await self._publisher.report(status)

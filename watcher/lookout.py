@@ -132,6 +132,10 @@ class Lookout:
         unsettled = {name for name in self.disk.findings if self.disk.is_unsettled(name)}
         return self.agenda.waiting() | unsettled | self.disk.absent.keys()
 
+    def has_seen_all(self, scan: int) -> bool:
+        """Return whether scan number `scan` is done, and everything it found has been looked at."""
+        return self.scans.done >= scan and not self.touched and not self.agenda.waiting()
+
     def is_open(self, name: str) -> bool:
         """Return whether looking at `name` once more may soon tell something else."""
         return self.agenda.is_waiting(name) or name in self.touched or self.disk.is_unsettled(name)

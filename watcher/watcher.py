@@ -57,6 +57,7 @@ class Watcher:
         self._stopping = threading.Event()
         self._ledger = Ledger(connection, owner=own_id())
         self._held: frozenset[str] = frozenset()
+        self._first_scan: int | None = None
         self._status_changed = asyncio.Event()
         roots = Roots((settings.prefix, *settings.allow_symlinks_to))
         rules = Rules(roots, settings.allow_pickle, self._stopping.is_set)
@@ -128,7 +129,7 @@ class Watcher:
             await self._ledger.lead()
             self._desk.clear()
             self._lookout.touched |= {*self._lookout.disk.findings, *self._ledger.records}
-            self._lookout.want_scan()
+            self._first_scan = self._lookout.want_scan()
             async with asyncio.TaskGroup() as session:
                 session.create_task(self._report())
                 session.create_task(self._desk.hear(session))
@@ -144,6 +145,9 @@ class Watcher:
             lookout.bell.clear()
             lookout.turn(tasks)
             await self._publish()
+            if self._first_scan is not None and lookout.has_seen_all(self._first_scan):
+                await self._ledger.complete()
+                self._first_scan = None
             await self._desk.answer()
             if not lookout.touched:
                 await self._wait()

@@ -70,11 +70,15 @@ class Consumer:
         listing = await self._reader.listing()
         if listing.unreadable:
             _log.warning("records not readable, kept as they were names=%s", sorted(listing.unreadable))
-        self._reconciler.replace(listing.adapters, listing.unreadable)
+        if listing.complete:
+            self._reconciler.replace(listing.adapters, listing.unreadable)
+        else:  # a name that is missing may only be late
+            self._reconciler.apply(listing.adapters)
         self._listing = replace(listing, adapters={})
         self._move_to(listing)
         _log.info(
-            "catalog listed epoch=%s seq=%d adapters=%d", listing.epoch, listing.seq, len(listing.adapters)
+            "catalog listed epoch=%s seq=%d adapters=%d complete=%s",
+            *(listing.epoch, listing.seq, len(listing.adapters), listing.complete),
         )
 
     def _move_to(self, listing: Listing) -> None:

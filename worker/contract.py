@@ -150,7 +150,7 @@ class _Source:
         self._modules: dict[str, ast.Module | None] = {}
 
     def find(self, place: str) -> ast.AST | None:
-        """Return what `module:name` defines, or imports from elsewhere in vLLM; None where it does neither."""
+        """Return what `module:name` defines, or imports from elsewhere in vLLM; None where neither."""
         module, _, name = place.partition(":")
         node: ast.AST | None = self._parsed(module)
         for part in name.split("."):

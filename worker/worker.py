@@ -143,6 +143,6 @@ async def _is_caught_up(consumer: Consumer, reports: Reports, *, own_watcher: bo
         watcher, meta = await reports.watcher(), await reports.meta()
     except LoradropError:
         return False
-    if own_watcher and (watcher is None or watcher.last_scan_at is None):
+    if own_watcher and (watcher is None or (watcher.last_scan_at is None and watcher.degraded is None)):
         return False
     return meta is not None and consumer.position.seq >= meta.seq

@@ -61,6 +61,7 @@ class Publisher:
         self._withdraw = register(scripts.WITHDRAW)
         self._lead = register(scripts.LEAD)
         self._replace = register(scripts.REPLACE)
+        self._complete = register(scripts.COMPLETE)
         self._report = register(scripts.REPORT)
         self._resign = register(scripts.RESIGN)
 
@@ -116,6 +117,18 @@ class Publisher:
             for answer in answers:
                 self._seq = int(self._accepted(answer)[1])
         return self._seq
+
+    async def complete(self) -> None:
+        """Say that everything under the prefix has been published; raises LeaseLost.
+
+        Until then a name that is missing from a new catalog may only be late, and nobody lets go of it.
+        """
+        lease = self.lease
+        async with translated():
+            answer = await self._complete(
+                keys=[self._connection.keys.meta], args=[lease.fence, lease.epoch, self._seq]
+            )
+        self._accepted(answer)
 
     async def report(self, status: WatcherStatus) -> None:
         """Write the heartbeat, which also keeps the lease; raises LeaseLost."""

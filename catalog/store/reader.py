@@ -22,6 +22,8 @@ from catalog.wire import SCHEMA, decode_adapter, decode_event
 
 _COUNT = 256
 _START = "0-0"
+_IMPATIENT_SECONDS = 0.2
+"""How long a read blocks while the catalog is being made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,7 @@ class Listing:
     """The whole catalog at `seq` of `epoch`.
 
     `unreadable` are names whose record is not of our shape: they exist, and nothing else is known.
+    A catalog that is not `complete` is being made: a name that is missing may only be late.
     """
 
     epoch: str
@@ -36,6 +39,7 @@ class Listing:
     cursor: str
     adapters: Mapping[str, Adapter]
     unreadable: frozenset[str] = frozenset()
+    complete: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +71,10 @@ class Reader:
         """
         keys = self._connection.keys
         async with translated(), self._connection.commands.pipeline(transaction=True) as pipeline:
-            pipeline.hmget(keys.meta, "epoch", "seq", "schema")
+            pipeline.hmget(keys.meta, "epoch", "seq", "schema", "complete")
             pipeline.hgetall(keys.adapters)
             pipeline.xrevrange(keys.events, count=1)
-            (epoch, seq, schema), records, newest = await pipeline.execute()
+            (epoch, seq, schema, complete), records, newest = await pipeline.execute()
         if epoch is None:
             raise CatalogUnavailable(
                 "Redis holds no catalog yet. Start a watcher (`loradrop watch`) on this Redis and pool."
@@ -81,7 +85,8 @@ class Reader:
                 "Run the same version of loradrop as the watcher."
             )
         adapters, unreadable = _decode_all(records)
-        return Listing(epoch, int(seq), newest[0][0] if newest else _START, adapters, unreadable)
+        cursor = newest[0][0] if newest else _START
+        return Listing(epoch, int(seq), cursor, adapters, unreadable, complete == "1")
 
     async def get(self, name: str) -> Adapter | None:
         """Return one record, or None; raises RecordInvalid."""
@@ -92,11 +97,17 @@ class Reader:
     async def follow(self, listing: Listing) -> AsyncIterator[Batch]:
         """Yield what changes after `listing`, for ever; an empty batch each quiet block.
 
-        Raises ResyncNeeded (list again) and CatalogUnavailable (wait, then follow on or list again).
+        Raises ResyncNeeded (list again: also once a catalog that was being made is complete) and
+        CatalogUnavailable (wait, then follow on or list again).
         """
         seq, cursor = listing.seq, listing.cursor
+        block_seconds = (
+            self._block_seconds if listing.complete else min(_IMPATIENT_SECONDS, self._block_seconds)
+        )
         while True:
-            entries = await self._read(cursor, self._block_seconds)
+            entries = await self._read(cursor, block_seconds)
+            if not listing.complete and await self._is_complete():
+                raise ResyncNeeded("The catalog is complete now.")
             if not entries and await self._is_ahead(listing.epoch, seq):
                 entries = await self._read_now(cursor)
                 if not entries:
@@ -162,6 +173,10 @@ class Reader:
         if int(now[1]) < seq:
             raise ResyncNeeded(f"Redis fell back to seq {now[1]}, behind {seq}.")
         return int(now[1]) > seq
+
+    async def _is_complete(self) -> bool:
+        async with translated():
+            return bool(await self._connection.commands.hget(self._connection.keys.meta, "complete") == "1")
 
     async def _records(self, names: set[str]) -> dict[str, Adapter | None]:
         ordered = sorted(names)

@@ -24,7 +24,7 @@ if owner and owner ~= ARGV[1] and owner ~= ARGV[5] then return {'held', owner} e
 local known = redis.call('HMGET', KEYS[1], 'epoch', 'schema')
 if not known[1] or known[2] ~= ARGV[4] then
   redis.call('DEL', KEYS[3], KEYS[4])
-  redis.call('HSET', KEYS[1], 'epoch', ARGV[3], 'seq', '0', 'schema', ARGV[4])
+  redis.call('HSET', KEYS[1], 'epoch', ARGV[3], 'seq', '0', 'schema', ARGV[4], 'complete', '0')
 end
 local fence = redis.call('HGET', KEYS[1], 'fence')
 if owner ~= ARGV[1] or not fence then
@@ -99,8 +99,16 @@ REPLACE = """
 -- KEYS: meta, adapters, events. ARGV: fence, new epoch. Answers {'ok', epoch} or {'fence'}.
 if redis.call('HGET', KEYS[1], 'fence') ~= ARGV[1] then return {'fence'} end
 redis.call('DEL', KEYS[2], KEYS[3])
-redis.call('HSET', KEYS[1], 'epoch', ARGV[2], 'seq', '0')
+redis.call('HSET', KEYS[1], 'epoch', ARGV[2], 'seq', '0', 'complete', '0')
 return {'ok', ARGV[2]}
+"""
+
+COMPLETE = f"""
+-- Everything under the prefix has been published in this epoch: what is not in the catalog is not there.
+-- KEYS: meta. ARGV: fence, epoch, last known seq. Answers {{'ok', seq}}, or a word of the guard.
+{_GUARD}
+redis.call('HSET', KEYS[1], 'complete', '1')
+return {{'ok', meta[3]}}
 """
 
 REPORT = """

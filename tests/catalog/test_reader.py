@@ -47,6 +47,31 @@ async def test_a_listing_is_the_whole_catalog(reader: Reader, publisher: Publish
     assert listing.adapters == {"good": replace(good, seq=1), "bad": replace(bad, seq=2)}
 
 
+async def test_a_follower_of_a_catalog_being_made_lists_again_once_it_is_complete(
+    reader: Reader, publisher: Publisher
+) -> None:
+    await publish(publisher, an_adapter("early"))
+    listing = await reader.listing()
+    assert not listing.complete
+    async with aclosing(reader.follow(listing)) as batches:
+        await publish(publisher, an_adapter("late"))
+        assert set((await next_of(batches)).changes) == {"late"}
+        await publisher.complete()
+        with pytest.raises(ResyncNeeded, match="complete"):
+            while True:
+                await next_of(batches)
+    assert (await reader.listing()).complete
+
+
+async def test_a_replaced_catalog_is_not_complete_before_it_is_said_again(
+    reader: Reader, publisher: Publisher, raw: "Redis[str]"
+) -> None:
+    await publisher.complete()
+    await raw.delete(META)
+    await publisher.lead()
+    assert not (await reader.listing()).complete
+
+
 async def test_a_catalog_of_another_schema_is_refused(
     reader: Reader, publisher: Publisher, raw: "Redis[str]"
 ) -> None:

@@ -185,9 +185,7 @@ BAD = [
     Bad("integers", _every(lambda _, tensor: tensor.to(torch.int8)), "dtype_unsupported"),
     Bad("all-zero", _every(lambda _, tensor: torch.zeros_like(tensor)), "changes_nothing"),
     Bad("nan", _every(lambda _, tensor: torch.full_like(tensor, _NAN)), "not_finite", poisonous=True),
-    Bad(
-        "infinite", _every(lambda _, tensor: torch.full_like(tensor, _INFINITE)), "not_finite", poisonous=True
-    ),
+    Bad("infinite", _every(lambda _, tensor: tensor / 0), "not_finite", poisonous=True),
     Bad("huge", _every(lambda _, tensor: torch.full_like(tensor, 1e18)), "overflow", poisonous=True),
     Bad("alpha-nan", _adapter(lora_alpha=_NAN), "invalid", poisonous=True),
     Bad(

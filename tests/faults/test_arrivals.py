@@ -15,7 +15,7 @@ import pytest
 from catalog.store import Connection
 from tests.adapters import lora_weights, write_adapter
 from tests.faults.table import Row
-from tests.faults.watchers import History, since, watcher_process
+from tests.faults.watchers import since, watcher_process
 
 COUNT = int(os.environ.get("LORADROP_TEST_ADAPTERS", "60"))
 

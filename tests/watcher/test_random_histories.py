@@ -150,7 +150,7 @@ async def test_catalog_and_disk_agree_after_any_history(
                 for _ in range(dice.choice([0, 0, 1, 20])):  # now at once, now with the watcher in between
                     await asyncio.sleep(0)
             await wait_until(
-                lambda: agrees(catalog, path, model),  # noqa: B023 - awaited within the same round
+                lambda: agrees(catalog, path, model),
                 timeout=PATIENCE_SECONDS,
                 description="catalog and disk agree",
             )

@@ -69,6 +69,18 @@ async def test_a_renamed_in_adapter_is_published_at_once(
         assert await catalog.served_events() == [(ADDED, "sql")]
 
 
+async def test_an_arrival_is_told_in_a_single_event(connection: Connection, prefix: Path) -> None:
+    async with watching(connection, prefix) as catalog:
+        await catalog.until_scanned()
+        publish_adapter(prefix, "sql")
+        await catalog.until("sql", READY)
+        shutil.rmtree(prefix / "sql")  # long after the look that makes sure of such young files
+        await catalog.until_gone("sql")
+        assert [(event.type, event.state) for event in await catalog.events()][0] == (ADDED, READY)
+        assert [event.type for event in await catalog.events()].count(ADDED) == 1
+        assert "settling" not in [event.state for event in await catalog.events()]
+
+
 async def test_inotify_tells_of_a_rename_within_a_tenth_of_a_second(
     connection: Connection, prefix: Path
 ) -> None:

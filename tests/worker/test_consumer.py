@@ -88,6 +88,7 @@ async def follower(redis_url: str, reconciler: Reconciler) -> AsyncIterator[_Fol
 async def publisher(connection: Connection) -> Publisher:
     publisher = Publisher(connection, owner="watcher-1")
     await publisher.lead()
+    await publisher.complete()
     return publisher
 
 
@@ -170,37 +171,27 @@ async def test_a_record_that_cannot_be_read_leaves_what_is_served_as_it_is(
     assert follower.names() == ["code", "sql"]
 
 
-async def test_an_emptied_redis_unloads_nothing_until_there_is_a_new_catalog(
-    publisher: Publisher, follower: _Follower, table: FakeTable, redis_url: str
+async def test_an_emptied_redis_unloads_nothing_until_the_new_catalog_is_complete(
+    publisher: Publisher, follower: _Follower, table: FakeTable, connection: Connection, redis_url: str
 ) -> None:
-    await publish(publisher, "sql", "code")
-    await follower.until_names("code", "sql")
+    await publish(publisher, "sql", "code", "math")
+    await follower.until_names("code", "math", "sql")
     await follower.reconciler.resolve("sql")
     with redis.Redis.from_url(redis_url) as raw:
         raw.flushall()
     await follower.until_stale()
-    assert follower.names() == ["code", "sql"]
-    assert set(table.served) == {"sql"}
+    assert follower.names() == ["code", "math", "sql"]
 
-    epoch = await published_at_once(redis_url, "sql")
-    await follower.until_fresh()
-    await follower.until_names("sql")
+    successor = Publisher(connection, owner="watcher-2")
+    epoch = (await successor.lead()).epoch
+    await publish(successor, "code", "new")
+    await follower.until_names("code", "math", "new", "sql")
     assert set(table.served) == {"sql"}
     assert follower.consumer.position.epoch == epoch
 
-
-async def published_at_once(redis_url: str, *names: str) -> str:
-    """Publish a whole new catalog in one moment, and return its epoch."""
-    aside = Keys("aside")
-    async with Connection(redis_url, pool="aside") as elsewhere:
-        successor = Publisher(elsewhere, owner="watcher-2")
-        await successor.lead()
-        await publish(successor, *names)
-    with redis.Redis.from_url(redis_url) as raw, raw.pipeline(transaction=True) as pipeline:
-        for key in ("meta", "adapters", "events"):
-            pipeline.rename(getattr(aside, key), getattr(KEYS, key))
-        pipeline.execute()
-    return successor.lease.epoch
+    await successor.complete()
+    await follower.until_names("code", "new")
+    assert set(table.served) == set()
 
 
 async def test_a_redis_that_dies_changes_nothing_and_is_caught_up_with_when_it_is_back(

@@ -1,0 +1,244 @@
+"""Everything changes under load: no request fails, none is answered with other weights, nothing leaks."""
+
+import asyncio
+import fcntl
+import os
+import random
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from catalog.store import Connection, Reports
+from tests.e2e.churn import Churn
+from tests.e2e.prefix import Prefix
+from tests.e2e.record import Record
+from tests.e2e.server import TINY_FLAGS, Server, running
+from tests.e2e.stream import Stream, stream
+from tests.servers import free_port
+from tests.waiting import wait_until
+from worker.files import digest_copy
+
+pytestmark = pytest.mark.e2e
+
+NAMES = [f"tenant-{number}" for number in range(6)]
+STREAMS = 8
+CHANGES = 200
+TOKENS = 24
+ANSWERS_PER_CHANGE = 3
+LIMITS = ["--enable-lora", "--max-lora-rank", "8", "--max-loras", "2", "--max-cpu-loras", "2"]
+
+
+class Ground:
+    """A server of its own, its prefix, its Redis and its private store."""
+
+    def __init__(self, server: Server, prefix: Prefix, directory: Path, api_url: str) -> None:
+        self.server = server
+        self.prefix = prefix
+        self.api_url = api_url
+        self.redis_url = (directory / "state/loradrop/default/redis.url").read_text().strip()
+        self.store = directory / "cache/loradrop"
+
+    def client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(base_url=self.server.client.base_url, timeout=60)
+
+    def in_engine(self) -> str:
+        body = self.server.client.post("/collective_rpc", json={"method": "list_loras"}).json()
+        return str(body["results"][0])
+
+    def reason(self, name: str) -> str:
+        adapter = httpx.get(f"{self.api_url}/v1/lora_adapters/{name}").json()
+        return str((adapter.get("reason") or {}).get("code"))
+
+
+@pytest.fixture(scope="module")
+def ground(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    directory = tmp_path_factory.mktemp("churn")
+    prefix = Prefix(directory / "loras")
+    api_port = free_port()
+    command = [
+        *("worker", str(tiny_model), *TINY_FLAGS, *LIMITS, "--api-port", str(api_port)),
+        *("--lora-dir-prefix", str(prefix.directory), "--lora-settle", "0.3"),
+    ]
+    with running(command, directory=directory, name="churn", VLLM_SERVER_DEV_MODE="1") as server:
+        yield Ground(server, prefix, directory, f"http://127.0.0.1:{api_port}")
+
+
+@asynccontextmanager
+async def recorded(ground: Ground) -> Any:
+    async with Connection(ground.redis_url) as connection:
+        record = Record(connection)
+        recording = asyncio.create_task(record.run())
+        try:
+            yield record
+        finally:
+            recording.cancel()
+            await asyncio.wait([recording])
+
+
+async def keep_asking(
+    client: httpx.AsyncClient, randomness: random.Random, made: list[Stream], stop: asyncio.Event
+) -> None:
+    while not stop.is_set():
+        made.append(await stream(client, randomness.choice(NAMES), max_tokens=TOKENS))
+
+
+async def churned(ground: Ground, record: Record, churn: Churn, randomness: random.Random) -> list[Stream]:
+    """Make all changes under load, and return what was answered meanwhile."""
+    made: list[Stream] = []
+    stop = asyncio.Event()
+    async with ground.client() as client, asyncio.TaskGroup() as tasks:
+        for number in range(STREAMS):
+            tasks.create_task(keep_asking(client, random.Random(number), made, stop))
+        for number in range(1, CHANGES + 1):
+            at_rest: list[str] = []
+
+            def look(number: int = number, at_rest: list[str] = at_rest) -> bool:
+                at_rest[:] = [name for name in NAMES if record.published(name) == churn.on_disk[name]]
+                return bool(at_rest) and len(made) >= number * ANSWERS_PER_CHANGE
+
+            await wait_until(look, timeout=30, description=f"change {number} can be made")
+            churn.change(randomness.choice(at_rest))
+        stop.set()
+    return made
+
+
+async def references(ground: Ground, record: Record, churn: Churn) -> dict[str, list[int]]:
+    """Return what each revision answers, asked alone, under names of their own."""
+    names = {f"ref-{seed}": revision for revision, seed in churn.seeds.items()}
+    for name, revision in names.items():
+        ground.prefix.rename_in(name, seed=churn.seeds[revision])
+    await wait_until(
+        lambda: all(record.published(name) == revision for name, revision in names.items()),
+        timeout=30,
+        description="all references are published",
+    )
+    async with ground.client() as client:
+        answers = [await stream(client, name, max_tokens=TOKENS) for name in names]
+    return {names[answer.model]: answer.tokens for answer in answers}
+
+
+def fault(made: Stream, record: Record, references: dict[str, list[int]]) -> str | None:
+    """Return what is wrong with an answer, or None."""
+    offered = record.was_offered(made.model, made.sent, made.started)
+    if made.status != httpx.codes.OK or made.error:
+        gone = made.status == httpx.codes.NOT_FOUND and not offered
+        return None if gone else f"failed: {made.status} {made.error[:300]}"
+    current = record.current(made.model, made.sent, made.started)
+    answering = [revision for revision, tokens in references.items() if tokens == made.tokens]
+    if not answering:
+        return "matches no revision that ever was"
+    return None if answering[0] in current else "matches a revision that was not current"
+
+
+async def test_200_changes_under_8_streams_fail_no_request_and_leak_nothing(ground: Ground) -> None:
+    randomness = random.Random(20)
+    churn = Churn(ground.prefix, NAMES, randomness)
+    base = ground.server.ask("tiny").tokens
+    async with recorded(ground) as record:
+        for name in NAMES:
+            churn.change(name)
+        made = await churned(ground, record, churn, randomness)
+        expected = await references(ground, record, churn)
+        assert len({tuple(tokens) for tokens in expected.values()}) == len(expected)
+
+        faults = Counter(filter(None, (fault(each, record, expected) for each in made)))
+        print(f"\n{len(made)} streams, {churn.kinds}, {len(churn.seeds)} revisions")
+        assert not faults, (faults, churn.kinds)
+        assert len(made) >= CHANGES * ANSWERS_PER_CHANGE
+        assert min(churn.kinds.values()) > 0
+        assert ground.server.ask("tiny").tokens == base
+
+        while left := churn.remove_all():
+            await wait_until(
+                lambda left=left: ground.server.models() == {"tiny", *left},  # type: ignore[misc]
+                timeout=20,
+                description=f"{len(left)} are left",
+            )
+    await wait_nothing_is_left(ground)
+
+
+async def wait_nothing_is_left(ground: Ground) -> None:
+    async with Connection(ground.redis_url) as connection:
+        reports = Reports(connection)
+
+        async def reported() -> bool:
+            return not any((await reports.tables(list(await reports.workers()))).values())
+
+        await wait_until(reported, timeout=30, description="the worker reports no adapter")
+    await wait_until(
+        lambda: ground.in_engine() == "set()", timeout=10, description="the engine has no adapter"
+    )
+    assert list((ground.store / "incoming").iterdir()) == []
+    for revision in (ground.store / "revisions").iterdir():
+        assert digest_copy(revision) == revision.name
+        assert is_unpinned(revision), revision.name
+
+
+def is_unpinned(revision: Path) -> bool:
+    descriptor = os.open(revision / ".pin", os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+@contextmanager
+def garbage_in_place_of(directory: Path) -> Iterator[None]:
+    """Every adapter's files replaced, one of them by a pipe that never says anything; undone afterwards."""
+    aside = directory.parent / "kept"
+    directory.rename(aside)
+    directory.mkdir()
+    for name in NAMES[:3]:
+        (directory / name).mkdir()
+        (directory / name / "adapter_config.json").write_bytes(b"\x93" * 999)
+        (directory / name / "adapter_model.safetensors").write_bytes(b"\x93" * 9999)
+    os.mkfifo(directory / "pipe")
+    (directory / NAMES[0] / "adapter_config.json").unlink()
+    os.mkfifo(directory / NAMES[0] / "adapter_config.json")
+    yield
+    shutil.rmtree(directory)
+    aside.rename(directory)
+
+
+async def test_streams_go_on_while_the_prefix_is_deleted_and_replaced_by_garbage(ground: Ground) -> None:
+    for number, name in enumerate(NAMES[:3]):
+        ground.prefix.rename_in(name, seed=900 + number)
+    await wait_until(lambda: len(ground.server.models()) == 4, timeout=20, description="all are listed")
+    async with ground.client() as client:
+        names = ["tiny", *NAMES[:3]]
+        expected = {name: (await stream(client, name, max_tokens=200)).tokens for name in names}
+        made: list[Stream] = []
+        stop = asyncio.Event()
+
+        async def keep_streaming(name: str) -> None:
+            while not stop.is_set():
+                made.append(await stream(client, name, max_tokens=200))
+
+        async with asyncio.TaskGroup() as tasks:
+            for name in names:
+                tasks.create_task(keep_streaming(name))
+            with garbage_in_place_of(ground.prefix.directory):
+                await client.post("/v1/refresh_lora_discovery", json={"timeout": 5})
+                await wait_answers(made, len(names) * 2)
+            shutil.rmtree(ground.prefix.directory)
+            await wait_answers(made, len(names) * 2)
+            stop.set()
+
+    wrong = Counter(
+        (each.model, each.status, each.error) for each in made if each.tokens != expected[each.model]
+    )
+    assert not wrong
+
+
+async def wait_answers(made: list[Stream], more: int) -> None:
+    before = len(made)
+    await wait_until(lambda: len(made) >= before + more, timeout=60, description=f"{more} more answers")
