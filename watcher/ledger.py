@@ -5,7 +5,7 @@ be told without asking Redis. A write that is refused leaves it untouched: the w
 """
 
 import logging
-from collections import Counter
+from collections import ChainMap, Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
@@ -28,12 +28,18 @@ class Ledger:
         self._publisher = Publisher(connection, owner=owner)
         self._reader = Reader(connection)
         self._records: dict[str, Adapter] = {}
+        self._lost: dict[str, Adapter] = {}
         self._counts: Counter[AdapterState] = Counter()
 
     @property
     def records(self) -> Mapping[str, Adapter]:
         """Every record, by name."""
         return self._records
+
+    @property
+    def remembered(self) -> Mapping[str, Adapter]:
+        """The records, and those that Redis has lost since: what was served before an update began."""
+        return ChainMap(self._records, self._lost) if self._lost else self._records
 
     @property
     def counts(self) -> dict[AdapterState, int]:
@@ -55,6 +61,9 @@ class Ledger:
             _logger.info("Lease of a dead watcher is taken over owner=%s", held.owner)
             lease = await self._publisher.lead(presumed_dead=held.owner)
         listing = await self._reader.listing()
+        self._lost = {
+            name: record for name, record in self.remembered.items() if name not in listing.adapters
+        }
         self._records = dict(listing.adapters)
         for name in listing.unreadable:
             self._records[name] = _illegible(name)
@@ -68,6 +77,7 @@ class Ledger:
         await self._publisher.publish(changes, catalog_size=len(self._records) + len(changes))
         for change in changes:
             before = self._records.pop(change.name, None)
+            self._lost.pop(change.name, None)
             if before is not None:
                 self._counts[before.state] -= 1
             if isinstance(change, Adapter):
@@ -76,7 +86,7 @@ class Ledger:
             _log(before, change)
 
     async def complete(self) -> None:
-        """Say that everything under the prefix is written; raises LeaseLost and the catalog's errors."""
+        """Say that everything under the prefix is published; raises LeaseLost and the catalog's errors."""
         await self._publisher.complete()
 
     async def report(self, status: WatcherStatus) -> None:

@@ -118,6 +118,7 @@ class Lookout:
             names = self.agenda.take(_BATCH, only_hinted=not self.batches.has_room(hinted=False))
             if not names:
                 return
+            self.batches.begin()
             tasks.create_task(self._examine(self._questions(names)))
 
     def next_due(self) -> float | None:
@@ -131,10 +132,6 @@ class Lookout:
         """Return the names that are being looked at, are to be looked at, or have not settled."""
         unsettled = {name for name in self.disk.findings if self.disk.is_unsettled(name)}
         return self.agenda.waiting() | unsettled | self.disk.absent.keys()
-
-    def has_seen_all(self, scan: int) -> bool:
-        """Return whether scan number `scan` is done, and everything it found has been looked at."""
-        return self.scans.done >= scan and not self.touched and not self.agenda.waiting()
 
     def is_open(self, name: str) -> bool:
         """Return whether looking at `name` once more may soon tell something else."""

@@ -48,6 +48,7 @@ async def _examine(lookout: Lookout, disk: Disk, names: set[str]) -> dict[str, f
     due: dict[str, float] = {}
     questions = [Question(name, disk.findings.get(name)) for name in sorted(names)]
     while questions:
+        lookout.batches.begin()
         answers = await lookout.batches.examine(questions)
         if answers.error is not None:
             raise answers.error
@@ -64,4 +65,6 @@ def _apply(disk: Disk, touched: set[str], records: dict[str, Adapter]) -> None:
     held = set(disk.removals(records).held)
     for name in touched & disk.absent.keys() - held:
         records.pop(name, None)
-    records.update({record.name: record for record in changed_records(disk, touched, records, now=now)})
+    records.update(
+        {record.name: record for record in changed_records(disk, touched, records, records, now=now)}
+    )

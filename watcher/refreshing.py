@@ -2,10 +2,12 @@
 
 A refresh is answered once a look that began after it was asked for has been followed to its end: everything
 in its scope examined, settled or given up on, and published. Time bounds the waiting, not the looking.
+
+Pure.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from catalog.adapter import Adapter, AdapterState, Reason, Revision
@@ -15,21 +17,22 @@ from watcher.diff import difference
 
 
 @dataclass(slots=True)
-class Refresh:
-    """One request being followed. `awaited` is None until the look it waits for has begun to answer."""
+class Look:
+    """A look at the prefix that is followed to its end.
 
-    request: RefreshRequest
-    before: Mapping[str, Revision]
+    `scan` is the number of the first scan that began after it was wanted, 0 where only `names` are looked
+    at. `awaited` are the names still open, None as long as that scan has not told which.
+    """
+
     scan: int
-    """The number of the first scan that began after the request; 0 where names were asked for."""
-    deadline: float
-    awaited: set[str] | None = field(default=None)
+    names: tuple[str, ...] = ()
+    awaited: set[str] | None = None
 
     def covers(self, name: str) -> bool:
         """Return whether `name` is in the scope."""
-        return not self.request.names or name in self.request.names
+        return not self.names or name in self.names
 
-    def is_done(
+    def is_over(
         self, *, scans_done: int, waiting: Callable[[], set[str]], is_open: Callable[[str], bool]
     ) -> bool:
         """Return whether there is nothing left to wait for.
@@ -44,15 +47,23 @@ class Refresh:
         return not self.awaited
 
 
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """One request being followed: what was served before, and by when it must be answered as it stands."""
+
+    request: RefreshRequest
+    look: Look
+    before: Mapping[str, Revision]
+    deadline: float
+
+
 def answer(
     request: RefreshRequest, before: Mapping[str, Revision], records: Mapping[str, Adapter], *, seq: int
 ) -> RefreshResult:
     """Return the answer to `request`: what changed from `before` to `records`, in its scope."""
-    in_scope = {
-        name: record for name, record in records.items() if not request.names or name in request.names
-    }
+    in_scope = {name: record for name, record in records.items() if _asks_for(request, name)}
     after = {name: record.revision for name, record in in_scope.items() if record.revision is not None}
-    change = difference({n: r for n, r in before.items() if not request.names or n in request.names}, after)
+    change = difference({name: old for name, old in before.items() if _asks_for(request, name)}, after)
     return RefreshResult(
         id=request.id,
         status=RefreshStatus.SCANNED,
@@ -80,3 +91,7 @@ def failed(request: RefreshRequest, reason: Reason) -> RefreshResult:
         dry_run=request.dry_run,
         error=reason,
     )
+
+
+def _asks_for(request: RefreshRequest, name: str) -> bool:
+    return not request.names or name in request.names

@@ -32,6 +32,7 @@ from watcher.inspection import Rules
 from watcher.ledger import Ledger
 from watcher.lookout import Lookout
 from watcher.ownership import own_id
+from watcher.refreshing import Look
 from watcher.settings import Settings
 
 _logger = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ class Watcher:
         self._stopping = threading.Event()
         self._ledger = Ledger(connection, owner=own_id())
         self._held: frozenset[str] = frozenset()
-        self._first_scan: int | None = None
+        self._first_look: Look | None = None
         self._status_changed = asyncio.Event()
         roots = Roots((settings.prefix, *settings.allow_symlinks_to))
         rules = Rules(roots, settings.allow_pickle, self._stopping.is_set)
@@ -129,7 +130,7 @@ class Watcher:
             await self._ledger.lead()
             self._desk.clear()
             self._lookout.touched |= {*self._lookout.disk.findings, *self._ledger.records}
-            self._first_scan = self._lookout.want_scan()
+            self._first_look = Look(self._lookout.want_scan())
             async with asyncio.TaskGroup() as session:
                 session.create_task(self._report())
                 session.create_task(self._desk.hear(session))
@@ -145,12 +146,16 @@ class Watcher:
             lookout.bell.clear()
             lookout.turn(tasks)
             await self._publish()
-            if self._first_scan is not None and lookout.has_seen_all(self._first_scan):
-                await self._ledger.complete()
-                self._first_scan = None
             await self._desk.answer()
+            await self._complete()
             if not lookout.touched:
                 await self._wait()
+
+    async def _complete(self) -> None:
+        """Say once in each session that all there is has been published: before, a name may only be late."""
+        if self._first_look is not None and self._desk.is_over(self._first_look):
+            self._first_look = None
+            await self._ledger.complete()
 
     async def _wait(self) -> None:
         times = [at for at in (self._lookout.next_due(), self._desk.next_due()) if at is not None]
@@ -161,10 +166,10 @@ class Watcher:
 
     async def _publish(self) -> None:
         """Write what is known of the touched names, and withdraw the names proven gone."""
-        lookout, records = self._lookout, self._ledger.records
+        lookout, records, remembered = self._lookout, self._ledger.records, self._ledger.remembered
         names = [lookout.touched.pop() for _ in range(min(len(lookout.touched), _PUBLISHED_AT_ONCE))]
         changes: list[Adapter | Withdrawal] = []
-        changes += changed_records(lookout.disk, names, records, now=datetime.now(UTC))
+        changes += changed_records(lookout.disk, names, records, remembered, now=datetime.now(UTC))
         removals = lookout.disk.removals(records, confirmed=self._desk.is_confirmed())
         self._hold(removals.held)
         for name, at in removals.look_again.items():

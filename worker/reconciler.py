@@ -31,6 +31,11 @@ _log = logging.getLogger("loradrop.worker.reconciler")
 
 _LOOK_SECONDS = 0.5
 
+_CATALOG_PATIENCE_SECONDS = 5.0
+"""How long a request waits for the catalog to catch up with the disk: a copy of a second, and settling."""
+
+_AHEAD_ON_DISK = frozenset({"source_gone", "changed_on_disk", "changed_while_copied"})
+
 Prepare = Callable[[Source], Awaitable[Pinned]]
 
 
@@ -73,6 +78,7 @@ class Reconciler:
         self._changed: set[str] = set()
         self._gone: set[str] = set()
         self._knows_catalog = False
+        self._news = asyncio.Event()
         self.bell = asyncio.Event()
         """Set whenever there is something new to report."""
 
@@ -86,6 +92,8 @@ class Reconciler:
 
     def apply(self, changes: Mapping[str, Adapter | None]) -> None:
         """Want these changes: a record, or None where the name is gone."""
+        self._news.set()
+        self._news = asyncio.Event()
         for name, adapter in changes.items():
             if adapter is None:
                 self._forget(name)
@@ -119,15 +127,7 @@ class Reconciler:
             raise NotServedYet(
                 Reason("catalog_unavailable", "The catalog of adapters has not been read yet.")
             )
-        handle = self._residency.handle_of(name)
-        if handle is None:
-            self._raise_if_hopeless(entry)
-            await asyncio.shield(self._bring(entry))
-            handle = self._residency.handle_of(name)
-        if handle is None:
-            self._raise_if_hopeless(entry)
-            raise NotServedYet(Reason("superseded", f"{name} changed while it was loaded."))
-        return handle
+        return self._residency.handle_of(name) or await self._brought(entry)
 
     async def load_by_hand(self, name: str, path: str, *, in_place: bool) -> str:
         """Serve the directory `path` under `name` until it is unloaded, and return vLLM's sentence.
@@ -211,6 +211,32 @@ class Reconciler:
         return counts
 
     # Bringing a revision.
+
+    async def _brought(self, entry: Entry) -> Handle:
+        """Bring what is wanted and return it; where the disk is ahead of the catalog, wait for the catalog.
+
+        Raises UnknownModel, Rejected and NotServedYet.
+        """
+        deadline = asyncio.get_running_loop().time() + _CATALOG_PATIENCE_SECONDS
+        with contextlib.suppress(TimeoutError):
+            while True:
+                news = self._news
+                if not self._is_ahead_on_disk(entry):
+                    self._raise_if_hopeless(entry)
+                    await asyncio.shield(self._bring(entry))
+                    if handle := self._residency.handle_of(entry.name):
+                        return handle
+                if not self._is_ahead_on_disk(entry):
+                    break
+                async with asyncio.timeout_at(deadline):
+                    await news.wait()
+        self._raise_if_hopeless(entry)
+        raise NotServedYet(Reason("superseded", f"{entry.name} changed while it was loaded."))
+
+    def _is_ahead_on_disk(self, entry: Entry) -> bool:
+        """Whether the wanted revision is no longer there to be copied: the watcher is about to say so."""
+        fault = entry.fault_now(datetime.now(UTC))
+        return fault is not None and fault.reason.code in _AHEAD_ON_DISK
 
     def _bring(self, entry: Entry) -> asyncio.Task[None]:
         task = self._tasks.get(entry.name)

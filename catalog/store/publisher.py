@@ -109,11 +109,8 @@ class Publisher:
         lease = self.lease
         max_events = max(_MIN_EVENTS, _EVENTS_PER_ADAPTER * catalog_size)
         for start in range(0, len(changes), _PIPELINE):
-            known_seq = self._seq
-            async with translated(), self._connection.commands.pipeline(transaction=False) as pipeline:
-                for change in changes[start : start + _PIPELINE]:
-                    await self._send(pipeline, change, [lease.fence, lease.epoch, known_seq], max_events)
-                answers = await pipeline.execute()
+            guard = [lease.fence, lease.epoch, self._seq]
+            answers = await self._send_all(changes[start : start + _PIPELINE], guard, max_events)
             for answer in answers:
                 self._seq = int(self._accepted(answer)[1])
         return self._seq
@@ -147,14 +144,28 @@ class Publisher:
         async with translated():
             await self._resign(keys=[self._connection.keys.watcher], args=[self._owner])
 
-    async def _send(self, pipeline: Any, change: Adapter | Withdrawal, guard: list[Any], maxlen: int) -> None:
+    async def _send_all(
+        self, changes: Sequence[Adapter | Withdrawal], guard: list[Any], maxlen: int
+    ) -> list[list[str]]:
+        commands = self._connection.commands
+        async with translated():
+            if len(changes) == 1:  # a pipeline asks first which scripts Redis knows: a second round trip
+                return [await self._send(commands, changes[0], guard, maxlen)]
+            async with commands.pipeline(transaction=False) as pipeline:
+                for change in changes:
+                    await self._send(pipeline, change, guard, maxlen)
+                answers: list[list[str]] = await pipeline.execute()
+                return answers
+
+    async def _send(self, client: Any, change: Adapter | Withdrawal, guard: list[Any], maxlen: int) -> Any:
         keys = [self._connection.keys.meta, self._connection.keys.adapters, self._connection.keys.events]
         if isinstance(change, Adapter):
-            await self._publish(keys=keys, args=[*guard, encode_adapter(change), maxlen], client=pipeline)
-            return
+            return await self._publish(
+                keys=keys, args=[*guard, encode_adapter(change), maxlen], client=client
+            )
         now = msgspec.to_builtins(datetime.now(UTC))
         args = [*guard, change.name, change.reason.code, change.reason.message, now, maxlen]
-        await self._withdraw(keys=keys, args=args, client=pipeline)
+        return await self._withdraw(keys=keys, args=args, client=client)
 
     def _accepted(self, answer: list[str]) -> list[str]:
         if answer[0] == "ok":

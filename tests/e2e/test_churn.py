@@ -29,8 +29,8 @@ pytestmark = pytest.mark.e2e
 NAMES = [f"tenant-{number}" for number in range(6)]
 STREAMS = 8
 CHANGES = 200
-TOKENS = 24
-ANSWERS_PER_CHANGE = 3
+TOKENS = 16
+ANSWERS_PER_CHANGE = 2
 LIMITS = ["--enable-lora", "--max-lora-rank", "8", "--max-loras", "2", "--max-cpu-loras", "2"]
 
 
@@ -63,7 +63,7 @@ def ground(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     api_port = free_port()
     command = [
         *("worker", str(tiny_model), *TINY_FLAGS, *LIMITS, "--api-port", str(api_port)),
-        *("--lora-dir-prefix", str(prefix.directory), "--lora-settle", "0.3"),
+        *("--lora-dir-prefix", str(prefix.directory), "--lora-settle", "0.2"),
     ]
     with running(command, directory=directory, name="churn", VLLM_SERVER_DEV_MODE="1") as server:
         yield Ground(server, prefix, directory, f"http://127.0.0.1:{api_port}")

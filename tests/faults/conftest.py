@@ -1,6 +1,7 @@
 """Marks what is here as faults, and prints the table of what the scenarios measured."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,24 @@ import pytest
 from tests.faults.table import Row, Table
 
 _TABLE = pytest.StashKey[Table]()
+_PROPERTY = "fault scenario"
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_TABLE] = Table()
+    config.pluginmanager.register(_Collector(config.stash[_TABLE]))
+
+
+class _Collector:
+    """Takes the rows out of the reports, which reach the main process from wherever a test ran."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "teardown":
+            rows = (value for name, value in report.user_properties if name == _PROPERTY)
+            self._table.rows.extend(Row(**row) for row in rows if isinstance(row, dict))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -34,5 +49,5 @@ def row(request: pytest.FixtureRequest) -> Iterator[Row]:
     """The line of this scenario in the table; its counts must be 0 in the end."""
     scenario = Row(request.node.name.removeprefix("test_").replace("_", " "))
     yield scenario
-    request.config.stash[_TABLE].rows.append(scenario)
+    request.node.user_properties.append((_PROPERTY, asdict(scenario)))
     assert (scenario.lost, scenario.partial, scenario.false_removals) == (0, 0, 0)

@@ -1,4 +1,4 @@
-"""Faults of the watching itself: overflows, dead threads, limits, and a prefix that changes. 9 to 16, 18, 27."""
+"""Faults of the watching: overflows, dead threads, limits, a prefix that changes. 9 to 18 and 27."""
 
 import ctypes
 import os
@@ -46,7 +46,9 @@ needs_mounts = pytest.mark.skipif(
     not works(*NAMESPACED, "mount", "-t", "tmpfs", "none", "/mnt"), reason="may not mount in a namespace"
 )
 needs_limits = pytest.mark.skipif(
-    not works("unshare", "--user", "--map-root-user", "sh", "-c", "echo 9 >/proc/sys/user/max_inotify_watches"),
+    not works(
+        "unshare", "--user", "--map-root-user", "sh", "-c", "echo 9 >/proc/sys/user/max_inotify_watches"
+    ),
     reason="may not limit watches in a user namespace",
 )
 needs_dropping = pytest.mark.skipif(
@@ -133,7 +135,7 @@ async def test_10_watchdogs_reader_thread_dies(
 @needs_limits
 async def test_11_fewer_watches_than_adapters(connection: Connection, prefix: Path, row: Row) -> None:
     names = write_some(prefix, 50)
-    limit = "echo 20 >/proc/sys/user/max_inotify_watches; exec \"$@\""
+    limit = 'echo 20 >/proc/sys/user/max_inotify_watches; exec "$@"'
     within = ["unshare", "--user", "--map-root-user", "sh", "-c", limit, "sh"]
     started = time.monotonic()
     async with watcher_process(connection, prefix, within=within) as (_, history):
@@ -158,7 +160,11 @@ async def test_12_and_13_unmounted_and_mounted_again(
 ) -> None:
     store = tmp_path / "store"
     names = write_some(store, 5)
-    mount = f"mount --bind {store} {prefix}" if how == "umount" else f"mount -t tmpfs none {prefix} && cp -a {store}/. {prefix}"
+    mount = (
+        f"mount --bind {store} {prefix}"
+        if how == "umount"
+        else f"mount -t tmpfs none {prefix} && cp -a {store}/. {prefix}"
+    )
     within = [*NAMESPACED, "sh", "-c", f'{mount}; exec "$@"', "sh"]
     flags = ("--prefix-marker", ".mounted") if how == "umount" else ()
     (store / ".mounted").touch()
@@ -167,7 +173,9 @@ async def test_12_and_13_unmounted_and_mounted_again(
         await history.catalog.until_served(set(names))
 
         def inside(command: str) -> None:
-            subprocess.run(["nsenter", "--target", str(child.pid), "--mount", "sh", "-c", command], check=True)
+            subprocess.run(
+                ["nsenter", "--target", str(child.pid), "--mount", "sh", "-c", command], check=True
+            )
 
         await until_unmounted(inside, f"{how} {prefix}")
         unmounted = time.monotonic()
@@ -224,7 +232,13 @@ async def test_15_an_adapter_that_cannot_be_read_for_a_while(
     connection: Connection, prefix: Path, row: Row
 ) -> None:
     names = write_some(prefix, 3)
-    within = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", "--inh-caps", "-dac_override,-dac_read_search"]
+    within = [
+        "setpriv",
+        "--bounding-set",
+        "-dac_override,-dac_read_search",
+        "--inh-caps",
+        "-dac_override,-dac_read_search",
+    ]
     async with watcher_process(connection, prefix, within=within) as (_, history):
         note_all(history, prefix, names)
         await history.catalog.until_served(set(names))

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -47,10 +48,13 @@ def write_slowly(path: Path, content: bytes, *, chunks: int, seconds: float) -> 
             pause(seconds / chunks)
 
 
-async def in_thread(action: threading.Thread) -> None:
+async def in_thread(write: Callable[[], None]) -> None:
     """Run a writer to its end without blocking the watcher in this process."""
+    action = threading.Thread(target=write)
     action.start()
-    await wait_until(lambda: not action.is_alive(), timeout=PATIENCE_SECONDS, description="the writer is done")
+    await wait_until(
+        lambda: not action.is_alive(), timeout=PATIENCE_SECONDS, description="the writer is done"
+    )
 
 
 async def test_1_slow_copy(connection: Connection, prefix: Path, row: Row) -> None:
@@ -61,7 +65,7 @@ async def test_1_slow_copy(connection: Connection, prefix: Path, row: Row) -> No
         directory.mkdir()
         (directory / "adapter_config.json").write_text(json.dumps(CONFIG))
         weights = directory / "adapter_model.safetensors"
-        await in_thread(threading.Thread(target=write_slowly, args=(weights, content), kwargs={"chunks": 40, "seconds": 2.0}))  # fmt: skip
+        await in_thread(lambda: write_slowly(weights, content, chunks=40, seconds=2.0))
         written = time.monotonic()
         assert await catalog.served_events() == []
         revision = history.note(directory)
@@ -127,7 +131,7 @@ async def test_3_preallocated_file(connection: Connection, prefix: Path, row: Ro
         weights.write_bytes(content[:header_bytes])
         os.truncate(weights, len(content))  # complete by its header from now on
         await catalog.until("sql", AdapterState.SETTLING)
-        await in_thread(threading.Thread(target=fill))
+        await in_thread(fill)
         filled = time.monotonic()
         revision = history.note(directory)
         await history.until_revision("sql", revision)
@@ -157,7 +161,7 @@ async def test_5_overwritten_in_place_while_served(connection: Connection, prefi
         await history.until_revision("sql", first)
         content = lora_weights(seed=2)
         weights = directory / "adapter_model.safetensors"
-        await in_thread(threading.Thread(target=write_slowly, args=(weights, content), kwargs={"chunks": 10, "seconds": 1.0}))  # fmt: skip
+        await in_thread(lambda: write_slowly(weights, content, chunks=10, seconds=1.0))
         written = time.monotonic()
         second = history.note(directory)
         await history.until_revision("sql", second)
@@ -202,7 +206,7 @@ async def test_7_swap_by_two_renames_with_a_gap(connection: Connection, prefix: 
 
 
 async def test_8_flip_of_a_data_link(connection: Connection, prefix: Path, row: Row) -> None:
-    """As Kubernetes' AtomicWriter does it: a new hidden directory, a new link, a rename, the old one removed."""
+    """As Kubernetes' AtomicWriter does: a new hidden directory, a new link, a rename, the old one removed."""
     directory = prefix / "sql"
     history_of = [write_adapter(directory / f"..v{version}", seed=version) for version in (1, 2)]
     (directory / "..data").symlink_to("..v1")

@@ -44,7 +44,9 @@ class History:
         row.partial = len(told - self.complete)
         allowed = set(removed)
         row.false_removals = sum(
-            1 for event in events if event.type is EventType.DELETED and event.revision and event.name not in allowed
+            1
+            for event in events
+            if event.type is EventType.DELETED and event.revision and event.name not in allowed
         )
         served = {name for name, adapter in (await self.catalog.adapters()).items() if adapter.revision}
         row.lost = len(set(expected) - served)
@@ -52,7 +54,11 @@ class History:
     async def revisions_of(self, name: str) -> list[Revision | None]:
         """The revisions published under `name`, in order."""
         kinds = (EventType.ADDED, EventType.MODIFIED)
-        return [event.revision for event in await self.catalog.events() if event.name == name and event.type in kinds]
+        return [
+            event.revision
+            for event in await self.catalog.events()
+            if event.name == name and event.type in kinds
+        ]
 
     async def until_revision(self, name: str, revision: Revision) -> float:
         """Wait until `name` is served with `revision`; return the seconds it took."""

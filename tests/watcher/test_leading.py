@@ -191,6 +191,21 @@ async def test_an_emptied_redis_is_filled_again_under_a_new_epoch(
         }
 
 
+async def test_an_update_under_way_keeps_its_last_good_revision_even_where_redis_forgot_it(
+    connection: Connection, prefix: Path
+) -> None:
+    directory = write_adapter(prefix / "sql")
+    async with watching(connection, prefix, **SOON) as catalog:
+        good = await catalog.until("sql", AdapterState.READY)
+        (directory / "adapter_model.safetensors").write_bytes(b"")
+        await catalog.until("sql", AdapterState.INCOMPLETE)
+        await connection.commands.flushall()
+        torn = await catalog.until("sql", AdapterState.INCOMPLETE)
+        assert (torn.revision, torn.rank) == (good.revision, good.rank)
+        shutil.rmtree(directory)
+        await catalog.until_gone("sql")
+
+
 async def test_changes_made_while_redis_is_dead_are_published_when_it_is_back(
     server: ValkeyServer, own: Connection, prefix: Path
 ) -> None:

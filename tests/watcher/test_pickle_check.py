@@ -210,6 +210,8 @@ def test_no_damage_raises_anything_else(
             return
 
 
+# Python says so of damaged text in a pickle; people never see it.
+@pytest.mark.filterwarnings("ignore:invalid escape sequence:DeprecationWarning")
 @settings(max_examples=500, deadline=None)
 @given(edits=st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 255)), min_size=1, max_size=3))
 def test_no_program_raises_anything_but_a_verdict(edits: list[tuple[int, int]]) -> None:

@@ -1,4 +1,4 @@
-"""Random histories of a prefix, played against a watcher and a model of the disk: they always agree in the end."""
+"""Random histories of a prefix, played against a watcher and a model of the disk: in the end they agree."""
 
 import asyncio
 import json
@@ -96,7 +96,9 @@ class Prefix:
 
     def _break_config(self, adapter: Path) -> None:
         if adapter.is_dir():
-            broken = self.dice.choice(["{", json.dumps(CONFIG | {"r": 64}), json.dumps(CONFIG | {"bias": "all"})])
+            broken = self.dice.choice(
+                ["{", json.dumps(CONFIG | {"r": 64}), json.dumps(CONFIG | {"bias": "all"})]
+            )
             (adapter / "adapter_config.json").write_text(broken)
 
     def _rename(self, adapter: Path) -> None:

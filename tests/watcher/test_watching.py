@@ -76,9 +76,10 @@ async def test_an_arrival_is_told_in_a_single_event(connection: Connection, pref
         await catalog.until("sql", READY)
         shutil.rmtree(prefix / "sql")  # long after the look that makes sure of such young files
         await catalog.until_gone("sql")
-        assert [(event.type, event.state) for event in await catalog.events()][0] == (ADDED, READY)
-        assert [event.type for event in await catalog.events()].count(ADDED) == 1
-        assert "settling" not in [event.state for event in await catalog.events()]
+        told = [(event.type, event.state) for event in await catalog.events()]
+        assert told[0] == (ADDED, READY)
+        assert [kind for kind, _ in told].count(ADDED) == 1
+        assert AdapterState.SETTLING not in [state for _, state in told]
 
 
 async def test_inotify_tells_of_a_rename_within_a_tenth_of_a_second(

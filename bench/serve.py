@@ -1,0 +1,176 @@
+"""What loading, updating and removing adapters costs running streams and first requests.
+
+Two servers of the same random model (16 layers of 1024, adapters of 37 MB) take turns in one run: vLLM as it
+is, with its `/v1/load_lora_adapter`, and vLLM with loradrop. Times on a shared machine mean little; the
+ratios between the two are what to look at.
+"""
+
+import asyncio
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from bench.support.catalog import BenchCatalog
+from bench.support.gaps import Gaps
+from bench.support.model import build_model, write_adapter
+from bench.support.sides import Loradrop, Stock, ask
+from catalog.store import Connection
+from tests.e2e.server import Server, start
+from tests.servers import valkey
+
+ROUNDS = 3
+QUIET_TOKENS = 60
+MANY = 1_000
+VERY_MANY = 10_000
+LISTINGS = 30
+FLAGS = [
+    *("--served-model-name", "base", "--max-model-len", "2048", "--dtype", "bfloat16", "--enforce-eager"),
+    *("--kv-cache-memory-bytes", "536870912", "--block-size", "32", "--disable-uvicorn-access-log"),
+    *("--enable-lora", "--max-lora-rank", "64", "--max-loras", "2", "--max-cpu-loras", "8"),
+]
+
+
+async def streams(stock: Stock, ours: Loradrop) -> None:
+    """Print the gaps of a running stream, by what goes on meanwhile."""
+    gaps = {"stock": Gaps(stock.client, "base"), "loradrop": Gaps(ours.client, "base")}
+    for number in range(ROUNDS):
+        for name, side in (("stock", stock), ("loradrop", ours)):
+            adapter = f"stream-{number}"
+            async with gaps[name].running() as running:
+                await running.quiet(QUIET_TOKENS)
+                for phase, work in phases(side, adapter):
+                    async with running.during(phase):
+                        await work()
+    async with gaps["loradrop"].running() as running, running.during(f"{MANY} more in the catalog"):
+        await ours.add_many(MANY, like="stream-0")
+    print("\n## Gaps between a stream's tokens, ms\n")
+    print(
+        "| meanwhile | server | tokens | p50 | p99 | max | max / quiet max |\n|---|---|---|---|---|---|---|"
+    )
+    quiet = {name: max(found.seconds["quiet"]) for name, found in gaps.items()}
+    for phase in gaps["loradrop"].seconds:
+        for name, found in gaps.items():
+            if seconds := sorted(found.seconds.get(phase, [])):
+                print(row(phase, name, seconds, quiet[name]))
+    for phase in ("load", "update", "remove"):
+        worst = [max(gaps[name].seconds[phase]) for name in ("loradrop", "stock")]
+        print(f"\n{phase}: longest gap, loradrop / stock = {worst[0] / worst[1]:.2f}")
+
+
+def phases(side: Stock | Loradrop, adapter: str) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
+    """Return what is done to one adapter while the stream runs."""
+    return [
+        ("load", lambda: side.load(adapter)),
+        ("update", lambda: side.update(adapter, f"{adapter}-new")),
+        ("remove", lambda: side.remove(adapter)),
+    ]
+
+
+def row(phase: str, name: str, seconds: list[float], quiet: float) -> str:
+    """Return one line of the table of gaps."""
+    p50, p99, most = statistics.median(seconds), seconds[int(0.99 * (len(seconds) - 1))], seconds[-1]
+    figures = " | ".join(f"{1000 * value:.0f}" for value in (p50, p99, most))
+    return f"| {phase} | {name} | {len(seconds)} | {figures} | {most / quiet:.2f} |"
+
+
+async def first_requests(stock: Stock, ours: Loradrop, prefix: Path, local: Path) -> None:
+    """Print what the first request for a cold adapter costs, against a copy and vLLM's own load."""
+    theirs, mine = [], []
+    for number in range(2 * ROUNDS):
+        name = f"cold-{number}"
+        started = time.perf_counter()
+        copy_to_disk(prefix / name, local / name)
+        await stock.load(name, local / name)
+        theirs.append(time.perf_counter() - started)
+        await ours.publish(name)
+        mine.append(await ask(ours.client, name))
+        await stock.remove(name)
+        await ours.remove(name)
+    a, b = statistics.median(mine), statistics.median(theirs)
+    print("\n## First request for a cold adapter of 37 MB, one token, median ms\n")
+    print("| vLLM: copy to local disk, load, ask | loradrop: ask | ratio |\n|---|---|---|")
+    print(f"| {1000 * b:.0f} | {1000 * a:.0f} | {a / b:.2f} |")
+
+
+def copy_to_disk(source: Path, target: Path) -> None:
+    """Copy an adapter and make it durable, as whoever fetches it must."""
+    shutil.copytree(source, target)
+    for path in target.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+async def listings(stock: Stock, ours: Loradrop) -> None:
+    """Print what 10 000 adapters in the catalog cost `/v1/models` and the API process."""
+    few = await listing_ms(stock)
+    loads, memory = await ours.loads(), ours.process.memory_info().rss
+    await ours.add_many(VERY_MANY - MANY, like="stream-0")
+    many = await listing_ms(ours)
+    grown = ours.process.memory_info().rss - memory
+    print(f"\n## `/v1/models` with {VERY_MANY} adapters\n")
+    print(
+        "| vLLM's own, base model alone, median ms | loradrop, median ms | API process grew by, MB | loads |"
+    )
+    print("|---|---|---|---|")
+    print(f"| {few:.1f} | {many:.1f} | {grown / 1e6:.0f} | {await ours.loads() - loads:.0f} |")
+
+
+async def listing_ms(side: Stock | Loradrop) -> float:
+    """Return the median milliseconds of one listing."""
+    taken = []
+    for _ in range(LISTINGS):
+        started = time.perf_counter()
+        (await side.client.get("/v1/models")).raise_for_status()
+        taken.append(time.perf_counter() - started)
+    return 1000 * statistics.median(taken)
+
+
+def write_adapters(prefix: Path) -> None:
+    """Write every adapter the benchmark uses."""
+    names = [f"stream-{number}{suffix}" for number in range(ROUNDS) for suffix in ("", "-new")]
+    for seed, name in enumerate([*names, *(f"cold-{number}" for number in range(2 * ROUNDS))]):
+        write_adapter(prefix / name, seed=seed)
+
+
+def start_servers(stack: ExitStack, directory: Path, redis_url: str, prefix: Path) -> tuple[Server, Server]:
+    """Start both servers, and end them with `stack`."""
+    model = str(build_model(directory / "model"))
+    stock = ["vllm.entrypoints.openai.api_server", "--model", model, *FLAGS]
+    ours = ["worker", model, *FLAGS, "--redis-url", redis_url, "--lora-dir-prefix", str(prefix)]
+    switches = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_PLUGINS": ""}
+    servers = (
+        start(stock, directory=directory, name="stock", **switches),
+        start(ours, directory=directory, name="loradrop"),
+    )
+    for server in servers:
+        stack.callback(server.kill)
+    for server in servers:
+        server.wait_ready()
+    return servers
+
+
+async def main(directory: Path) -> None:
+    """Run everything in `directory`."""
+    prefix, local = directory / "loras", directory / "local"
+    (directory / "redis").mkdir()
+    write_adapters(prefix)
+    with ExitStack() as stack:
+        redis = stack.enter_context(valkey(directory / "redis"))
+        async with Connection(redis.url) as connection:
+            catalog = BenchCatalog(connection, prefix)
+            await catalog.begin()
+            servers = start_servers(stack, directory, redis.url, prefix)
+            stock, ours = Stock(servers[0], prefix), Loradrop(servers[1], catalog)
+            await streams(stock, ours)
+            await first_requests(stock, ours, prefix, local)
+            await listings(stock, ours)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as made:
+        asyncio.run(main(Path(made)))

@@ -1,0 +1,68 @@
+"""A catalog without a watcher: benchmarks publish what they like."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from catalog.adapter import CONFIG_FILENAME, Adapter, AdapterState, Reason, Revision, WeightsFormat
+from catalog.revision import RevisionHasher
+from catalog.store import Connection, Publisher, Withdrawal
+
+
+class BenchCatalog:
+    """Publishes adapters under one prefix, as the watcher would once it has proven them."""
+
+    def __init__(self, connection: Connection, prefix: Path) -> None:
+        """Publish to `connection` what lies under `prefix`."""
+        self._publisher = Publisher(connection, owner="bench")
+        self._prefix = prefix
+        self._size = 0
+
+    async def begin(self) -> None:
+        """Make the catalog, empty and complete."""
+        await self._publisher.lead()
+        await self._publisher.complete()
+
+    async def publish(self, *names: str) -> None:
+        """Publish the directories `names` of the prefix as they are now."""
+        await self._write([self._record(name, self._prefix / name) for name in names])
+
+    async def publish_at(self, name: str, path: str) -> None:
+        """Publish under `name` what lies at `path` below the prefix."""
+        await self._write([self._record(name, self._prefix / path)])
+
+    async def publish_many(self, names: Sequence[str], like: str) -> None:
+        """Publish each of `names` with the bytes of `like`."""
+        record = self._record(like, self._prefix / like)
+        await self._write([replace(record, name=name) for name in names])
+
+    async def withdraw(self, *names: str) -> None:
+        """Take `names` out of the catalog."""
+        await self._write([Withdrawal(name, Reason("removed", "The benchmark is done.")) for name in names])
+
+    async def _write(self, changes: Sequence[Adapter | Withdrawal]) -> None:
+        self._size += len(changes)
+        await self._publisher.lead()
+        await self._publisher.publish(changes, catalog_size=self._size)
+
+    def _record(self, name: str, directory: Path) -> Adapter:
+        weights = (directory / WeightsFormat.SAFETENSORS.filename).read_bytes()
+        now = datetime.now(UTC)
+        return Adapter(
+            name=name,
+            prefix=str(self._prefix),
+            path=str(directory.relative_to(self._prefix)),
+            revision=_revision((directory / CONFIG_FILENAME).read_bytes(), weights),
+            state=AdapterState.READY,
+            discovered_at=now,
+            updated_at=now,
+            size_bytes=len(weights),
+            format=WeightsFormat.SAFETENSORS,
+        )
+
+
+def _revision(config: bytes, weights: bytes) -> Revision:
+    hasher = RevisionHasher(WeightsFormat.SAFETENSORS, config, len(weights))
+    hasher.update(weights)
+    return hasher.revision()
