@@ -9,6 +9,7 @@ from catalog.store import Connection
 from tests.servers import ValkeyServer, valkey
 
 
+@pytest.hookimpl(tryfirst=True)  # before the parallel run reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep what starts vLLM servers in one process of a parallel run: they share servers, and cores."""
     for item in items:
