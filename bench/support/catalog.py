@@ -18,24 +18,26 @@ class BenchCatalog:
         self._publisher = Publisher(connection, owner="bench")
         self._prefix = prefix
         self._size = 0
+        self._records: dict[Path, Adapter] = {}
 
     async def begin(self) -> None:
-        """Make the catalog, empty and complete."""
+        """Make the catalog, empty and complete; digest what lies there, which a watcher does elsewhere."""
+        for directory in self._prefix.iterdir():
+            self._records[directory] = _record(directory.name, directory)
         await self._publisher.lead()
         await self._publisher.complete()
 
     async def publish(self, *names: str) -> None:
         """Publish the directories `names` of the prefix as they are now."""
-        await self._write([self._record(name, self._prefix / name) for name in names])
+        await self._write([self._record(name, name) for name in names])
 
     async def publish_at(self, name: str, path: str) -> None:
         """Publish under `name` what lies at `path` below the prefix."""
-        await self._write([self._record(name, self._prefix / path)])
+        await self._write([self._record(name, path)])
 
     async def publish_many(self, names: Sequence[str], like: str) -> None:
         """Publish each of `names` with the bytes of `like`."""
-        record = self._record(like, self._prefix / like)
-        await self._write([replace(record, name=name) for name in names])
+        await self._write([self._record(name, like) for name in names])
 
     async def withdraw(self, *names: str) -> None:
         """Take `names` out of the catalog."""
@@ -46,20 +48,24 @@ class BenchCatalog:
         await self._publisher.lead()
         await self._publisher.publish(changes, catalog_size=self._size)
 
-    def _record(self, name: str, directory: Path) -> Adapter:
-        weights = (directory / WeightsFormat.SAFETENSORS.filename).read_bytes()
-        now = datetime.now(UTC)
-        return Adapter(
-            name=name,
-            prefix=str(self._prefix),
-            path=str(directory.relative_to(self._prefix)),
-            revision=_revision((directory / CONFIG_FILENAME).read_bytes(), weights),
-            state=AdapterState.READY,
-            discovered_at=now,
-            updated_at=now,
-            size_bytes=len(weights),
-            format=WeightsFormat.SAFETENSORS,
-        )
+    def _record(self, name: str, path: str) -> Adapter:
+        return replace(self._records[self._prefix / path], name=name)
+
+
+def _record(name: str, directory: Path) -> Adapter:
+    weights = (directory / WeightsFormat.SAFETENSORS.filename).read_bytes()
+    now = datetime.now(UTC)
+    return Adapter(
+        name=name,
+        prefix=str(directory.parent),
+        path=directory.name,
+        revision=_revision((directory / CONFIG_FILENAME).read_bytes(), weights),
+        state=AdapterState.READY,
+        discovered_at=now,
+        updated_at=now,
+        size_bytes=len(weights),
+        format=WeightsFormat.SAFETENSORS,
+    )
 
 
 def _revision(config: bytes, weights: bytes) -> Revision:

@@ -24,7 +24,7 @@ from tests.servers import free_port
 from tests.waiting import wait_until
 from worker.files import digest_copy
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]  # half a minute of it is load on a quiet machine
 
 NAMES = [f"tenant-{number}" for number in range(6)]
 STREAMS = 8
@@ -171,9 +171,7 @@ async def wait_nothing_is_left(ground: Ground) -> None:
             return not any((await reports.tables(list(await reports.workers()))).values())
 
         await wait_until(reported, timeout=30, description="the worker reports no adapter")
-    await wait_until(
-        lambda: ground.in_engine() == "set()", timeout=10, description="the engine has no adapter"
-    )
+    await wait_until(lambda: ground.in_engine() == "[]", timeout=10, description="the engine has no adapter")
     assert list((ground.store / "incoming").iterdir()) == []
     for revision in (ground.store / "revisions").iterdir():
         assert digest_copy(revision) == revision.name
@@ -212,7 +210,7 @@ def garbage_in_place_of(directory: Path) -> Iterator[None]:
 async def test_streams_go_on_while_the_prefix_is_deleted_and_replaced_by_garbage(ground: Ground) -> None:
     for number, name in enumerate(NAMES[:3]):
         ground.prefix.rename_in(name, seed=900 + number)
-    await wait_until(lambda: len(ground.server.models()) == 4, timeout=20, description="all are listed")
+    await wait_until(lambda: ground.server.models() >= {*NAMES[:3]}, timeout=20, description="all are listed")
     async with ground.client() as client:
         names = ["tiny", *NAMES[:3]]
         expected = {name: (await stream(client, name, max_tokens=200)).tokens for name in names}
