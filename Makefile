@@ -25,10 +25,10 @@ run: $(INSTALLED) $(if $(filter demo,$(MODEL)),demo/model) ## serve a demo model
 
 test: lint types imports demo/model ## everything CI checks: lint, types, imports, all tests, coverage
 	@echo '==> all tests, real vLLM and Valkey among them'
-	@$(BIN)/pytest -n 2 --dist loadgroup --cov --cov-report=term --cov-fail-under=90
+	@$(BIN)/pytest --cov --cov-report=term --cov-fail-under=90
 
 unit: $(INSTALLED) ## the tests that need no vLLM server
-	@$(BIN)/pytest -n 2 --dist loadgroup -m 'not e2e and not demo'
+	@$(BIN)/pytest -n 2 -m 'not e2e and not demo'
 
 e2e: $(INSTALLED) demo/model ## the tests against real vLLM
 	@$(BIN)/pytest -m 'e2e or demo'

@@ -9,14 +9,6 @@ from catalog.store import Connection
 from tests.servers import ValkeyServer, valkey
 
 
-@pytest.hookimpl(tryfirst=True)  # before the parallel run reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep what starts vLLM servers in one process of a parallel run: they share servers, and cores."""
-    for item in items:
-        if item.get_closest_marker("e2e") or item.get_closest_marker("demo"):
-            item.add_marker(pytest.mark.xdist_group("vllm"))
-
-
 @pytest.fixture(scope="session")
 def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
     """One Valkey for the whole run; tests that kill or freeze theirs start their own."""
