@@ -15,6 +15,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
+
 from bench.support.catalog import BenchCatalog
 from bench.support.gaps import Gaps
 from bench.support.model import build_model, write_adapter
@@ -166,9 +168,13 @@ async def main(directory: Path) -> None:
             await catalog.begin()
             servers = start_servers(stack, directory, redis.url, prefix)
             stock, ours = Stock(servers[0], prefix), Loradrop(servers[1], catalog)
-            await streams(stock, ours)
-            await first_requests(stock, ours, prefix, local)
-            await listings(stock, ours)
+            try:
+                await streams(stock, ours)
+                await first_requests(stock, ours, prefix, local)
+                await listings(stock, ours)
+            except httpx.HTTPError:
+                print(*(server.log[-4000:] for server in servers), sep="\n")
+                raise
 
 
 if __name__ == "__main__":

@@ -213,13 +213,13 @@ async def test_streams_go_on_while_the_prefix_is_deleted_and_replaced_by_garbage
     await wait_until(lambda: ground.server.models() >= {*NAMES[:3]}, timeout=20, description="all are listed")
     async with ground.client() as client:
         names = ["tiny", *NAMES[:3]]
-        expected = {name: (await stream(client, name, max_tokens=200)).tokens for name in names}
+        expected = {name: (await stream(client, name, max_tokens=100)).tokens for name in names}
         made: list[Stream] = []
         stop = asyncio.Event()
 
         async def keep_streaming(name: str) -> None:
             while not stop.is_set():
-                made.append(await stream(client, name, max_tokens=200))
+                made.append(await stream(client, name, max_tokens=100))
 
         async with asyncio.TaskGroup() as tasks:
             for name in names:
