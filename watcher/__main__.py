@@ -19,6 +19,8 @@ from watcher.settings import NotifierChoice, Settings
 from watcher.settle import SettleRule
 from watcher.watcher import Watcher
 
+_logger = logging.getLogger(__name__)
+
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _STOP_SECONDS = 1.0
 
@@ -90,6 +92,14 @@ def watch(  # noqa: PLR0913, PLR0917 - one parameter a flag: Typer reads them fr
             help="Seconds between reading every byte anew; 0: never.",
         ),
     ] = 0.0,
+    metrics_host: Annotated[
+        str,
+        typer.Option(envvar="LORADROP_METRICS_HOST", help="Where /metrics is served, with --metrics-port."),
+    ] = "127.0.0.1",
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(envvar="LORADROP_METRICS_PORT", min=0, max=65535, help="Serve Prometheus metrics."),
+    ] = None,
     log_level: Annotated[
         str, typer.Option(envvar="LORADROP_LOG_LEVEL", help="DEBUG, INFO, WARNING or ERROR.")
     ] = "INFO",
@@ -115,23 +125,34 @@ def watch(  # noqa: PLR0913, PLR0917 - one parameter a flag: Typer reads them fr
             ),
             verify_interval_seconds=verify_interval,
         )
-        asyncio.run(_run(settings))
+        asyncio.run(_run(settings, metrics_host, metrics_port))
     except LoradropError as error:
         raise typer.BadParameter(error.message) from error
     _leave()
 
 
-async def _run(settings: Settings) -> None:
+async def _run(settings: Settings, metrics_host: str, metrics_port: int | None) -> None:
     async with Connection(settings.redis_url, pool=settings.pool) as connection:
-        running = asyncio.create_task(Watcher(settings, connection).run())
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, running.cancel)
-        try:
-            await running
-        except asyncio.CancelledError:
-            if not running.cancelled():
-                raise
+        watcher = Watcher(settings, connection)
+        if metrics_port is None:
+            await _until_stopped(watcher)
+            return
+        from watcher.metrics import WatcherCollector, served  # noqa: PLC0415 - megabytes few people need
+
+        with served(WatcherCollector(watcher), host=metrics_host, port=metrics_port) as port:
+            _logger.info("Metrics are served host=%s port=%s", metrics_host, port)
+            await _until_stopped(watcher)
+
+
+async def _until_stopped(watcher: Watcher) -> None:
+    running = asyncio.create_task(watcher.run())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, running.cancel)
+    try:
+        await running
+    except asyncio.CancelledError:
+        if not running.cancelled():
+            raise
 
 
 def _leave() -> None:

@@ -85,9 +85,17 @@ class Agenda:
         """Take back a name that was handed out."""
         self._busy.discard(name)
 
+    def is_hinted(self, name: str) -> bool:
+        """Return whether a look at `name` is due already because of a hint."""
+        return name in self._hinted
+
     def is_waiting(self, name: str) -> bool:
         """Return whether `name` is to be looked at now, or being looked at."""
         return name in self._busy or name in self._hinted or name in self._found
+
+    def is_only_scheduled(self, name: str) -> bool:
+        """Return whether the next look at `name` is still to come, at a time that is set."""
+        return name in self._due and not self.is_waiting(name)
 
     def waiting(self) -> set[str]:
         """Return all names that are to be looked at now, or being looked at."""

@@ -37,40 +37,37 @@ class Batches:
         now = time.monotonic()
         return now - min(self._began.values(), default=now)
 
-    def begin(self) -> None:
-        """Take the room of one batch, which `examine` gives back."""
+    def examine(self, questions: Sequence[Question]) -> asyncio.Future[Answers]:
+        """Begin at once to examine some of `questions`, and return the future that tells."""
         self._examining += 1
-
-    async def examine(self, questions: Sequence[Question]) -> Answers:
-        """Examine some of `questions`, in the room taken with `begin`."""
-        try:
-            answers = await self.run(
-                lambda: self._examiner.examine(questions, budget_seconds=_BUDGET_SECONDS)
-            )
-            self._pace.learn(
-                wall_seconds=answers.wall_seconds,
-                cpu_seconds=answers.cpu_seconds,
-                hashed_bytes=answers.hashed_bytes,
-                running=self._examining,
-            )
-            return answers
-        finally:
-            self._examining -= 1
+        answers = self._run(lambda: self._examiner.examine(questions, budget_seconds=_BUDGET_SECONDS))
+        answers.add_done_callback(self._learn)
+        return answers
 
     async def scan(self, look: Callable[[], Scan]) -> tuple[Scan, float]:
         """Return what `look` saw and how long it took, in seconds; raises DiscoveryError."""
         started = time.monotonic()
-        return await self.run(look), time.monotonic() - started
-
-    async def run(self, look: Callable[[], _Result]) -> _Result:
-        """Return what `look` returns or raises, in a thread."""
-        token = object()
-        self._began[token] = time.monotonic()
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, look)
-        finally:
-            del self._began[token]
+        return await self._run(look), time.monotonic() - started
 
     def close(self) -> None:
         """Begin nothing more; what hangs is left behind."""
         self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def _run(self, look: Callable[[], _Result]) -> asyncio.Future[_Result]:
+        token = object()
+        self._began[token] = time.monotonic()
+        future = asyncio.get_running_loop().run_in_executor(self._executor, look)
+        future.add_done_callback(lambda _: self._began.pop(token))
+        return future
+
+    def _learn(self, examined: asyncio.Future[Answers]) -> None:
+        running, self._examining = self._examining, self._examining - 1
+        if examined.cancelled() or examined.exception() is not None:
+            return
+        answers = examined.result()
+        self._pace.learn(
+            wall_seconds=answers.wall_seconds,
+            cpu_seconds=answers.cpu_seconds,
+            hashed_bytes=answers.hashed_bytes,
+            running=running,
+        )

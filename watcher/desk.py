@@ -84,6 +84,7 @@ class Desk:
 
     def _accept(self, request: RefreshRequest) -> None:
         everything = not request.names or self._lookout.trouble is not None
+        names = self._lookout.disk.lookable(request.names, self._ledger.records)
         refresh = Refresh(
             request=request,
             look=Look(self._lookout.want_scan() if everything else 0, request.names),
@@ -91,7 +92,7 @@ class Desk:
             deadline=time.monotonic() + request.timeout_seconds,
         )
         self._refreshes.append(refresh)
-        self._lookout.find(request.names)
+        self._lookout.find(names)
 
     async def _answer_dry_run(self, request: RefreshRequest) -> None:
         result = await preview(request, self._lookout, self._ledger.records, seq=self._ledger.seq)

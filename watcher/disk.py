@@ -9,14 +9,15 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from catalog.adapter import Adapter, AdapterState, Reason, Revision
+from catalog.adapter import Adapter, AdapterState, Reason, Revision, is_usable_name
 from watcher.diff import record_for, with_twin
 from watcher.discovery import RootIdentity
 from watcher.findings import Absent, Examined, Finding, Unreadable
-from watcher.names import Twins, shown, twin_reason
+from watcher.names import Twins, is_ignored, shown, twin_reason
 from watcher.removal import Absence, RemovalRule, Removals, decide_removals, miss
 
-_RETRY_SECONDS = 2.0
+_FIRST_RETRY_SECONDS = 1.0
+_LAST_RETRY_SECONDS = 30.0
 
 
 @dataclass(slots=True)
@@ -31,6 +32,7 @@ class Disk:
     home: RootIdentity | None = None
     away: bool = False
     twins: Twins = field(default_factory=Twins)
+    _pauses: dict[str, float] = field(default_factory=dict)
 
     def copy(self) -> "Disk":
         """Return an independent copy, to try something on."""
@@ -69,14 +71,16 @@ class Disk:
         match examined:
             case Unreadable():
                 self.unreadable[name] = examined
-                return time.monotonic() + _RETRY_SECONDS
+                before = self._pauses.get(name, _FIRST_RETRY_SECONDS / 2)
+                self._pauses[name] = min(2 * before, _LAST_RETRY_SECONDS)
+                return time.monotonic() + self._pauses[name]
             case Absent():
-                self.unreadable.pop(name, None)
+                self._is_legible(name)
                 if not self.away:
                     self.absent[name] = miss(self.absent.get(name), now=time.monotonic(), hurried=hurried)
                 return None
             case Finding():
-                self.unreadable.pop(name, None)
+                self._is_legible(name)
                 self.absent.pop(name, None)
                 if name not in self.findings:
                     self.twins.add(name)
@@ -86,9 +90,13 @@ class Disk:
     def forget(self, name: str) -> None:
         """Drop all that is known about a name that is proven gone."""
         self.absent.pop(name, None)
-        self.unreadable.pop(name, None)
+        self._is_legible(name)
         if self.findings.pop(name, None) is not None:
             self.twins.discard(name)
+
+    def _is_legible(self, name: str) -> None:
+        self.unreadable.pop(name, None)
+        self._pauses.pop(name, None)
 
     def removals(self, records: Mapping[str, Adapter], *, confirmed: bool = False) -> Removals:
         """Return which absent names are proven gone; none while another device is under the prefix."""
@@ -118,6 +126,14 @@ class Disk:
     def neighbours(self, name: str) -> tuple[str, ...]:
         """Return the names whose record may change because `name` came or went."""
         return self.twins.of(name, self.findings)
+
+    def lookable(self, names: Iterable[str], records: Collection[str]) -> set[str]:
+        """Return those of `names`, which a stranger may have chosen, that are no paths to somewhere else."""
+        return {
+            name
+            for name in names
+            if (is_usable_name(name) and not is_ignored(name)) or name in self.findings or name in records
+        }
 
     def missing(self, seen: Collection[str], records: Iterable[str]) -> list[str]:
         """Return the names that are known, here or in the catalog, and were not seen."""

@@ -3,6 +3,7 @@
 Runs in threads. Not here: the judgement of one adapter (`judgement`), and which to ask about (`agenda`).
 """
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,10 +11,14 @@ from pathlib import Path
 
 from catalog.errors import DiscoveryError
 from watcher.discovery import RootIdentity, open_root
-from watcher.findings import Examined, Finding
+from watcher.findings import Examined, Finding, Unreadable
 from watcher.inspection import Rules
 from watcher.judgement import Judge, Question, TooLarge
+from watcher.look import failed
+from watcher.names import shown
 from watcher.settle import SettleRule
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +77,23 @@ class Examiner:
             if found and time.monotonic() > until:
                 return found, [*questions[index:], *large]
             try:
-                found[question.name] = self._judge.judge(question, root_fd, even_large=False)
+                found[question.name] = self._judged(question, root_fd, even_large=False)
             except TooLarge:
                 large.append(question)
         if large and not found:  # nothing small is kept waiting
             alone = large.pop(0)
-            found[alone.name] = self._judge.judge(alone, root_fd)
+            found[alone.name] = self._judged(alone, root_fd, even_large=True)
         return found, large
+
+    def _judged(self, question: Question, root_fd: int, *, even_large: bool) -> Examined:
+        try:
+            return self._judge.judge(question, root_fd, even_large=even_large)
+        except TooLarge:
+            raise
+        except Exception as error:
+            # One adapter, however strange, must not end the watching of all the others.
+            _logger.exception("Looking at an adapter failed name=%s", shown(question.name))
+            return Unreadable(failed(error))
 
 
 def _hashed_bytes(questions: Sequence[Question], found: dict[str, Examined]) -> int:

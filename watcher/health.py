@@ -11,6 +11,13 @@ _logger = logging.getLogger(__name__)
 Source = Literal["prefix", "device", "removal", "notifier", "coverage", "disk"]
 _ORDER: tuple[Source, ...] = ("prefix", "device", "disk", "removal", "notifier", "coverage")
 
+SLOW = Reason("disk_slow", "The disk has not answered for a minute. Check what is mounted at the prefix.")
+AWAY = Reason(
+    "prefix_device_changed",
+    "Another filesystem is at the prefix now, and adapters are missing there. None is removed until it is"
+    " mounted again, or until `loradrop refresh --confirm-removals` says that this is meant.",
+)
+
 
 class Health:
     """What is wrong. `on_change` is called when the most important reason changes."""

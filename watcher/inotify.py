@@ -24,7 +24,8 @@ from watcher.notifier import Hint, NotifierLost
 _CHANGES = Mask.CLOSE_WRITE | Mask.MOVED_TO | Mask.MOVED_FROM | Mask.CREATE | Mask.DELETE | Mask.ATTRIB
 _SELF = Mask.DELETE_SELF | Mask.MOVE_SELF
 _PREFIX_MASK = _CHANGES | _SELF | Mask.ONLYDIR
-_ADAPTER_MASK = _CHANGES | Mask.DELETE_SELF | Mask.ONLYDIR | Mask.MASK_ADD
+_ADAPTER_MASK = _CHANGES | _SELF | Mask.ONLYDIR | Mask.MASK_ADD
+_LEFT = _SELF | Mask.IGNORED
 _PREFIX_LOST = _SELF | Mask.UNMOUNT | Mask.IGNORED
 _CAME = Mask.MOVED_TO | Mask.CREATE
 _WENT = Mask.MOVED_FROM | Mask.DELETE
@@ -68,6 +69,9 @@ class InotifyNotifier:
     def blind(self) -> Reason | None:
         """Why some adapters are not watched, or None where all are."""
         return Reason("watch_limit", _WATCH_LIMIT) if self._limited else None
+
+    async def start(self) -> None:
+        """Return: it watches from its creation on."""
 
     def cover(self, names: Iterable[str]) -> None:
         """Watch inside these adapters, too, where that is not so already."""
@@ -177,12 +181,9 @@ class InotifyNotifier:
     def _in_adapter(self, event: Event, watch: Watch) -> None:
         if event.name is not None and not _concerns_us(str(event.name)):
             return
-        names = self._sharing.get(watch.wd) or {str(watch.path)}
-        if Mask.IGNORED in event.mask:
-            self._sharing.pop(watch.wd, None)
-        for name in names:
-            if Mask.IGNORED in event.mask and self._watches.get(name) is watch:
-                del self._watches[name]
+        for name in self._sharing.get(watch.wd) or {str(watch.path)}:
+            if event.mask & _LEFT and self._watches.get(name) is watch:
+                self._remove(name)  # so that the next look watches what is there then
             self._on_hint(Hint(name))
 
 

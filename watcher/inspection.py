@@ -8,6 +8,7 @@ Not here: whether the files have stopped changing (`settle`), and whether they f
 workers' business).
 """
 
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -20,10 +21,12 @@ from catalog.revision import RevisionHasher
 from watcher import pickle_check, safetensors_proof
 from watcher.files import Roots, is_gone, opened
 from watcher.findings import Changed, Facts, Incomplete, Rejected, Signature
-from watcher.look import signature_of, unreadable
+from watcher.look import failed, signature_of, unreadable
 from watcher.lora_tensors import check_tensors
 from watcher.names import is_atomic_writer, shown, unusable
 from watcher.peft_config import MAX_CONFIG_BYTES, parse_config
+
+_logger = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 1 << 20
 _ABANDONED_SECONDS = 60.0
@@ -65,7 +68,7 @@ def inspect_adapter(
     allow_symlinks_to: Sequence[str | Path] = (),
     with_revision: bool = False,
 ) -> Inspection:
-    """Return what the watcher would make of the directory at `path`, if it stood still; never raises OSError.
+    """Return what the watcher would make of the directory at `path`, if it stood still; never raises.
 
     Links may lead into the directory that holds `path`, and into `allow_symlinks_to`.
     With `with_revision` all bytes are read: checksums are verified, and the revision is told.
@@ -83,6 +86,10 @@ def inspect_adapter(
         return Inspection(error.state, error.reason)
     except OSError as error:
         return Inspection(AdapterState.UNKNOWN, unreadable(error))
+    except Exception as error:
+        # One adapter, however strange, must not keep a caller from looking at the others.
+        _logger.exception("Looking at an adapter failed path=%s", shown(str(directory)))
+        return Inspection(AdapterState.UNKNOWN, failed(error))
     return Inspection(AdapterState.READY, None, proof.facts, proof.revision)
 
 

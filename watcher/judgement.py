@@ -118,7 +118,7 @@ class Judge:
         except Changed as error:
             return self._settling(look, rest, error.reason)
         except Rejected as error:
-            if rest.is_over:
+            if rest.is_over and _signature_now(question.name, root_fd) == look.signature:
                 return Finding(signature=look.signature, state=AdapterState.REJECTED, reason=error.reason)
             return self._settling(look, rest, Changed().reason)
         if proof.revision is None:

@@ -13,7 +13,7 @@ from catalog.adapter import Adapter, AdapterState
 from catalog.errors import LeaseHeld
 from catalog.revision import short
 from catalog.status import WatcherStatus
-from catalog.store import Connection, Publisher, Reader, Withdrawal
+from catalog.store import Connection, Listing, Publisher, Reader, Withdrawal
 from watcher.ownership import is_dead
 
 _logger = logging.getLogger(__name__)
@@ -29,7 +29,8 @@ class Ledger:
         self._reader = Reader(connection)
         self._records: dict[str, Adapter] = {}
         self._lost: dict[str, Adapter] = {}
-        self._counts: Counter[AdapterState] = Counter()
+        self._epoch: str | None = None
+        self._counts: Counter[tuple[AdapterState, str]] = Counter()
 
     @property
     def records(self) -> Mapping[str, Adapter]:
@@ -44,7 +45,15 @@ class Ledger:
     @property
     def counts(self) -> dict[AdapterState, int]:
         """How many adapters are in each state on disk."""
-        return {state: self._counts[state] for state in AdapterState if self._counts[state]}
+        counts: Counter[AdapterState] = Counter()
+        for (state, _), count in self.reasons.items():
+            counts[state] += count
+        return dict(counts)
+
+    @property
+    def reasons(self) -> dict[tuple[AdapterState, str], int]:
+        """How many adapters are in each state for each reason code, which is empty for the ready."""
+        return {kind: count for kind, count in self._counts.items() if count}
 
     @property
     def seq(self) -> int:
@@ -61,13 +70,10 @@ class Ledger:
             _logger.info("Lease of a dead watcher is taken over owner=%s", held.owner)
             lease = await self._publisher.lead(presumed_dead=held.owner)
         listing = await self._reader.listing()
-        self._lost = {
-            name: record for name, record in self.remembered.items() if name not in listing.adapters
-        }
-        self._records = dict(listing.adapters)
-        for name in listing.unreadable:
-            self._records[name] = _illegible(name)
-        self._counts = Counter(record.state for record in self._records.values())
+        self._lost = _missing(listing, self.remembered) if lease.epoch != self._epoch else {}
+        self._epoch = lease.epoch
+        self._records = dict(listing.adapters) | {name: _illegible(name) for name in listing.unreadable}
+        self._counts = Counter(_kind(record) for record in self._records.values())
         _logger.info(
             "Watcher leads epoch=%s fence=%s adapters=%s", lease.epoch, lease.fence, len(self._records)
         )
@@ -79,10 +85,10 @@ class Ledger:
             before = self._records.pop(change.name, None)
             self._lost.pop(change.name, None)
             if before is not None:
-                self._counts[before.state] -= 1
+                self._counts[_kind(before)] -= 1
             if isinstance(change, Adapter):
                 self._records[change.name] = change
-                self._counts[change.state] += 1
+                self._counts[_kind(change)] += 1
             _log(before, change)
 
     async def complete(self) -> None:
@@ -96,6 +102,14 @@ class Ledger:
     async def resign(self) -> None:
         """Give the lease back."""
         await self._publisher.resign()
+
+
+def _kind(record: Adapter) -> tuple[AdapterState, str]:
+    return record.state, record.reason.code if record.reason is not None else ""
+
+
+def _missing(listing: Listing, remembered: Mapping[str, Adapter]) -> dict[str, Adapter]:
+    return {name: record for name, record in remembered.items() if name not in listing.adapters}
 
 
 def _illegible(name: str) -> Adapter:

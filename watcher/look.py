@@ -69,6 +69,15 @@ def unreadable(error: OSError) -> Reason:
     )
 
 
+def failed(error: Exception) -> Reason:
+    """Return what people are told where looking at an adapter failed in a way nobody has thought of."""
+    return Reason(
+        "inspection_failed",
+        f"Looking at the adapter failed ({type(error).__name__}: {str(error)[:200]}). Nothing is concluded"
+        " from it. This is a bug of loradrop: please report it with the adapter's files.",
+    )
+
+
 def _stat(path: str, root_fd: int) -> os.stat_result | None:
     try:
         return os.stat(path, dir_fd=root_fd)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime
 
-from catalog.adapter import AdapterState, Reason
+from catalog.adapter import Reason
 from catalog.errors import DiscoveryError
 from watcher.agenda import Agenda
 from watcher.batches import Batches
@@ -22,13 +22,15 @@ from watcher.discovery import RootIdentity, Scan, scan
 from watcher.disk import Disk
 from watcher.examination import Answers, Examiner
 from watcher.findings import Absent
-from watcher.health import Health
+from watcher.health import AWAY, SLOW, Health
 from watcher.judgement import Question
 from watcher.mounts import filesystem_type, is_shared
 from watcher.notifier import Hint
 from watcher.notifying import notifications_for
 from watcher.scans import Scans
 from watcher.settings import Settings
+from watcher.tally import Tally
+from watcher.verification import Verification
 
 _logger = logging.getLogger(__name__)
 
@@ -36,13 +38,6 @@ _BATCH = 64
 _MANY = 500
 _SLOW_SECONDS = 60.0
 """A look that takes longer than this waits for a disk that does not answer."""
-
-_SLOW = Reason("disk_slow", "The disk has not answered for a minute. Check what is mounted at the prefix.")
-_AWAY = Reason(
-    "prefix_device_changed",
-    "Another filesystem is at the prefix now, and adapters are missing there. None is removed until it is"
-    " mounted again, or until `loradrop refresh --confirm-removals` says that this is meant.",
-)
 
 
 class Lookout:
@@ -55,6 +50,7 @@ class Lookout:
         self.agenda = Agenda()
         self.scans = Scans(settings.interval_seconds)
         self.health = Health()
+        self.tally = Tally()
         self.touched: set[str] = set()
         self.last_scan: tuple[datetime, float] | None = None
         self.known: Callable[[], Collection[str]] = lambda: ()
@@ -66,8 +62,8 @@ class Lookout:
         self._examiner = examiner
         self._blocked = False
         self._heals_notifier: int | None = None
-        self._verify_at = time.monotonic() + settings.verify_interval_seconds
-        self._verify: set[str] = set()
+        self._touches_all: int | None = None
+        self._verification = Verification(settings.verify_interval_seconds)
         self._note_filesystem()
 
     @property
@@ -85,15 +81,26 @@ class Lookout:
         self.agenda.find(names)
         self.bell.set()
 
+    def look_anew(self) -> int:
+        """Scan, and take everything for touched that is still as it was known; return the scan's number.
+
+        The catalog may hold anything now, and what was known may be long out of date.
+        """
+        self._touches_all = self.want_scan()
+        return self._touches_all
+
     def hear(self, hint: Hint) -> None:
         """Take a hint."""
+        self.tally.notifications += 1
         name = hint.name
         if name is None:
             self.want_scan()
             return
-        finding = self.disk.findings.get(name)
-        if finding is not None and finding.state is AdapterState.SETTLING and not hint.arrived:
+        if self.disk.is_unsettled(name) and self.agenda.is_only_scheduled(name) and not hint.arrived:
+            self.tally.coalesced += 1
             return  # the look that is due anyway will tell, so that a storm of hints costs nothing
+        self.tally.coalesced += self.agenda.is_hinted(name)
+        self.tally.hinted(name, time.monotonic())
         if not self.agenda.hint(name, arrived=hint.arrived):
             self.want_scan()
         self.bell.set()
@@ -110,23 +117,22 @@ class Lookout:
         """Start what is due, in `tasks`."""
         now = time.monotonic()
         self.agenda.wake(now)
-        self._verify_all(now)
-        due = self.scans.next_due()
-        if due is not None and due <= now:
+        if _is_due(self._verification.next_due(), now):
+            self._verification.begin(self.disk.findings)
+            self.agenda.find(self.disk.findings)
+        if _is_due(self.scans.next_due(), now):
             tasks.create_task(self._scan(self.scans.begin()))
         while not self._blocked and self.batches.has_room(hinted=True):
             names = self.agenda.take(_BATCH, only_hinted=not self.batches.has_room(hinted=False))
             if not names:
                 return
-            self.batches.begin()
-            tasks.create_task(self._examine(self._questions(names)))
+            questions = self._questions(names)
+            tasks.create_task(self._take_answers(questions, self.batches.examine(questions)))
 
     def next_due(self) -> float | None:
         """Return when (monotonic seconds) `turn` has something to do without the bell."""
-        times = [at for at in (self.agenda.next_due(), self.scans.next_due()) if at is not None]
-        if self._settings.verify_interval_seconds:
-            times.append(self._verify_at)
-        return min(times, default=None)
+        times = (self.agenda.next_due(), self.scans.next_due(), self._verification.next_due())
+        return min((at for at in times if at is not None), default=None)
 
     def waiting(self) -> set[str]:
         """Return the names that are being looked at, are to be looked at, or have not settled."""
@@ -143,7 +149,7 @@ class Lookout:
 
     def check_progress(self) -> None:
         """Say where the disk keeps a look waiting, and how a long first look goes on."""
-        self.health.set("disk", _SLOW if self.batches.longest_seconds() > _SLOW_SECONDS else None)
+        self.health.set("disk", SLOW if self.batches.longest_seconds() > _SLOW_SECONDS else None)
         waiting = self.agenda.count()
         if waiting > _MANY:
             _logger.info("Watcher is looking looked_at=%s waiting=%s", len(self.disk.findings), waiting)
@@ -152,13 +158,15 @@ class Lookout:
         self.notifications.cover(name for name, _ in names)
         self.health.set("coverage", self.notifications.blind)
         return [
-            Question(name, self.disk.findings.get(name), arrived=arrived, verify=name in self._verify)
+            Question(
+                name, self.disk.findings.get(name), arrived=arrived, verify=self._verification.wants(name)
+            )
             for name, arrived in names
         ]
 
-    async def _examine(self, questions: list[Question]) -> None:
+    async def _take_answers(self, questions: list[Question], examined: asyncio.Future[Answers]) -> None:
         try:
-            answers = await self.batches.examine(questions)
+            answers = await examined
         finally:
             for question in questions:
                 self.agenda.done(question.name)
@@ -180,15 +188,18 @@ class Lookout:
         if self.disk.arrive(identity):
             self._note_filesystem()
             self.want_scan()
+        self.tally.examined += len(answers.found)
+        self.tally.digested_bytes += answers.hashed_bytes
         for name, examined in answers.found.items():
-            self._verify.discard(name)
+            self._verification.done(name)
+            if examined is self.disk.findings.get(name):
+                self.tally.forget(name)
             if isinstance(examined, Absent) and name not in self.disk.findings and name not in self.known():
+                self.tally.forget(name)
                 continue
-            unchanged = examined is self.disk.findings.get(name) and name not in self.disk.unreadable
             self.agenda.schedule(name, self.disk.learn(name, examined, hurried=self.is_hurried(name)))
-            if not unchanged:
-                self.touched.add(name)
-                self.touched.update(self.disk.neighbours(name))
+            self.touched.add(name)
+            self.touched.update(self.disk.neighbours(name))
 
     async def _scan(self, number: int) -> None:
         try:
@@ -198,6 +209,8 @@ class Lookout:
         else:
             is_first = self.last_scan is None
             self.last_scan = (datetime.now(UTC), seconds)
+            self.tally.scan_seconds.observe(seconds)
+            self.tally.scan_changed += len(found.changed)
             self._take_in(found, number)
             if is_first:
                 self.health.on_change()  # people wait to hear that there was a first look
@@ -211,26 +224,27 @@ class Lookout:
         missing = self.disk.missing(found.names, self.known())
         if self.disk.away and (not missing or self.is_confirmed()):
             self.disk.settle_in(found.identity)
+        if self._touches_all is not None and number >= self._touches_all:
+            self._touches_all = None
+            self.touched |= self.disk.findings.keys() & found.names - set(found.changed)
         for names in (found.changed, self.notifications.uncovered(found.names), missing):
             self.agenda.find(names)
         self.agenda.find([*self.disk.unreadable, *self.disk.absent])
         self.health.set("prefix", None)
-        self.health.set("device", _AWAY if self.disk.away else None)
+        self.health.set("device", AWAY if self.disk.away else None)
         if self._heals_notifier is not None and number >= self._heals_notifier:
             self.health.set("notifier", None)
         _logger.debug("Scanned the prefix adapters=%s changed=%s", len(found.names), len(found.changed))
 
     def _cannot_look(self, error: DiscoveryError, number: int) -> None:
         self._blocked = True
+        self.tally.scan_failures += 1
         self.scans.fail(number, error.reason)
         self.health.set("prefix", error.reason)
 
     def _note_filesystem(self) -> None:
         self._examiner.trust_times(not is_shared(filesystem_type(self._settings.prefix)))
 
-    def _verify_all(self, now: float) -> None:
-        interval = self._settings.verify_interval_seconds
-        if interval and now >= self._verify_at:
-            self._verify_at = now + interval
-            self._verify.update(self.disk.findings)
-            self.agenda.find(self.disk.findings)
+
+def _is_due(at: float | None, now: float) -> bool:
+    return at is not None and at <= now

@@ -57,7 +57,7 @@ class NotifierLost(Exception):
 
 
 class Notifier(Protocol):
-    """One mechanism, watching one prefix from its creation on. Every method raises NotifierLost."""
+    """One mechanism, watching one prefix from `start` on. Every method raises NotifierLost."""
 
     @property
     def mode(self) -> WatcherMode:
@@ -66,6 +66,9 @@ class Notifier(Protocol):
     @property
     def blind(self) -> Reason | None:
         """Why some adapters are not watched, or None where all are."""
+
+    async def start(self) -> None:
+        """Return when every later change will be noticed."""
 
     def cover(self, names: Iterable[str]) -> None:
         """Watch inside these adapters, too, where that is not so already."""
@@ -129,6 +132,7 @@ class Notifications:
             started = time.monotonic()
             try:
                 self._notifier = self._make()
+                await self._notifier.start()
                 self.mode = self._notifier.mode
                 self._on_lost(None)
                 self._on_hint(Hint(None))  # what changed before it watched

@@ -38,6 +38,9 @@ class RescanOnly:
         self._prefix = prefix
         self._identity = _identity(prefix) if attached else None
 
+    async def start(self) -> None:
+        """Return: there is nothing to begin."""
+
     def cover(self, names: Iterable[str]) -> None:
         """Do nothing: there is nothing to watch with."""
 

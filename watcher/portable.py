@@ -12,7 +12,9 @@ import asyncio
 import logging
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from watchdog.events import (
@@ -49,14 +51,21 @@ if not hasattr(os, "inotify_init") and os.uname().sysname != "Linux":
     _FILTER.append(FileModifiedEvent)  # the only sign of a write where nothing tells of a close
 
 
+_START_SECONDS = 60.0
+"""How long watchdog may take to walk the prefix and set its watches."""
+
+
 class WatchdogNotifier:
-    """Watches one prefix, recursively. Keeps true: what watchdog says becomes a hint in the event loop."""
+    """Watches one prefix, recursively. Keeps true: what watchdog says becomes a hint in the event loop.
+
+    Keeps true: watchdog, whose locks a thread of its own may die with, never holds up the event loop.
+    """
 
     mode = WatcherMode.WATCHDOG
     blind: Reason | None = None
 
     def __init__(self, prefix: Path, on_hint: Callable[[Hint], None]) -> None:
-        """Begin to watch; raises NotifierLost where that cannot be. Call it in the event loop."""
+        """Prepare to watch; raises NotifierLost where that cannot be. Call it in the event loop."""
         self._prefix = prefix
         self._lost: asyncio.Future[NotifierLost] = asyncio.get_running_loop().create_future()
         self._proven = asyncio.Event()
@@ -71,10 +80,22 @@ class WatchdogNotifier:
             proofs = _Handler(loop, self._proofs.name, lambda _hint: self._proven.set())
             self._observer.schedule(proofs, self._proofs.name, recursive=False, event_filter=_FILTER)
             self._observer.schedule(handler, str(prefix), recursive=True, event_filter=_FILTER)
-            self._observer.start()
         except (OSError, DiscoveryError) as error:
             self.close()
             raise _cannot(error, prefix) from error
+
+    async def start(self) -> None:
+        """Begin to watch; raises NotifierLost where that cannot be."""
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                await _in_thread(self._observer.start)
+        except TimeoutError as error:
+            raise NotifierLost(
+                "notifier_unavailable",
+                f"The prefix {self._prefix} could not be watched within {_START_SECONDS:g} s; rescans go on.",
+            ) from error
+        except OSError as error:
+            raise _cannot(error, self._prefix) from error
 
     def cover(self, names: Iterable[str]) -> None:
         """Do nothing: the watch is recursive."""
@@ -121,7 +142,7 @@ class WatchdogNotifier:
         """Stop watching; threads that hang are left behind."""
         logging.getLogger("watchdog.observers").removeHandler(self._overflows)
         if self._observer.is_alive():
-            self._observer.stop()
+            threading.Thread(target=self._observer.stop, name="loradrop-watchdog-stop", daemon=True).start()
         self._proofs.cleanup()
 
     def _write_proof(self) -> None:
@@ -179,6 +200,35 @@ class _OverflowHandler(logging.Handler):
         """Tell of an overflow."""
         if "overflow" in record.getMessage().lower():
             self._loop.call_soon_threadsafe(self._on_overflow)
+
+
+async def _in_thread(action: Callable[[], None]) -> None:
+    """Return when `action` has returned, or raise what it raised; a thread that hangs is left behind.
+
+    Unlike a thread of an executor, it keeps nobody from ending the process.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def settle(error: Exception | None) -> None:
+        if done.done():
+            return
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
+
+    def run() -> None:
+        error: Exception | None = None
+        try:
+            action()
+        except Exception as raised:  # noqa: BLE001 - it is raised where it is awaited
+            error = raised
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(settle, error)
+
+    threading.Thread(target=run, name="loradrop-watchdog-start", daemon=True).start()
+    await done
 
 
 def _cannot(error: OSError | DiscoveryError, prefix: Path) -> NotifierLost:

@@ -24,7 +24,10 @@ async def preview(
     deadline = time.monotonic() + request.timeout_seconds
     records = dict(records)
     try:
-        names = set(request.names) or await _differing(lookout, disk, records)
+        if request.names:
+            names = disk.lookable(request.names, records)
+        else:
+            names = await _differing(lookout, disk, records)
         touched = set(names)
         while names:
             due = await _examine(lookout, disk, names)
@@ -48,7 +51,6 @@ async def _examine(lookout: Lookout, disk: Disk, names: set[str]) -> dict[str, f
     due: dict[str, float] = {}
     questions = [Question(name, disk.findings.get(name)) for name in sorted(names)]
     while questions:
-        lookout.batches.begin()
         answers = await lookout.batches.examine(questions)
         if answers.error is not None:
             raise answers.error

@@ -26,7 +26,7 @@ class Look:
 
     scan: int
     names: tuple[str, ...] = ()
-    awaited: set[str] | None = None
+    awaited: list[str] | None = None
 
     def covers(self, name: str) -> bool:
         """Return whether `name` is in the scope."""
@@ -42,8 +42,9 @@ class Look:
         if scans_done < self.scan:
             return False
         if self.awaited is None:
-            self.awaited = {name for name in waiting() if self.covers(name)}
-        self.awaited = {name for name in self.awaited if is_open(name)}
+            self.awaited = [name for name in waiting() if self.covers(name)]
+        while self.awaited and not is_open(self.awaited[-1]):  # one open name is reason enough to wait
+            self.awaited.pop()
         return not self.awaited
 
 

@@ -17,10 +17,11 @@ import logging
 import random
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from catalog.adapter import Adapter, Reason
+from catalog.adapter import Adapter, AdapterState, Reason
 from catalog.errors import CatalogDenied, CatalogRefused, LeaseHeld, LeaseLost, LoradropError
 from catalog.status import WatcherStatus
 from catalog.store import Connection, Refreshes, Withdrawal
@@ -34,6 +35,7 @@ from watcher.lookout import Lookout
 from watcher.ownership import own_id
 from watcher.refreshing import Look
 from watcher.settings import Settings
+from watcher.tally import Tally
 
 _logger = logging.getLogger(__name__)
 
@@ -86,6 +88,15 @@ class Watcher:
                     await self._ledger.resign()
             _logger.info("Watcher has stopped owner=%s", self._ledger.owner)
 
+    @property
+    def tally(self) -> Tally:
+        """What this watcher has counted."""
+        return self._lookout.tally
+
+    def reasons(self) -> dict[tuple[AdapterState, str], int]:
+        """Return how many adapters are in each state for each reason code."""
+        return self._ledger.reasons
+
     def status(self) -> WatcherStatus:
         """Return what this watcher says about itself now."""
         last_scan_at, last_scan_seconds = self._lookout.last_scan or (None, None)
@@ -129,8 +140,8 @@ class Watcher:
         try:
             await self._ledger.lead()
             self._desk.clear()
-            self._lookout.touched |= {*self._lookout.disk.findings, *self._ledger.records}
-            self._first_look = Look(self._lookout.want_scan())
+            self._lookout.touched.clear()
+            self._first_look = Look(self._lookout.look_anew())
             async with asyncio.TaskGroup() as session:
                 session.create_task(self._report())
                 session.create_task(self._desk.hear(session))
@@ -173,13 +184,20 @@ class Watcher:
         removals = lookout.disk.removals(records, confirmed=self._desk.is_confirmed())
         self._hold(removals.held)
         for name, at in removals.look_again.items():
-            lookout.agenda.schedule(name, at)
+            if not lookout.agenda.is_waiting(name):  # it may have to wait for the prefix to come back
+                lookout.agenda.schedule(name, at)
         changes += withdrawals(removals.proven, records)
         if changes:
             await self._ledger.write(changes)
+            self._note_published(changes)
         for name in removals.proven:
             lookout.touched.update(lookout.disk.neighbours(name))
             lookout.disk.forget(name)
+
+    def _note_published(self, changes: Sequence[Adapter | Withdrawal]) -> None:
+        for change in changes:
+            if isinstance(change, Withdrawal) or change.state is AdapterState.READY:
+                self._lookout.tally.published(change.name, time.monotonic())
 
     def _hold(self, names: tuple[str, ...]) -> None:
         self._held = frozenset(names)
@@ -192,9 +210,14 @@ class Watcher:
         self._lookout.health.set("removal", reason if names else None)
 
     async def _report(self) -> None:
+        reported = time.monotonic()
         while True:
             self._status_changed.clear()
             self._lookout.check_progress()
+            now, since = time.monotonic(), reported
+            if self._lookout.health.reason is not None:
+                self._lookout.tally.degraded_seconds += now - since
+            reported = now
             await self._ledger.report(self.status())
             with suppress(TimeoutError):
                 async with asyncio.timeout(HEARTBEAT_SECONDS):

@@ -1,17 +1,16 @@
 """Faults of the watching: overflows, dead threads, limits, a prefix that changes. 9 to 18 and 27."""
 
-import ctypes
 import os
 import shutil
 import signal
 import subprocess
-import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import psutil
 import pytest
+from watchdog.utils.delayed_queue import DelayedQueue
 
 from catalog.adapter import AdapterState
 from catalog.store import Connection
@@ -105,9 +104,23 @@ async def test_9_stopped_while_20_000_files_come(
         await history.check(row, expected=names)
 
 
+def die_reading(_queue: DelayedQueue[object]) -> None:
+    raise KeyError("as watchdog's reader has died in the wild")
+
+
+def die_holding_a_lock(queue: DelayedQueue[object]) -> None:
+    queue._lock.acquire()  # for ever: who stops this observer hangs
+    raise KeyError("as a reader dies that is interrupted in watchdog's own code")
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("die", [die_reading, die_holding_a_lock])
 async def test_10_watchdogs_reader_thread_dies(
-    connection: Connection, prefix: Path, row: Row, monkeypatch: pytest.MonkeyPatch
+    die: Callable[[DelayedQueue[object]], None],
+    connection: Connection,
+    prefix: Path,
+    row: Row,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(notifier_module, "ALIVE_SECONDS", 0.5)
     settings = {**SETTINGS, "notifier": NotifierChoice.WATCHDOG, "interval_seconds": 0}
@@ -115,13 +128,15 @@ async def test_10_watchdogs_reader_thread_dies(
         history = History(catalog)
         await catalog.until_scanned()
         killed = time.monotonic()
-        for thread in threading.enumerate():
-            if type(thread).__module__ == "watchdog.observers.inotify_c":
-                assert thread.ident is not None
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                    ctypes.c_ulong(thread.ident), ctypes.py_object(KeyError)
-                )
-        write_some(prefix, 3)  # its next event kills it
+        put, alive = DelayedQueue.put, iter([True])
+
+        def fatal_once(queue: DelayedQueue[object], element: object, *, delay: bool = False) -> None:
+            if next(alive, False):
+                die(queue)
+            put(queue, element, delay=delay)
+
+        monkeypatch.setattr(DelayedQueue, "put", fatal_once)
+        write_some(prefix, 3)
         note_all(history, prefix, ["a0", "a1", "a2"])
         await catalog.until_served({"a0", "a1", "a2"})
         publish_adapter(prefix, "later")

@@ -16,7 +16,7 @@ from tests.waiting import wait_until
 from watcher.settings import Settings
 from watcher.watcher import Watcher
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 30.0
 """How long a test waits for something that takes far less; only a failure takes this long."""
 
 

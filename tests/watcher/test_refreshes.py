@@ -109,6 +109,22 @@ async def test_a_refresh_of_names_concerns_only_them(connection: Connection, pre
         assert set(await catalog.adapters()) == {"two", "bad"}
 
 
+async def test_names_that_lead_elsewhere_are_not_looked_at(
+    connection: Connection, prefix: Path, tmp_path: Path
+) -> None:
+    write_adapter(tmp_path / "outside")
+    write_adapter(prefix / "sql.tmp")
+    write_adapter(prefix / ".hidden")
+    strange = ("../outside", "..", ".", "", "/etc", "a/b", "a\0b", "x" * 5000, "sql.tmp", ".hidden")
+    async with watching(connection, prefix, **BLIND) as catalog:
+        await catalog.until_scanned()
+        for dry_run in (False, True):
+            result = await refresh(connection, *strange, dry_run=dry_run)
+            assert (result.status, result.discovered, result.total) == (RefreshStatus.SCANNED, (), 0)
+            assert dict(result.rejected) == {}
+        assert await catalog.adapters() == {}
+
+
 async def test_what_a_refresh_found_settling_is_followed_to_its_end(
     connection: Connection, prefix: Path
 ) -> None:
