@@ -191,7 +191,7 @@ async def test_a_prefix_that_is_replaced_is_noticed(
 
 
 async def until_not_attached(notifier: Notifier) -> str:
-    """Return the code; a directory that got the old one's number is noticed when the watch on that one ends."""
+    """Return the code; where the number of the old directory is reused, the end of its watch tells."""
     async with asyncio.timeout(10):
         while True:
             try:
