@@ -1,5 +1,6 @@
 """Fixtures every test may use: a real Valkey, and a catalog in it that starts empty."""
 
+import signal
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -7,6 +8,9 @@ import redis
 
 from catalog.store import Connection
 from tests.servers import ValkeyServer, valkey
+
+# A shell that runs us in the background has its children ignore Ctrl-C, which tests press on theirs.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
