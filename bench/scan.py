@@ -165,7 +165,7 @@ def watcher(prefix: Path, url: str, *flags: str) -> Iterator[psutil.Process]:
         try:
             yield psutil.Process(child.pid)
         finally:
-            child.kill()
+            child.terminate()
 
 
 if __name__ == "__main__":

@@ -17,14 +17,18 @@ from pathlib import Path
 
 import httpx
 
+from bench.scan import watcher
 from bench.support.catalog import BenchCatalog
 from bench.support.gaps import Gaps
 from bench.support.model import build_model, write_adapter
 from bench.support.sides import Loradrop, Stock, ask
+from catalog.adapter import CONFIG_FILENAME, WeightsFormat
 from catalog.store import Connection
 from tests.e2e.server import Server, start
 from tests.servers import valkey
 
+LOST = ("lost-0", "lost-1", "lost-2")
+GAPS_HEAD = "| meanwhile | server | tokens | p50 | p99 | max | max / quiet max |\n" + "|---" * 7 + "|"
 ROUNDS = 3
 QUIET_TOKENS = 60
 MANY = 1_000
@@ -35,6 +39,42 @@ FLAGS = [
     *("--kv-cache-memory-bytes", "536870912", "--block-size", "32", "--disable-uvicorn-access-log"),
     *("--enable-lora", "--max-lora-rank", "64", "--max-loras", "2", "--max-cpu-loras", "8"),
 ]
+
+
+async def lost_prefix(ours: Loradrop, prefix: Path, redis_url: str) -> None:
+    """Print the gaps of an adapter's stream while a watcher finds the prefix deleted, garbage, or hanging."""
+    for number, name in enumerate(LOST):
+        write_adapter(prefix / name, seed=number)
+    kept = prefix.with_name("kept")
+    gaps = Gaps(ours.client, LOST[0])
+    with watcher(prefix, redis_url, "--lora-discovery-interval", "1", "--mass-removal-grace", "600"):
+        await ours.until_listed(*LOST)
+        await ask(ours.client, LOST[0])
+        async with gaps.running() as running:
+            await running.quiet(QUIET_TOKENS)
+            prefix.rename(kept)
+            await running.quiet(QUIET_TOKENS, "prefix gone")
+            write_garbage(prefix)
+            await running.quiet(QUIET_TOKENS, "prefix of garbage")
+            for name in LOST:
+                (prefix / name / CONFIG_FILENAME).unlink()
+                os.mkfifo(prefix / name / CONFIG_FILENAME)
+            await running.quiet(QUIET_TOKENS, "prefix that hangs")
+        await ask(ours.client, LOST[0])
+    shutil.rmtree(prefix)
+    shutil.rmtree(kept)
+    print("\n## Gaps between an adapter's tokens while its prefix is lost, ms\n")
+    print(GAPS_HEAD)
+    for phase, seconds in gaps.seconds.items():
+        print(row(phase, "loradrop", sorted(seconds), max(gaps.seconds["quiet"])))
+
+
+def write_garbage(prefix: Path) -> None:
+    """Write what looks like the adapters, and is not."""
+    for name in LOST:
+        (prefix / name).mkdir(parents=True)
+        (prefix / name / CONFIG_FILENAME).write_bytes(os.urandom(1_000))
+        (prefix / name / WeightsFormat.SAFETENSORS.filename).write_bytes(os.urandom(1_000_000))
 
 
 async def streams(stock: Stock, ours: Loradrop) -> None:
@@ -51,9 +91,7 @@ async def streams(stock: Stock, ours: Loradrop) -> None:
     async with gaps["loradrop"].running() as running, running.during(f"{MANY} more in the catalog"):
         await ours.add_many(MANY, like="stream-0")
     print("\n## Gaps between a stream's tokens, ms\n")
-    print(
-        "| meanwhile | server | tokens | p50 | p99 | max | max / quiet max |\n|---|---|---|---|---|---|---|"
-    )
+    print(GAPS_HEAD)
     quiet = {name: max(found.seconds["quiet"]) for name, found in gaps.items()}
     for phase in gaps["loradrop"].seconds:
         for name, found in gaps.items():
@@ -160,15 +198,17 @@ async def main(directory: Path) -> None:
     """Run everything in `directory`."""
     prefix, local = directory / "loras", directory / "local"
     (directory / "redis").mkdir()
-    write_adapters(prefix)
     with ExitStack() as stack:
         redis = stack.enter_context(valkey(directory / "redis"))
         async with Connection(redis.url) as connection:
             catalog = BenchCatalog(connection, prefix)
-            await catalog.begin()
             servers = start_servers(stack, directory, redis.url, prefix)
             stock, ours = Stock(servers[0], prefix), Loradrop(servers[1], catalog)
             try:
+                await lost_prefix(ours, prefix, redis.url)
+                write_adapters(prefix)
+                await catalog.begin()
+                await catalog.withdraw(*LOST)
                 await streams(stock, ours)
                 await first_requests(stock, ours, prefix, local)
                 await listings(stock, ours)

@@ -189,6 +189,7 @@ class Lookout:
             self._note_filesystem()
             self.want_scan()
         self.tally.examined += len(answers.found)
+        self.tally.examined_seconds += answers.wall_seconds
         self.tally.digested_bytes += answers.hashed_bytes
         for name, examined in answers.found.items():
             self._verification.done(name)

@@ -31,6 +31,7 @@ class WatcherCollector(Collector):
             ("notifications", "Hints heard from the notifier.", tally.notifications),
             ("hints_coalesced", "Hints whose look was due already.", tally.coalesced),
             ("examined", "Looks at a single adapter.", tally.examined),
+            ("examined_seconds", "Seconds that threads spent looking and reading.", tally.examined_seconds),
             ("digested_bytes", "Bytes of adapters read in full.", tally.digested_bytes),
             ("scan_changed", "Adapters that scans found to look different.", tally.scan_changed),
             ("scan_failures", "Scans that could not read the prefix.", tally.scan_failures),

@@ -45,6 +45,8 @@ class Tally:
     """Looks at one adapter."""
     digested_bytes: int = 0
     """Bytes of the adapters that were read in full."""
+    examined_seconds: float = 0.0
+    """How long threads looked and read, together."""
     scan_changed: int = 0
     """Adapters that scans found to look different."""
     scan_failures: int = 0

@@ -42,9 +42,9 @@ class Gaps:
         await self._next_tokens(2)
         self._phase = ""
 
-    async def quiet(self, tokens: int) -> None:
-        """Count `tokens` gaps of nothing going on."""
-        async with self.during("quiet"):
+    async def quiet(self, tokens: int, phase: str = "quiet") -> None:
+        """Count `tokens` gaps of nothing being done by us."""
+        async with self.during(phase):
             await self._next_tokens(tokens)
 
     async def _next_tokens(self, count: int) -> None:

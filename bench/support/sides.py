@@ -52,7 +52,7 @@ class Loradrop:
     async def publish(self, name: str) -> None:
         """Publish `name` and wait until it is listed: what goes on before anybody asks."""
         await self.catalog.publish(name)
-        await self._until(lambda names: name in names)
+        await self.until_listed(name)
 
     async def load(self, name: str) -> None:
         """Make `name` answer its first request."""
@@ -85,7 +85,11 @@ class Loradrop:
         """Add `count` names to the catalog, and wait until all are listed."""
         names = [f"many-{count}-{number}" for number in range(count)]
         await self.catalog.publish_many(names, like)
-        await self._until(lambda listed: names[-1] in listed)
+        await self.until_listed(names[-1])
+
+    async def until_listed(self, *names: str) -> None:
+        """Wait until all of `names` are listed."""
+        await self._until(lambda listed: listed.issuperset(names))
 
     async def _until(self, is_so: Callable[[set[str]], bool]) -> None:
         async def is_listed() -> bool:

@@ -8,6 +8,7 @@ from typer.testing import CliRunner, Result
 
 from cli.__main__ import app
 from tests.adapters import write_adapter
+from tests.watcher.bad_adapters import BAD
 
 
 def validate(*arguments: str | Path, **environment: str) -> Result:
@@ -57,6 +58,17 @@ def test_people_see_each_reason(prefix: Path) -> None:
     assert "weights_truncated: " in result.output
     assert "config_missing: " in result.output
     assert result.output.endswith("1 of 4 accepted\n")
+
+
+def test_every_bad_kind_that_a_disk_can_show_is_named(tmp_path: Path) -> None:
+    for bad in BAD:
+        bad.write(tmp_path / bad.kind)
+    result = validate(tmp_path, "--json")
+    assert result.exit_code == 1
+    verdicts = {verdict["id"]: verdict for verdict in json.loads(result.stdout)}
+    told = {name: (verdict["state"], verdict["reason"]["code"]) for name, verdict in verdicts.items()}
+    assert told == {bad.kind: (bad.state, bad.code) for bad in BAD}
+    assert all(verdict["reason"]["message"].endswith(".") for verdict in verdicts.values())
 
 
 def test_names_that_differ_only_in_case_are_rejected(tmp_path: Path) -> None:

@@ -225,6 +225,28 @@ async def test_8_flip_of_a_data_link(connection: Connection, prefix: Path, row: 
         await history.check(row, expected=["sql"])
 
 
+async def test_8_flip_of_a_whole_volume(connection: Connection, prefix: Path, row: Row) -> None:
+    """As Kubernetes updates a mounted ConfigMap: one rename gives 200 adapters their new files at once."""
+    names = [f"a{number}" for number in range(200)]
+    for version in (1, 2):
+        for number, name in enumerate(names):
+            write_adapter(prefix / f"..v{version}" / name, seed=number + version)
+    (prefix / "..data").symlink_to("..v1")
+    for name in names:
+        (prefix / name).symlink_to(f"..data/{name}")
+    async with watching(connection, prefix, **SETTINGS, interval_seconds=0) as catalog:
+        history = History(catalog)
+        first = {name: history.note(prefix / name) for name in names}
+        await history.until_revisions(first)
+        (prefix / "..data_tmp").symlink_to("..v2")
+        (prefix / "..data_tmp").rename(prefix / "..data")
+        shutil.rmtree(prefix / "..v1")
+        second = {name: history.note(prefix / name) for name in names}
+        row.converge_seconds = await history.until_revisions(second)
+        assert await history.published() == {name: [first[name], second[name]] for name in names}
+        await history.check(row, expected=names)
+
+
 @pytest.mark.parametrize("notifier", [NotifierChoice.AUTO, NotifierChoice.NONE])
 async def test_17_same_size_rewrite_with_its_times_restored(
     notifier: NotifierChoice, connection: Connection, prefix: Path, row: Row

@@ -3,7 +3,8 @@
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,12 +54,26 @@ class History:
 
     async def revisions_of(self, name: str) -> list[Revision | None]:
         """The revisions published under `name`, in order."""
-        kinds = (EventType.ADDED, EventType.MODIFIED)
-        return [
-            event.revision
-            for event in await self.catalog.events()
-            if event.name == name and event.type in kinds
-        ]
+        return (await self.published())[name]
+
+    async def published(self) -> dict[str, list[Revision | None]]:
+        """The revisions published under each name, in order."""
+        found: dict[str, list[Revision | None]] = defaultdict(list)
+        for event in await self.catalog.events():
+            if event.type in (EventType.ADDED, EventType.MODIFIED):
+                found[event.name].append(event.revision)
+        return found
+
+    async def until_revisions(self, wanted: Mapping[str, Revision]) -> float:
+        """Wait until exactly `wanted` are served; return the seconds it took."""
+
+        async def is_so() -> bool:
+            adapters = await self.catalog.adapters()
+            return {name: record.revision for name, record in adapters.items()} == wanted
+
+        return await wait_until(
+            is_so, timeout=PATIENCE_SECONDS, description=f"{len(wanted)} revisions are served"
+        )
 
     async def until_revision(self, name: str, revision: Revision) -> float:
         """Wait until `name` is served with `revision`; return the seconds it took."""

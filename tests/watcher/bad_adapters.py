@@ -1,4 +1,4 @@
-"""The bad adapters that kill a stock vLLM (`facts/vllm.md` 1), as far as a disk can show them, and more."""
+"""The bad adapters that kill, poison or fool a stock vLLM, as far as a disk can show them, and more."""
 
 import json
 import os

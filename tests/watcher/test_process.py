@@ -104,6 +104,9 @@ def test_metrics_are_served_where_a_port_is_given(tmp_path: Path, redis_url: str
             'loradrop_watcher_scan_seconds_bucket{le="60.0"} ',
             "loradrop_watcher_notifications_total ",
             "loradrop_watcher_degraded_seconds_total 0.0",
+            "loradrop_watcher_examined_total ",
+            "loradrop_watcher_examined_seconds_total ",
+            "loradrop_watcher_digested_bytes_total ",
         ):
             assert line in metrics()
         child.send_signal(signal.SIGTERM)
