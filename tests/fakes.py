@@ -9,7 +9,7 @@ from catalog.adapter import Revision
 from worker.files import Source
 from worker.handle import Handle
 from worker.outcomes import Failed, Rejected
-from worker.revisions import Pinned
+from worker.pins import Pinned
 
 
 class FakeEngine:

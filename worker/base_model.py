@@ -11,7 +11,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from worker.admission import BaseModel
+from worker.base_fit import BaseModel
 
 _log = logging.getLogger("loradrop.worker.base_model")
 

@@ -29,7 +29,8 @@ class Entry:
 
     name: str
     adapter: Adapter | None = None
-    loading: bool = False
+    loading: int = 0
+    """Tries under way."""
     by_hand: Revision | None = None
     """What was loaded through vLLM's own route; the catalog does not override it."""
     fault: Fault | None = None

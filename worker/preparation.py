@@ -8,10 +8,12 @@ import asyncio
 from pathlib import Path
 
 from catalog.adapter import Revision, WeightsFormat
-from worker.admission import BaseModel, Limits, find_fault
+from worker.admission import Limits, find_fault
+from worker.base_fit import BaseModel
 from worker.files import Source
 from worker.outcomes import Rejected
-from worker.revisions import Pinned, RevisionStore
+from worker.pins import Pinned
+from worker.revisions import RevisionStore
 from worker.weights import read_config, read_tensors
 
 

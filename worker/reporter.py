@@ -17,7 +17,7 @@ from catalog.store import Reports
 from catalog.store.reports import HEARTBEAT
 from worker import metrics
 from worker.consumer import Consumer
-from worker.reconciler import Reconciler
+from worker.standing import Standing
 
 _log = logging.getLogger("loradrop.worker.reporter")
 
@@ -29,18 +29,18 @@ class Reporter:
     """Reports one API process. Keeps true: what Redis says of it is at most a heartbeat old."""
 
     def __init__(
-        self, reports: Reports, identity: WorkerStatus, *, reconciler: Reconciler, consumer: Consumer
+        self, reports: Reports, identity: WorkerStatus, *, standing: Standing, consumer: Consumer
     ) -> None:
         """Report as `identity`, whose changing parts are filled in each time."""
         self._reports = reports
         self._identity = identity
-        self._reconciler = reconciler
+        self._standing = standing
         self._consumer = consumer
 
     def status(self) -> WorkerStatus:
         """Return the worker as it is now, and show the same in the metrics."""
         position = self._consumer.position
-        counts = self._reconciler.counts()
+        counts = self._standing.counts()
         metrics.show(counts=counts, seq=position.seq, stale=position.stale is not None)
         return replace(
             self._identity,
@@ -56,11 +56,11 @@ class Reporter:
         anew_at = clock()
         try:
             while True:
-                changes = self._reconciler.take_changes()
+                changes = self._standing.take_changes()
                 try:
                     if clock() >= anew_at:
                         await self._reports.report_worker(
-                            self.status(), self._reconciler.picture(), everything=True
+                            self.status(), self._standing.picture(), everything=True
                         )
                         anew_at = clock() + _ANEW_SECONDS
                     else:
@@ -76,5 +76,5 @@ class Reporter:
     async def _next(self) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(HEARTBEAT.total_seconds()):
-                await self._reconciler.bell.wait()
+                await self._standing.bell.wait()
                 await asyncio.sleep(_GATHER_SECONDS)

@@ -17,7 +17,7 @@ from typing import Protocol
 from catalog.adapter import Revision
 from catalog.revision import short
 from worker.handle import Handle
-from worker.revisions import Pinned
+from worker.pins import Pinned
 
 _log = logging.getLogger("loradrop.worker.residency")
 
@@ -52,11 +52,15 @@ class TableLike(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A revision in the engine, and the pin that keeps its bytes. `since` is the event loop's time."""
+    """A revision in the engine, and the pin that keeps its bytes.
+
+    `since` is the event loop's time, `seconds` how long making it ready took: copy, admission and load.
+    """
 
     handle: Handle
     pinned: Pinned
     since: float
+    seconds: float = 0.0
 
 
 class Residency:

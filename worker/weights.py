@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from catalog.adapter import CONFIG_FILENAME, WeightsFormat
-from worker.admission import LoraConfig, Tensor
+from worker.lora import LoraConfig, Tensor
 from worker.outcomes import Rejected
 
 _SAFETENSORS_NAMES = {

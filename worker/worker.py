@@ -69,12 +69,12 @@ async def running_worker(
             engine, table, preparation.prepare, prefix=settings.lora_dir_prefix, capacity=engine.capacity
         )
         stack.push_async_callback(reconciler.aclose)
-        consumer = Consumer(Reader(connection), reconciler, moved=reconciler.bell)
+        consumer = Consumer(Reader(connection), reconciler, moved=reconciler.standing.bell)
         reports = Reports(connection)
         status = _identity(engine, table, identity, url)
-        reporter = Reporter(reports, status, reconciler=reconciler, consumer=consumer)
+        reporter = Reporter(reports, status, standing=reconciler.standing, consumer=consumer)
         table.install(
-            resolve=reconciler.resolve, load=reconciler.load_by_hand, unload=reconciler.unload_by_hand
+            resolve=reconciler.resolve, load=reconciler.by_hand.load, unload=reconciler.by_hand.unload
         )
         await stack.enter_async_context(
             _kept_running(

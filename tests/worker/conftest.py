@@ -1,6 +1,8 @@
 """A reconciler between an engine, a table and a store that can be scripted."""
 
-from collections.abc import AsyncIterator, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,8 @@ from tests.fakes import FakeEngine, FakeStore, FakeTable
 from worker.reconciler import Reconciler
 
 CAPACITY = 4
+
+Run = Callable[[int | None], None]
 
 
 @pytest.fixture
@@ -47,3 +51,15 @@ def no_grace(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What nobody uses may go at once."""
     monkeypatch.setattr("worker.residency.GRACE_SECONDS", 0.0)
     yield
+
+
+@pytest.fixture
+async def run(reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Run]:
+    """Start the background task, with this many adapters to load ahead."""
+    monkeypatch.setattr("worker.reconciler._LOOK_SECONDS", 0.005)
+    tasks: list[asyncio.Task[None]] = []
+    yield lambda preload: tasks.append(asyncio.create_task(reconciler.run(preload=preload)))
+    for task in tasks:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task

@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from worker.admission import BaseModel, Limits, LoraConfig, Tensor
+from worker.admission import Limits
+from worker.base_fit import BaseModel
+from worker.lora import LoraConfig, Tensor
 
 LIMITS = Limits(max_lora_rank=16, largest_value=3.4e38)
 HIDDEN, WIDE, VOCABULARY = 32, 64, 100

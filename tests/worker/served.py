@@ -5,29 +5,34 @@ from typing import Any
 
 from catalog.adapter import Adapter, AdapterState, Reason, Revision
 from catalog.status import WorkerState
-from tests.catalog.values import an_adapter
+from tests.catalog.values import an_adapter, revision
 from tests.waiting import wait_until
 from worker.reconciler import Reconciler
 
 INCOMPLETE = Reason("weights_missing", "adapter_model.safetensors is not there yet.")
 
 
-def wanted(name: str, revision: Revision | None, **changes: Any) -> dict[str, Adapter]:
-    """Return the catalog's change: `name` should be served with `revision`."""
-    return {name: an_adapter(name, revision=revision, **changes)}
+def wanted(name: str, digest: Revision | None, **changes: Any) -> dict[str, Adapter]:
+    """Return the catalog's change: `name` should be served with revision `digest`."""
+    return {name: an_adapter(name, revision=digest, **changes)}
+
+
+def catalog_of(*digits: str) -> dict[str, Adapter]:
+    """Return adapters `a1`, `a2` and so on, each with a revision of its own."""
+    return {f"a{digit}": an_adapter(f"a{digit}", revision=revision(digit)) for digit in digits}
 
 
 def never_ready(name: str, state: AdapterState, reason: Reason | None = INCOMPLETE) -> dict[str, Adapter]:
     return {name: an_adapter(name, revision=None, state=state, reason=reason)}
 
 
-async def until_serves(reconciler: Reconciler, name: str, revision: Revision) -> None:
-    """Wait until requests for `name` are answered from `revision`."""
+async def until_serves(reconciler: Reconciler, name: str, digest: Revision) -> None:
+    """Wait until requests for `name` are answered from `digest`."""
 
     async def serves() -> bool:
-        return (await reconciler.resolve(name)).revision == revision
+        return (await reconciler.resolve(name)).revision == digest
 
-    await wait_until(serves, timeout=5, description=f"{name} is served from {revision[:4]}")
+    await wait_until(serves, timeout=5, description=f"{name} is served from {digest[:4]}")
 
 
 async def until_state(reconciler: Reconciler, name: str, state: WorkerState) -> None:
@@ -38,14 +43,14 @@ async def until_state(reconciler: Reconciler, name: str, state: WorkerState) -> 
 async def until_forgotten(reconciler: Reconciler, name: str) -> None:
     """Wait until nothing is left to say about `name`."""
     await wait_until(
-        lambda: name not in reconciler.picture() and not any(reconciler.counts().values()),
+        lambda: name not in reconciler.standing.picture() and not any(reconciler.standing.counts().values()),
         timeout=5,
         description=f"{name} is forgotten",
     )
 
 
 def state_of(reconciler: Reconciler, name: str) -> WorkerState | None:
-    report = reconciler.picture().get(name)
+    report = reconciler.standing.picture().get(name)
     return report.state if report is not None else None
 
 

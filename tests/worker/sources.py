@@ -11,7 +11,8 @@ import pytest
 from catalog.adapter import Revision
 from tests.adapters import write_adapter
 from worker.files import Copy, Source, copy_adapter, digest_copy
-from worker.revisions import Pinned, RevisionStore
+from worker.pins import Pinned
+from worker.revisions import RevisionStore
 
 
 def published(prefix: Path, name: str = "sql", *, seed: int = 1) -> Source:

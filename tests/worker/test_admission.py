@@ -17,7 +17,9 @@ from tests.worker.models import (
     weights,
     without,
 )
-from worker.admission import BaseModel, Limits, LoraConfig, Tensor, find_fault
+from worker.admission import Limits, find_fault
+from worker.base_fit import BaseModel
+from worker.lora import LoraConfig, Tensor
 
 BASE = llama()
 Q0 = "model.layers.0.self_attn.q_proj"

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.worker.models import LIMITS, lora
-from worker.admission import BaseModel, LoraConfig, Tensor, find_fault
+from worker.admission import find_fault
+from worker.base_fit import BaseModel
+from worker.lora import LoraConfig, Tensor
 
 NAMES = ["q_proj", "k_proj", "up_proj", "c_attn"]
 Adapter = tuple[LoraConfig, dict[str, Tensor], BaseModel]

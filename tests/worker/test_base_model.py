@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from worker.admission import BaseModel
+from worker.base_fit import BaseModel
 from worker.base_model import read_base_model
 
 LLAMA = {"num_hidden_layers": 2}

@@ -8,7 +8,7 @@ from catalog.status import WorkerState
 from tests.catalog.values import revision
 from tests.fakes import FakeStore, failed
 from tests.worker.served import until_state, wanted
-from worker import reconciler as reconciler_module
+from worker import resolver as resolver_module
 from worker.outcomes import NotServedYet, UnknownModel
 from worker.reconciler import Reconciler
 
@@ -48,7 +48,7 @@ async def test_it_is_told_that_the_adapter_is_gone_once_that_is_known(
 async def test_it_is_told_to_come_back_where_the_catalog_says_nothing(
     reconciler: Reconciler, store: FakeStore, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
-    monkeypatch.setattr(reconciler_module, "_CATALOG_PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(resolver_module, "_CATALOG_PATIENCE_SECONDS", 0.05)
     reconciler.apply(wanted("sql", OLD))
     store.outcomes["sql"].append(failed(code))
     with pytest.raises(NotServedYet) as caught:

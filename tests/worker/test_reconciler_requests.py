@@ -117,7 +117,7 @@ async def test_a_rejected_revision_is_not_tried_again(reconciler: Reconciler, st
         with pytest.raises(Rejected, match="weights_not_finite"):
             await reconciler.resolve("sql")
     assert len(store.sources) == 1
-    report = reconciler.picture()["sql"]
+    report = reconciler.standing.picture()["sql"]
     assert (report.state, report.revision) == (WorkerState.REJECTED, revision("a"))
     assert report.reason is not None
     assert report.reason.code == "weights_not_finite"
@@ -130,7 +130,7 @@ async def test_other_bytes_are_another_try(reconciler: Reconciler, store: FakeSt
         await reconciler.resolve("sql")
     reconciler.apply(wanted("sql", revision("b")))
     assert (await reconciler.resolve("sql")).revision == revision("b")
-    assert reconciler.picture()["sql"].reason is None
+    assert reconciler.standing.picture()["sql"].reason is None
 
 
 async def test_a_failure_says_when_to_ask_again_and_is_not_tried_before(
@@ -155,14 +155,14 @@ async def test_after_the_pause_a_request_tries_again(
     reconciler.apply(wanted("sql", revision("a")))
     store.outcomes["sql"] += [failed(), None]
     assert (await reconciler.resolve("sql")).revision == revision("a")
-    assert reconciler.picture()["sql"].reason is None
+    assert reconciler.standing.picture()["sql"].reason is None
 
 
 async def test_pauses_grow_while_failures_go_on(
     reconciler: Reconciler, store: FakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reconciler.apply(wanted("sql", revision("a")))
-    entry = reconciler._entries["sql"]
+    entry = reconciler._names.known("sql")
     store.outcomes["sql"].append(failed())
     entry.failures = 6
     with pytest.raises(NotServedYet) as caught:

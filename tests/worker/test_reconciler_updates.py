@@ -74,10 +74,12 @@ async def test_a_rejected_update_leaves_the_old_one_serving_and_shows_why(
     store.outcomes["sql"].append(rejected())
     running.apply(wanted("sql", revision("b")))
     await wait_until(
-        lambda: running.picture()["sql"].reason is not None, timeout=5, description="the reason shows"
+        lambda: running.standing.picture()["sql"].reason is not None,
+        timeout=5,
+        description="the reason shows",
     )
     assert (await running.resolve("sql")).revision == revision("a")
-    report = running.picture()["sql"]
+    report = running.standing.picture()["sql"]
     assert (report.state, report.revision) == (WorkerState.LOADED, revision("a"))
     assert report.reason is not None
     assert report.reason.code == "weights_not_finite"
@@ -93,7 +95,7 @@ async def test_a_failed_update_is_tried_again_until_it_works(
     store.outcomes["sql"] += [failed(), failed(), None]
     running.apply(wanted("sql", revision("b")))
     await until_serves(running, "sql", revision("b"))
-    assert running.picture()["sql"].reason is None
+    assert running.standing.picture()["sql"].reason is None
     assert len(store.sources) == 4
 
 
@@ -123,7 +125,9 @@ async def test_going_back_while_the_old_one_drains_revives_its_id_though_an_upda
     engine.outcomes["sql"].append(rejected("engine_refused"))
     running.apply(wanted("sql", revision("b")))
     await wait_until(
-        lambda: running.picture()["sql"].reason is not None, timeout=5, description="the update is refused"
+        lambda: running.standing.picture()["sql"].reason is not None,
+        timeout=5,
+        description="the update is refused",
     )
     running.apply(wanted("sql", revision("c")))
     await until_serves(running, "sql", revision("c"))

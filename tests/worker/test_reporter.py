@@ -29,8 +29,8 @@ async def reporting(
     connection: Connection, reconciler: Reconciler
 ) -> AsyncIterator[tuple[Consumer, Reports]]:
     reports = Reports(connection)
-    consumer = Consumer(Reader(connection), reconciler, moved=reconciler.bell)
-    reporter = Reporter(reports, a_worker(ME), reconciler=reconciler, consumer=consumer)
+    consumer = Consumer(Reader(connection), reconciler, moved=reconciler.standing.bell)
+    reporter = Reporter(reports, a_worker(ME), standing=reconciler.standing, consumer=consumer)
     task = asyncio.create_task(reporter.run())
     try:
         yield consumer, reports
@@ -80,7 +80,7 @@ async def test_changes_are_reported_long_before_the_next_heartbeat(
 async def test_the_position_is_reported_when_it_moves(connection: Connection, reconciler: Reconciler) -> None:
     async with reporting(connection, reconciler) as (consumer, reports):
         consumer.position = Position("epoch-7", 42)
-        reconciler.bell.set()
+        reconciler.standing.bell.set()
 
         async def observed() -> bool:
             status = (await reports.workers()).get(ME)

@@ -227,7 +227,7 @@ async def test_storage_that_hangs_is_given_up_and_what_came_late_is_not_kept_fro
     with pytest.raises(Failed, match="copy_timed_out"):
         await store.obtain(source)
     storage.thaw()
-    await wait_until(lambda: not store._hung, timeout=5, description="the thread has ended")
+    await wait_until(lambda: not store._copies._hung, timeout=5, description="the thread has ended")
     assert revisions_in(place) == {source.revision}, "the copy came late, and is good"
     assert not is_pinned(place, source.revision)
     assert unfinished_in(place) == []
@@ -255,7 +255,7 @@ async def test_many_hung_copies_are_said_and_end_with_the_storage_coming_back(
     monkeypatch: pytest.MonkeyPatch,
     patience: Callable[[], None],
 ) -> None:
-    monkeypatch.setattr("worker.revisions._MAX_HUNG", 2)
+    monkeypatch.setattr("worker.storage_threads._MAX_HUNG", 2)
     hung = [published(prefix, f"h{seed}", seed=seed) for seed in (1, 2, 3)]
     storage.hung |= {source.path for source in hung}
     for source in hung[:2]:
@@ -264,7 +264,7 @@ async def test_many_hung_copies_are_said_and_end_with_the_storage_coming_back(
     with pytest.raises(Failed, match="storage_hung"):
         await store.obtain(hung[2])
     storage.thaw()
-    await wait_until(lambda: not store._hung, timeout=5, description="the threads have ended")
+    await wait_until(lambda: not store._copies._hung, timeout=5, description="the threads have ended")
     patience()
     assert (await store.obtain(hung[2])).revision == hung[2].revision
 
@@ -274,7 +274,7 @@ async def test_what_is_in_the_store_is_served_while_the_prefix_hangs(
 ) -> None:
     kept, hung = published(prefix, "kept", seed=1), published(prefix, "hung", seed=2)
     (await store.obtain(kept)).release()
-    monkeypatch.setattr("worker.revisions._MAX_HUNG", 1)
+    monkeypatch.setattr("worker.storage_threads._MAX_HUNG", 1)
     monkeypatch.setattr("worker.revisions._PATIENCE_SECONDS", 0.05)
     with hung_storage(monkeypatch) as storage:
         storage.hung.add("hung")

@@ -1,0 +1,79 @@
+"""Adapters loaded and unloaded by hand, through vLLM's own routes.
+
+They come from under the prefix only, with the same proofs as what is discovered there. What was loaded by
+hand stays until it is unloaded by hand, whatever the catalog says of the name.
+"""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+from worker.entry import Entry
+from worker.files import Source
+from worker.loading import Loading
+from worker.names import Names
+from worker.outcomes import Rejected, UnknownModel
+from worker.residency import Residency
+
+
+class ByHand:
+    """Answers vLLM's load and unload routes, with vLLM's sentences."""
+
+    def __init__(self, names: Names, loading: Loading, residency: Residency, *, prefix: Path | None) -> None:
+        """Load from under `prefix`; without one, nothing."""
+        self._names = names
+        self._loading = loading
+        self._residency = residency
+        self._prefix = prefix
+        self._sources: dict[str, Source] = {}
+
+    async def load(self, name: str, path: str, *, in_place: bool) -> str:
+        """Serve the directory `path` under `name` until it is unloaded, and return vLLM's sentence.
+
+        Raises PermissionError outside the prefix, Rejected and Failed.
+        """
+        source = await asyncio.to_thread(self._source, path)
+        entry = self._names.known(name)
+        if entry.adapter is not None and entry.adapter.revision is not None and not in_place:
+            raise Rejected("already_served", "It is discovered under the prefix; just ask for it.")
+        try:
+            held = await self._loading.hold(entry, source)
+        except BaseException:
+            self._names.drop_if_empty(entry)
+            raise
+        entry.by_hand = held.handle.revision
+        self._sources[name] = source
+        self._loading.serve(entry, held)
+        return f"Success: LoRA adapter '{name}' added successfully."
+
+    async def unload(self, name: str) -> str:
+        """Undo `load` and return vLLM's sentence; raises UnknownModel and Rejected."""
+        entry = self._names.get(name)
+        if entry is None:
+            raise UnknownModel(f"The lora adapter '{name}' cannot be found.")
+        if entry.by_hand is None:
+            raise Rejected("discovered", "It is discovered; remove its directory to stop serving it.")
+        entry.by_hand = None
+        del self._sources[name]
+        self._residency.withdraw(name)
+        if entry.adapter is None:
+            self._names.lose(name)
+        return f"Success: LoRA adapter '{name}' removed successfully."
+
+    def source_of(self, entry: Entry) -> Source | None:
+        """Return where what was loaded by hand came from, or None where the catalog decides."""
+        if entry.by_hand is None:
+            return None
+        return replace(self._sources[entry.name], revision=entry.by_hand)
+
+    def _source(self, path: str) -> Source:
+        if self._prefix is None:
+            raise PermissionError("Adapters are loaded by hand from under --lora-dir-prefix only: set it.")
+        root = self._prefix.resolve()
+        try:
+            resolved = (root / path).resolve()
+        except (ValueError, RuntimeError):  # no path at all, links in a circle
+            resolved = root
+        if resolved == root or not resolved.is_relative_to(root):
+            raise PermissionError("The path is outside --lora-dir-prefix: put the adapter under the prefix.")
+        return Source(root, str(resolved.relative_to(root)))
