@@ -1,10 +1,13 @@
 """Adapters loaded and unloaded by hand, through vLLM's own routes.
 
 They come from under the prefix only, with the same proofs as what is discovered there. What was loaded by
-hand stays until it is unloaded by hand, whatever the catalog says of the name.
+hand stays until it is unloaded by hand, whatever the catalog says of the name. A client that goes away
+before its load is done has loaded nothing.
 """
 
 import asyncio
+import contextlib
+import functools
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +15,8 @@ from worker.entry import Entry
 from worker.files import Source
 from worker.loading import Loading
 from worker.names import Names
-from worker.outcomes import Rejected, UnknownModel
-from worker.residency import Residency
+from worker.outcomes import Failed, Rejected, UnknownModel
+from worker.residency import Held, Residency
 
 
 class ByHand:
@@ -26,6 +29,7 @@ class ByHand:
         self._residency = residency
         self._prefix = prefix
         self._sources: dict[str, Source] = {}
+        self._under_way: set[asyncio.Task[Held]] = set()
 
     async def load(self, name: str, path: str, *, in_place: bool) -> str:
         """Serve the directory `path` under `name` until it is unloaded, and return vLLM's sentence.
@@ -36,11 +40,8 @@ class ByHand:
         entry = self._names.known(name)
         if entry.adapter is not None and entry.adapter.revision is not None and not in_place:
             raise Rejected("already_served", "It is discovered under the prefix; just ask for it.")
-        try:
-            held = await self._loading.hold(entry, source)
-        except BaseException:
-            self._names.drop_if_empty(entry)
-            raise
+        held = await self._held(entry, source)
+        entry = self._names.known(name)
         entry.by_hand = held.handle.revision
         self._sources[name] = source
         self._loading.serve(entry, held)
@@ -60,11 +61,42 @@ class ByHand:
             self._names.lose(name)
         return f"Success: LoRA adapter '{name}' removed successfully."
 
+    async def aclose(self) -> None:
+        """Stop the loads under way."""
+        tasks = list(self._under_way)
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with contextlib.suppress(asyncio.CancelledError, Rejected, Failed):
+                await task
+
     def source_of(self, entry: Entry) -> Source | None:
         """Return where what was loaded by hand came from, or None where the catalog decides."""
         if entry.by_hand is None:
             return None
         return replace(self._sources[entry.name], revision=entry.by_hand)
+
+    async def _held(self, entry: Entry, source: Source) -> Held:
+        """Return `source`, loaded. A load that has begun goes on without us: half of one cannot be undone."""
+        loading = asyncio.create_task(self._loading.hold(entry, source), name=f"loradrop-hand-{entry.name}")
+        self._under_way.add(loading)
+        loading.add_done_callback(self._under_way.discard)
+        try:
+            return await asyncio.shield(loading)
+        except asyncio.CancelledError:
+            loading.add_done_callback(functools.partial(self._let_go, entry.name))
+            raise
+        except (Rejected, Failed):
+            self._names.drop_if_empty(entry)
+            raise
+
+    def _let_go(self, name: str, loading: asyncio.Task[Held]) -> None:
+        """Undo a load nobody waited for."""
+        if not loading.cancelled() and loading.exception() is None:
+            self._residency.leave(loading.result())
+        entry = self._names.get(name)
+        if entry is not None and entry.adapter is None and entry.by_hand is None:
+            self._names.lose(name)
 
     def _source(self, path: str) -> Source:
         if self._prefix is None:

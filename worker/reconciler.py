@@ -101,6 +101,7 @@ class Reconciler:
 
     async def aclose(self) -> None:
         """Stop the loads under way."""
+        await self.by_hand.aclose()
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()

@@ -134,7 +134,11 @@ class Residency:
             _log.info("adapter withdrawn name=%s revision=%s", name, short(held.handle.revision))
 
     def leave(self, held: Held) -> None:
-        """Let a revision go that no name points at, when nobody uses it any more."""
+        """Let a revision go that its name does not point at, when nobody uses it any more."""
+        serving = self._held.get(held.handle.name)
+        if serving is not None and serving.handle.lora_id == held.handle.lora_id:
+            held.pinned.release()  # loaded twice: the name points at it
+            return
         again = self._leaving.pop(held.handle.lora_id, None)
         if again is not None:
             again[0].pinned.release()

@@ -1,5 +1,7 @@
 """Adapters loaded and unloaded by hand: from under the prefix only, and until they are unloaded."""
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -154,3 +156,83 @@ async def test_what_was_loaded_by_hand_comes_back_after_it_made_room_for_others(
         await reconciler.resolve(f"a{digit}")
     assert "draft" not in table.served
     assert (await reconciler.resolve("draft")).revision == store.by_hand
+
+
+@pytest.fixture
+async def abandoned(
+    reconciler: Reconciler, run: Run, engine: FakeEngine, no_grace: None
+) -> Callable[[str], Awaitable[None]]:
+    """Load a directory by hand as `draft`, and go away while the engine loads it."""
+
+    async def load_and_leave(path: str) -> None:
+        run(0)
+        engine.gate.clear()
+        before = len(engine.loads)
+        client = asyncio.create_task(reconciler.by_hand.load("draft", path, in_place=True))
+        await wait_until(lambda: len(engine.loads) > before, timeout=5, description="the engine loads")
+        client.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await client
+        engine.gate.set()
+
+    return load_and_leave
+
+
+async def test_a_client_that_goes_away_while_its_adapter_loads_leaves_nothing_behind(
+    reconciler: Reconciler,
+    engine: FakeEngine,
+    store: FakeStore,
+    table: FakeTable,
+    abandoned: Callable[[str], Awaitable[None]],
+) -> None:
+    await abandoned("sql")
+    assert store.pinned() == [store.by_hand], "its bytes are kept while the engine reads them"
+    await until_forgotten(reconciler, "draft")
+    assert [handle.name for handle in engine.unloads] == ["draft"]
+    assert (engine.holds, store.pinned(), table.served) == ({}, [], {})
+
+
+async def test_a_client_that_goes_away_while_its_load_fails_leaves_nothing_behind(
+    reconciler: Reconciler,
+    engine: FakeEngine,
+    store: FakeStore,
+    abandoned: Callable[[str], Awaitable[None]],
+) -> None:
+    engine.outcomes["draft"].append(rejected("engine_refused"))
+    await abandoned("sql")
+    await until_forgotten(reconciler, "draft")
+    assert (engine.holds, store.pinned()) == ({}, [])
+
+
+async def test_a_client_that_goes_away_changes_nothing_of_what_was_loaded_before(
+    reconciler: Reconciler, engine: FakeEngine, store: FakeStore, abandoned: Callable[[str], Awaitable[None]]
+) -> None:
+    await reconciler.by_hand.load("draft", "sql", in_place=False)
+    first, store.by_hand = store.by_hand, Revision("f" * 64)
+    await abandoned("sql")
+    await wait_until(lambda: store.pinned() == [first], timeout=5, description="the new one went")
+    assert engine.held_revisions() == [("draft", first)]
+    assert (await reconciler.resolve("draft")).revision == first
+
+
+async def test_a_client_that_goes_away_while_the_same_bytes_load_again_takes_nothing_from_its_name(
+    reconciler: Reconciler, engine: FakeEngine, store: FakeStore, abandoned: Callable[[str], Awaitable[None]]
+) -> None:
+    await reconciler.by_hand.load("draft", "sql", in_place=False)
+    await abandoned("sql")
+    await wait_until(lambda: len(store.pinned()) == 1, timeout=5, description="the second pin is gone")
+    await reconciler._residency.free_unused()
+    assert (await reconciler.resolve("draft")).lora_id in engine.holds
+    assert engine.unloads == []
+
+
+async def test_a_load_by_hand_ends_with_the_reconciler(
+    reconciler: Reconciler, engine: FakeEngine, store: FakeStore
+) -> None:
+    engine.gate.clear()
+    client = asyncio.create_task(reconciler.by_hand.load("draft", "sql", in_place=False))
+    await wait_until(lambda: bool(engine.loads), timeout=5, description="the engine loads")
+    await reconciler.aclose()
+    with pytest.raises(asyncio.CancelledError):
+        await client
+    assert store.pinned() == []

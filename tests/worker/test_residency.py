@@ -278,3 +278,16 @@ async def test_names_are_those_that_have_anything_in_the_engine(ground: _Ground)
     await ground.load("code", revision("b"))
     ground.residency.withdraw("sql")
     assert ground.residency.names() == {"sql", "code"}
+
+
+async def test_letting_go_of_a_second_load_of_what_serves_releases_its_pin_and_nothing_else(
+    ground: _Ground, engine: FakeEngine, store: FakeStore, later: Callable[[], None]
+) -> None:
+    handle = await ground.load("sql", revision("a"))
+    pinned = await store.prepare(Source(Path("/loras"), "sql", revision("a")))
+    ground.residency.leave(await ground.residency.load(handle, pinned))
+    later()
+    await ground.residency.free_unused()
+    assert ground.residency.handle_of("sql") == handle
+    assert engine.unloads == []
+    assert store.pinned() == [revision("a")]
