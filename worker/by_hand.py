@@ -15,7 +15,7 @@ from worker.entry import Entry
 from worker.files import Source
 from worker.loading import Loading
 from worker.names import Names
-from worker.outcomes import Failed, Rejected, UnknownModel
+from worker.outcomes import Failed, NameTaken, Rejected, UnknownModel
 from worker.residency import Held, Residency
 
 
@@ -36,6 +36,8 @@ class ByHand:
 
         Raises PermissionError outside the prefix, Rejected and Failed.
         """
+        if self._names.is_taken(name):
+            raise NameTaken
         source = await asyncio.to_thread(self._source, path)
         entry = self._names.known(name)
         if entry.adapter is not None and entry.adapter.revision is not None and not in_place:

@@ -70,8 +70,13 @@ class Entry:
         self.loads += 1
         self.load_seconds = seconds
 
-    def report(self, serving: Revision | None) -> WorkerAdapter | None:
-        """Return what to report; None where the catalog says all there is to say."""
+    def report(self, serving: Revision | None, *, barred: Reason | None = None) -> WorkerAdapter | None:
+        """Return what to report; None where the catalog says all there is to say.
+
+        `barred` is why the name cannot be served here, whatever its bytes are.
+        """
+        if barred is not None and serving is None and self.wanted is not None:
+            return WorkerAdapter(state=WorkerState.REJECTED, revision=self.wanted, reason=barred)
         state, revision = self._state(serving)
         if state is WorkerState.LISTED and not self.loads:
             return None

@@ -9,7 +9,6 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Protocol
 
 from catalog.adapter import Reason, Revision
 from catalog.revision import short
@@ -19,28 +18,18 @@ from worker.handle import Handle
 from worker.metrics import LOAD_SECONDS, LOADS
 from worker.outcomes import Failed, Rejected
 from worker.pins import Pinned
-from worker.residency import Held, Residency, TableLike
+from worker.residency import Held, Residency
 
 _log = logging.getLogger("loradrop.worker.loading")
 
 Prepare = Callable[[Source], Awaitable[Pinned]]
 
 
-class ServingTable(TableLike, Protocol):
-    """What this needs of the table of served names beside what its residency needs."""
-
-    def is_taken(self, name: str) -> bool:
-        """Return whether the base model or a static module has the name."""
-
-
 class Loading:
     """Keeps true: every try ends as done, failed or rejected, and is logged and counted as what it was."""
 
-    def __init__(
-        self, table: ServingTable, prepare: Prepare, residency: Residency, *, changed: Callable[[str], None]
-    ) -> None:
+    def __init__(self, prepare: Prepare, residency: Residency, *, changed: Callable[[str], None]) -> None:
         """Load what `prepare` returns into `residency`; call `changed` with each name that changes."""
-        self._table = table
         self._prepare = prepare
         self._residency = residency
         self._changed = changed
@@ -85,10 +74,6 @@ class Loading:
         )
 
     async def _held(self, entry: Entry, source: Source) -> Held:
-        if self._table.is_taken(entry.name):
-            raise Rejected(
-                "name_taken", "The base model or a --lora-modules adapter has this name; rename it."
-            )
         pinned = await self._prepare(source)
         key = entry.name, pinned.revision
         handle = Handle.of(*key, pinned.directory, attempt=self._refused[key])

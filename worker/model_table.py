@@ -44,7 +44,7 @@ class ModelTable:
     def __init__(self, models: Any) -> None:
         """Take over vLLM's OpenAIServingModels, with the `--lora-modules` it has loaded."""
         self._models = models
-        self._static_names = frozenset(models.lora_requests)
+        self._static_names = set(models.lora_requests)
         self._served = models.lora_requests = _Served(models.lora_requests)
         self._stock_resolve = models.resolve_lora
         self._stock_unload = models.unload_lora_adapter
@@ -92,7 +92,7 @@ class ModelTable:
         return self._served.last_touched.get(name)
 
     def is_taken(self, name: str) -> bool:
-        """Return whether the base model or one of `--lora-modules` has the name."""
+        """Return whether the base model or one of `--lora-modules` has the name, and was not unloaded."""
         return name in self._static_names or bool(self._models.is_base_model(name))
 
     async def stock_cards(self) -> list[dict[str, Any]]:
@@ -129,6 +129,7 @@ class ModelTable:
         assert self._unload is not None  # installed together
         if request.lora_name in self._static_names:
             answer: ErrorResponse | str = await self._stock_unload(request)
+            self._static_names.discard(request.lora_name)
             return answer
         return await _answered(self._unload(request.lora_name))
 

@@ -15,12 +15,16 @@ from worker.residency import Residency
 class Names:
     """Keeps true: every name that anything is wanted, under way or held for has its entry here."""
 
-    def __init__(self, residency: Residency, *, changed: Callable[[str], None]) -> None:
+    def __init__(
+        self, residency: Residency, *, is_taken: Callable[[str], bool], changed: Callable[[str], None]
+    ) -> None:
         """Know nothing yet; call `changed` with each name of which there is something new to say."""
         self._residency = residency
         self._changed = changed
         self._entries: dict[str, Entry] = {}
         self._lost: set[str] = set()
+        self.is_taken = is_taken
+        """Whether the base model or a static module has a name now, so that nothing else can."""
 
     def __iter__(self) -> Iterator[Entry]:
         """Iterate over everything known, in no order."""

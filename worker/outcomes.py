@@ -1,6 +1,7 @@
 """How making an adapter available can end, and what a request for one can be told.
 
     Rejected        these bytes will not work here, now or later: wait for other bytes (400)
+        NameTaken   nor would any others, as long as this server has the name already
     Failed          it did not work this time, and may the next: try again later
     NotServedYet    a request came too early: 503, and when to ask again
     UnknownModel    nobody has an adapter of this name (404)
@@ -26,6 +27,14 @@ class Outcome(Exception):
 
 class Rejected(Outcome):
     """These bytes will not work on this worker, now or later: wait for other bytes."""
+
+
+class NameTaken(Rejected):
+    """The base model or a static module has the name."""
+
+    def __init__(self) -> None:
+        """Say what to do."""
+        super().__init__("name_taken", "The base model or a --lora-modules adapter has this name; rename it.")
 
 
 class Failed(Outcome):

@@ -21,10 +21,10 @@ from worker.by_hand import ByHand
 from worker.entry import Entry
 from worker.files import Source
 from worker.handle import Handle
-from worker.loading import Loading, Prepare, ServingTable
+from worker.loading import Loading, Prepare
 from worker.names import Names
 from worker.outcomes import Failed, Rejected
-from worker.residency import EngineLike, Residency
+from worker.residency import EngineLike, Residency, TableLike
 from worker.resolver import Resolver
 from worker.standing import Changes, Standing
 
@@ -36,6 +36,13 @@ class ServingEngine(EngineLike, Protocol):
 
     def is_idle(self) -> bool:
         """Return whether no request is under way."""
+
+
+class ServingTable(TableLike, Protocol):
+    """What this needs of the table of served names beside what its residency needs."""
+
+    def is_taken(self, name: str) -> bool:
+        """Return whether the base model or a static module has the name now."""
 
 
 class Reconciler:
@@ -57,8 +64,8 @@ class Reconciler:
         changes = Changes()
         self._changed = changes.note
         self._residency = Residency(engine, table, capacity=capacity, changed=changes.note)
-        self._names = Names(self._residency, changed=changes.note)
-        self._loading = Loading(table, prepare, self._residency, changed=changes.note)
+        self._names = Names(self._residency, is_taken=table.is_taken, changed=changes.note)
+        self._loading = Loading(prepare, self._residency, changed=changes.note)
         self._resolver = Resolver(self._names, self._residency, self._bring)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self.by_hand = ByHand(self._names, self._loading, self._residency, prefix=prefix)
@@ -153,7 +160,7 @@ class Reconciler:
     def _source_of(self, entry: Entry) -> Source | None:
         if entry.by_hand is not None:
             return self.by_hand.source_of(entry)
-        if entry.adapter is None or entry.wanted is None:
+        if entry.adapter is None or entry.wanted is None or self._table.is_taken(entry.name):
             return None
         prefix = self._prefix or Path(entry.adapter.prefix)
         return Source(prefix, entry.adapter.path, entry.wanted, entry.adapter.size_bytes)
@@ -166,8 +173,8 @@ class Reconciler:
         if preload == 0 or self._tasks or not self._engine.is_idle() or not self._residency.has_room(preload):
             return
         for entry in self._names:
-            missing = entry.wanted is not None and self._residency.revision_of(entry.name) is None
-            if missing and entry.fault_now(now) is None:
+            missing = self._residency.revision_of(entry.name) is None
+            if missing and self._source_of(entry) is not None and entry.fault_now(now) is None:
                 self._bring(entry)
                 return
 

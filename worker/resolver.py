@@ -13,7 +13,7 @@ from catalog.adapter import AdapterState, Reason
 from worker.entry import Entry
 from worker.handle import Handle
 from worker.names import Names
-from worker.outcomes import NotServedYet, Rejected, UnknownModel
+from worker.outcomes import NameTaken, NotServedYet, Rejected, UnknownModel
 from worker.residency import Residency
 
 _CATALOG_PATIENCE_SECONDS = 5.0
@@ -51,7 +51,11 @@ class Resolver:
             raise NotServedYet(
                 Reason("catalog_unavailable", "The catalog of adapters has not been read yet.")
             )
-        return self._residency.handle_of(name) or await self._brought(entry)
+        if handle := self._residency.handle_of(name):
+            return handle
+        if self._names.is_taken(name):
+            raise NameTaken
+        return await self._brought(entry)
 
     async def _brought(self, entry: Entry) -> Handle:
         """Bring what is wanted and return it; where the disk is ahead of the catalog, wait for the catalog.

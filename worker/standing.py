@@ -7,7 +7,9 @@ What is reported is put together when it is asked for, from what is wanted (`ent
 import asyncio
 
 from catalog.status import WorkerAdapter, WorkerState
+from worker.entry import Entry
 from worker.names import Names
+from worker.outcomes import NameTaken
 from worker.residency import Residency
 
 
@@ -43,24 +45,25 @@ class Standing:
 
     def take_changes(self) -> dict[str, WorkerAdapter | None]:
         """Return what changed since the last call, by name; None where there is nothing left to say."""
-        return {name: self._report(name) for name in self._changes.take()}
+        changed = {name: self._names.get(name) for name in self._changes.take()}
+        return {name: self._report(entry) if entry else None for name, entry in changed.items()}
 
     def picture(self) -> dict[str, WorkerAdapter]:
         """Return all there is to report, by name."""
-        reports = {entry.name: self._report(entry.name) for entry in self._names}
+        reports = {entry.name: self._report(entry) for entry in self._names}
         return {name: report for name, report in reports.items() if report is not None}
 
     def counts(self) -> dict[str, int]:
         """Return how many adapters are in each state on this worker."""
         counts: dict[str, int] = dict.fromkeys(WorkerState, 0)
         for entry in self._names:
-            report = self._report(entry.name)
+            report = self._report(entry)
             if report is None and entry.wanted is None:
                 continue  # never ready: the catalog counts it
             state = report.state if report else WorkerState.LISTED
             counts[state] += 1
         return counts
 
-    def _report(self, name: str) -> WorkerAdapter | None:
-        entry = self._names.get(name)
-        return entry.report(self._residency.revision_of(name)) if entry is not None else None
+    def _report(self, entry: Entry) -> WorkerAdapter | None:
+        barred = NameTaken().reason if self._names.is_taken(entry.name) else None
+        return entry.report(self._residency.revision_of(entry.name), barred=barred)

@@ -89,6 +89,15 @@ async def test_what_goes_wrong_by_hand_is_said_and_forgotten(
         await reconciler.resolve("draft")
 
 
+async def test_a_name_the_server_has_already_is_not_loaded_by_hand(
+    reconciler: Reconciler, table: FakeTable, engine: FakeEngine
+) -> None:
+    table.taken = {"draft"}
+    with pytest.raises(Rejected, match="name_taken"):
+        await reconciler.by_hand.load("draft", "sql", in_place=True)
+    assert engine.loads == []
+
+
 async def test_what_is_discovered_is_neither_loaded_nor_unloaded_by_hand(reconciler: Reconciler) -> None:
     reconciler.apply(wanted("sql", revision("a")))
     with pytest.raises(Rejected, match="just ask for it"):

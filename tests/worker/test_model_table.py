@@ -214,12 +214,23 @@ async def test_a_load_for_another_base_model_is_refused(
 
 
 async def test_a_static_module_is_unloaded_by_vllm_itself(
-    models: OpenAIServingModels, answers: _Answers
+    models: OpenAIServingModels, answers: _Answers, table: ModelTable
 ) -> None:
     answer = await models.unload_lora_adapter(UnloadLoRAAdapterRequest(lora_name="static_one"))
     assert "removed successfully" in str(answer)
     assert "static_one" not in models.lora_requests
     assert answers.asked == []
+    assert not table.is_taken("static_one")
+
+
+async def test_a_name_a_static_module_had_is_ours_once_it_was_unloaded(
+    models: OpenAIServingModels, answers: _Answers, table: ModelTable
+) -> None:
+    await models.unload_lora_adapter(UnloadLoRAAdapterRequest(lora_name="static_one"))
+    table.point(Handle.of("static_one", revision("a"), Path("/store/a"), attempt=0))
+    assert not table.is_taken("static_one")
+    assert await models.unload_lora_adapter(UnloadLoRAAdapterRequest(lora_name="static_one")) == "Success."
+    assert answers.asked == [("static_one",)]
 
 
 # Other resolvers.

@@ -215,6 +215,18 @@ async def test_a_name_the_server_has_already_is_refused_and_not_offered(
     assert caught.value.reason.code == "name_taken"
     assert [adapter.name for adapter in reconciler.listed()] == ["code"]
     assert engine.loads == []
+    report = reconciler.standing.picture()["sql"]
+    assert (report.state, report.reason) == (WorkerState.REJECTED, caught.value.reason)
+
+
+async def test_a_name_the_server_gives_up_is_served_at_once(reconciler: Reconciler, table: FakeTable) -> None:
+    table.taken = {"sql"}
+    reconciler.apply(wanted("sql", revision("a")))
+    with pytest.raises(Rejected):
+        await reconciler.resolve("sql")
+    table.taken = set()
+    assert (await reconciler.resolve("sql")).revision == revision("a")
+    assert [adapter.name for adapter in reconciler.listed()] == ["sql"]
 
 
 async def test_a_revision_that_is_superseded_while_it_loads_never_answers(
