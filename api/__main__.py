@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
@@ -12,8 +13,9 @@ import typer
 import uvicorn
 
 from api.app import create_app
-from api.settings import Settings, api_keys_in
-from catalog.errors import CatalogRefused
+from api.settings import Settings
+from catalog.access import API_KEY_FILE_VARIABLE, API_KEY_VARIABLE, entries_in
+from catalog.errors import CatalogRefused, KeysInvalid
 from catalog.keys import DEFAULT_POOL
 from catalog.store import DEFAULT_REDIS_URL
 
@@ -35,24 +37,38 @@ def api(
     pool: Annotated[
         str, typer.Option(envvar="LORADROP_POOL", help="Which fleet on that Redis.")
     ] = DEFAULT_POOL,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar=API_KEY_FILE_VARIABLE,
+            help="More keys, one a line: KEY, KEY SCOPE or KEY SCOPE LABEL. Read again when it changes.",
+        ),
+    ] = None,
     log_level: Annotated[
         str, typer.Option(envvar="LORADROP_LOG_LEVEL", help="DEBUG, INFO, WARNING or ERROR.")
     ] = "INFO",
 ) -> None:
     """Report who serves which adapter, and ask the watcher for refreshes, over HTTP.
 
-    LORADROP_API_KEY (comma-separated keys) guards everything under /v1.
+    LORADROP_API_KEY (comma-separated keys) guards everything under /v1. `KEY read` may only read.
     """
     if log_level.upper() not in logging.getLevelNamesMapping():
         raise typer.BadParameter("DEBUG, INFO, WARNING or ERROR.", param_hint="--log-level")
     logging.basicConfig(level=log_level.upper(), format=_LOG_FORMAT)
     settings = Settings(
-        host=host, port=port, redis_url=redis_url, pool=pool, api_keys=api_keys_in(os.environ)
+        host=host,
+        port=port,
+        redis_url=redis_url,
+        pool=pool,
+        api_keys=entries_in(os.environ),
+        api_key_file=api_key_file,
     )
     try:
         app = create_app(settings)
     except CatalogRefused as error:
         raise typer.BadParameter(error.message, param_hint="--redis-url") from error
+    except KeysInvalid as error:
+        raise typer.BadParameter(error.message, param_hint=f"--api-key-file or {API_KEY_VARIABLE}") from error
     config = uvicorn.Config(
         app,
         host=settings.host,

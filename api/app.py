@@ -10,15 +10,18 @@ from fastapi import FastAPI
 
 from api.documentation import document
 from api.events import EventFeed
-from api.keys import RequireApiKey
 from api.metrics import CountRequests, Metrics
-from api.problems import add_problem_handlers
+from api.problems import add_problem_handlers, problem_of
 from api.routes import Services, service, v1
-from api.settings import API_KEY_VARIABLE, Settings
+from api.settings import Settings
+from catalog.access import API_KEY_VARIABLE, KeyFile, KeyRing, Scope, keys_from
+from catalog.gate import Gate
 from catalog.queries import Queries
 from catalog.store import Connection, Reader, Reports
 
 logger = logging.getLogger(__name__)
+
+_READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 _DESCRIPTION = """
 Who serves which LoRA adapter, and a way to ask the watcher to look at the disk now.
@@ -29,10 +32,14 @@ says what to do; an invalid request is a 400. A 503 carries `Retry-After`: nothi
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """Return the application; raises CatalogRefused where the Redis URL is none.
+    """Return the application; raises CatalogRefused where the Redis URL is none, and KeysInvalid.
 
     It starts whether or not Redis is there, and answers 503 while it is away.
     """
+    keys = KeyRing(
+        keys_from(settings.api_keys),
+        file=KeyFile(settings.api_key_file) if settings.api_key_file is not None else None,
+    )
     connection = Connection(settings.redis_url, pool=settings.pool)
     stopping = asyncio.Event()
     services = Services(
@@ -52,13 +59,12 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(title="loradrop", version=_version(), description=_DESCRIPTION, lifespan=lifespan)
     app.state.services = services
-    document(app, is_guarded=bool(settings.api_keys))
+    document(app, is_guarded=not keys.is_open)
     app.include_router(v1)
     app.include_router(service)
     add_problem_handlers(app)
-    if settings.api_keys:
-        app.add_middleware(RequireApiKey, keys=settings.api_keys)
-    elif settings.is_public_without_key:
+    app.add_middleware(Gate, keys=keys, needed=_needed, refusal=problem_of)
+    if settings.is_public_without_key:
         logger.warning(
             "EVERYONE WHO REACHES host=%s port=%s CAN READ THE CATALOG AND ASK FOR REFRESHES; set %s",
             settings.host,
@@ -67,6 +73,10 @@ def create_app(settings: Settings) -> FastAPI:
         )
     app.add_middleware(CountRequests, metrics=services.metrics)
     return app
+
+
+def _needed(method: str, _path: str) -> Scope:
+    return Scope.READ if method in _READING else Scope.ADMIN
 
 
 def _version() -> str:

@@ -9,10 +9,16 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from api.keys import GUARDED
 from api.schemas import Problem
+from catalog.gate import GUARDED
 
-_SCHEME = {"ApiKey": {"type": "http", "scheme": "bearer", "description": "One of LORADROP_API_KEY."}}
+_SCHEME = {
+    "ApiKey": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "One of LORADROP_API_KEY or its file; to ask for a refresh, one whose scope is admin.",
+    }
+}
 
 
 def document(app: FastAPI, *, is_guarded: bool) -> None:

@@ -68,6 +68,10 @@ _OUTCOMES: Mapping[type[errors.LoradropError], _Outcome] = {
     Stopping: _Outcome(HTTPStatus.SERVICE_UNAVAILABLE, "The API stops", True),
     errors.CatalogDenied: _Outcome(HTTPStatus.BAD_GATEWAY, "Redis refuses this user"),
     errors.CatalogRefused: _Outcome(HTTPStatus.BAD_GATEWAY, "Redis refuses to work with us"),
+    errors.KeyNeeded: _Outcome(HTTPStatus.UNAUTHORIZED, "An API key is needed"),
+    errors.AdminKeyNeeded: _Outcome(HTTPStatus.FORBIDDEN, "An admin's API key is needed"),
+    errors.RequestTooLarge: _Outcome(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The body is too large"),
+    errors.TooManyRefreshes: _Outcome(HTTPStatus.TOO_MANY_REQUESTS, "Too many refreshes", True),
     errors.UnknownAdapter: _Outcome(HTTPStatus.NOT_FOUND, "No such adapter"),
     errors.UnknownRefresh: _Outcome(HTTPStatus.NOT_FOUND, "No such refresh"),
     errors.PrefixNotConfigured: _Outcome(HTTPStatus.BAD_REQUEST, "No prefix is configured"),
@@ -96,6 +100,20 @@ def problem_response(
         code=code or status.name.lower(),
     )
     return JSONResponse(problem.model_dump(), status, dict(headers or {}), MEDIA_TYPE)
+
+
+def problem_of(error: errors.LoradropError) -> JSONResponse:
+    """Return the problem that stands for `error`."""
+    outcome = _OUTCOMES.get(type(error), _UNFORESEEN)
+    headers = {}
+    if outcome.may_retry:
+        seconds = getattr(error, "retry_after_seconds", RETRY_AFTER_SECONDS)
+        headers["Retry-After"] = str(seconds)
+    if outcome.status is HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    return problem_response(
+        outcome.status, title=outcome.title, detail=error.message, code=error.code, headers=headers
+    )
 
 
 def answers(*also: HTTPStatus) -> dict[int | str, dict[str, Any]]:
@@ -137,24 +155,18 @@ async def unless_stopping(stopping: asyncio.Event, awaited: Coroutine[Any, Any, 
 
 async def _foreseen(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, errors.LoradropError)
-    outcome = _OUTCOMES.get(type(error), _UNFORESEEN)
+    problem = problem_of(error)
     logger.log(
-        _level(request.app.state, outcome.status, error.code),
+        _level(request.app.state, problem.status_code, error.code),
         "request refused path=%s code=%s reason=%s",
         request.url.path,
         error.code,
         error.message,
     )
-    return problem_response(
-        outcome.status,
-        title=outcome.title,
-        detail=error.message,
-        code=error.code,
-        headers={"Retry-After": str(RETRY_AFTER_SECONDS)} if outcome.may_retry else None,
-    )
+    return problem
 
 
-def _level(state: State, status: HTTPStatus, code: str) -> int:
+def _level(state: State, status: int, code: str) -> int:
     """Return WARNING for a server's problem that has not occurred for a while, else DEBUG."""
     if status < HTTPStatus.INTERNAL_SERVER_ERROR:
         return logging.DEBUG

@@ -17,11 +17,10 @@ from api.problems import RETRY_AFTER_SECONDS, answers, in_time, unless_stopping
 from api.schemas import Liveness, Readiness
 from api.settings import Settings
 from catalog.errors import DiscoveryError
+from catalog.gate import REFRESH_PATH
 from catalog.queries import Queries
 from catalog.store import Connection, Reports
 from catalog.views import AdapterView, Listed, RefreshBody, RefreshView, WorkerView
-
-_REFRESH = "/v1/refresh_lora_discovery"
 
 v1 = APIRouter(tags=["catalog"])
 service = APIRouter(tags=["service"])
@@ -51,10 +50,15 @@ Answering = Annotated[Services, Depends(services_of)]
 
 
 @v1.post(
-    _REFRESH,
+    REFRESH_PATH,
     summary="Look at the disk now",
     response_model=RefreshView,
-    responses=answers(HTTPStatus.BAD_REQUEST)
+    responses=answers(
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.FORBIDDEN,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        HTTPStatus.TOO_MANY_REQUESTS,
+    )
     | {202: {"model": RefreshView, "description": "Asked for; `Location` tells how it goes"}},
 )
 async def refresh(
@@ -75,7 +79,7 @@ async def refresh(
     if _prefers_no_wait(prefer):
         async with in_time(seconds):
             view = await services.queries.refresh(refresh_id)
-        headers = {"Location": f"{_REFRESH}/{refresh_id}", "Preference-Applied": "respond-async"}
+        headers = {"Location": f"{REFRESH_PATH}/{refresh_id}", "Preference-Applied": "respond-async"}
         services.metrics.refreshes.labels(view.status).inc()
         return JSONResponse(view.model_dump(mode="json"), HTTPStatus.ACCEPTED, headers)
     try:
@@ -92,7 +96,7 @@ async def refresh(
 
 
 @v1.get(
-    _REFRESH + "/{refresh_id}",
+    REFRESH_PATH + "/{refresh_id}",
     summary="How a refresh goes",
     responses=answers(HTTPStatus.NOT_FOUND),
 )

@@ -1,15 +1,12 @@
 """The settings of the API."""
 
 import ipaddress
-from collections.abc import Mapping
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from catalog.keys import DEFAULT_POOL
 from catalog.store import DEFAULT_REDIS_URL
-
-API_KEY_VARIABLE = "LORADROP_API_KEY"
-"""Comma-separated keys. Only a variable, since command lines are visible to every user of a host."""
 
 
 class Settings(BaseModel):
@@ -26,7 +23,9 @@ class Settings(BaseModel):
     pool: str = DEFAULT_POOL
     """Which fleet: watchers, workers and APIs of one pool share a catalog."""
     api_keys: tuple[str, ...] = Field(default=(), repr=False)
-    """Any of them opens `/v1`; none: `/v1` is open."""
+    """As `catalog.access` writes them. Without any, and without a file of them, `/v1` is open."""
+    api_key_file: Path | None = None
+    """More of them, one a line; read again when it changes."""
     redis_seconds: float = Field(default=5.0, gt=0)
     """How long an answer may wait for Redis: below the ten seconds most clients and probes allow."""
     ping_seconds: float = Field(default=15.0, gt=0)
@@ -37,12 +36,8 @@ class Settings(BaseModel):
     @property
     def is_public_without_key(self) -> bool:
         """Whether other hosts can reach `/v1` and nothing asks them for a key."""
-        return not self.api_keys and not _is_loopback(self.host)
-
-
-def api_keys_in(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the keys `LORADROP_API_KEY` names in `environment`."""
-    return tuple(key for part in environment.get(API_KEY_VARIABLE, "").split(",") if (key := part.strip()))
+        has_keys = self.api_keys or self.api_key_file is not None
+        return not has_keys and not _is_loopback(self.host)
 
 
 def _is_loopback(host: str) -> bool:

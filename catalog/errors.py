@@ -12,6 +12,11 @@ LoradropError
 ├── PrefixNotConfigured     nothing to discover
 ├── UnknownAdapter          no such name in the catalog
 ├── UnknownRefresh          no such refresh, or it has expired
+├── KeysInvalid             keys are given in a way that cannot be meant
+├── KeyNeeded               a request without a key, or with none of ours
+├── AdminKeyNeeded          a request with a key that may only read
+├── RequestTooLarge         a body nobody needs
+├── TooManyRefreshes        more refreshes than the watcher should hear of
 └── DiscoveryError          the prefix could not be read as a whole
 """
 
@@ -109,6 +114,64 @@ class UnknownRefresh(LoradropError):
     """No refresh has this id, or its result has expired."""
 
     code = "unknown_refresh"
+
+
+class KeysInvalid(LoradropError):
+    """What is configured as API keys is not of their shape. The message holds none of it."""
+
+    code = "api_keys_invalid"
+
+
+class KeyNeeded(LoradropError):
+    """A request carries no key, or none of those in force."""
+
+    code = "invalid_api_key"
+
+    def __init__(self) -> None:
+        """Say how to send one."""
+        super().__init__(
+            "Send `Authorization: Bearer KEY` with one of the keys in LORADROP_API_KEY, or in the file that "
+            "LORADROP_API_KEY_FILE names, of this server."
+        )
+
+
+class AdminKeyNeeded(LoradropError):
+    """A request that changes what is served carries a key that may only read."""
+
+    code = "admin_key_needed"
+
+    def __init__(self) -> None:
+        """Say which keys would do."""
+        super().__init__(
+            "This key has the scope read, and this request changes what is served. Send a key whose scope is "
+            "admin; one that is configured without a scope is."
+        )
+
+
+class RequestTooLarge(LoradropError):
+    """The body of a request is larger than it can have reason to be."""
+
+    code = "request_too_large"
+
+    def __init__(self, max_bytes: int) -> None:
+        """Say how large it may be."""
+        super().__init__(
+            f"The body has more than {max_bytes} bytes. Name fewer adapters, or none: then all are looked at."
+        )
+
+
+class TooManyRefreshes(LoradropError):
+    """As many refreshes were asked for in the last minute as a pool takes."""
+
+    code = "too_many_refreshes"
+
+    def __init__(self, *, per_minute: int, retry_after_seconds: int) -> None:
+        """Say when to ask again."""
+        super().__init__(
+            f"{per_minute} refreshes were asked for in the last minute, and no more are taken. Ask again in "
+            f"{retry_after_seconds} s; one refresh without names looks at everything."
+        )
+        self.retry_after_seconds = retry_after_seconds
 
 
 class DiscoveryError(LoradropError):

@@ -42,7 +42,7 @@ class ApiClient:
         """Return a client with the first of the keys in LORADROP_API_KEY; raises Misused."""
         if not _is_http(url):
             raise Misused(f"{url!r} is not the URL of an API. It looks like http://127.0.0.1:8001.")
-        return cls(url.rstrip("/"), os.environ.get(_KEY_VARIABLE, "").partition(",")[0].strip())
+        return cls(url.rstrip("/"), _first_key())
 
     def get(self, path: str) -> Any:
         """Return the body of a good answer."""
@@ -95,6 +95,12 @@ class ApiClient:
         if answer.status in _NOBODY_BEHIND and code != "prefix_unreadable":
             raise Unreachable(detail)
         raise Stop(detail)
+
+
+def _first_key() -> str:
+    """Return the first key of LORADROP_API_KEY, without the scope and label a server's may carry."""
+    words = os.environ.get(_KEY_VARIABLE, "").partition(",")[0].split()
+    return words[0] if words else ""
 
 
 def _is_http(url: str) -> bool:

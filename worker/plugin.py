@@ -9,13 +9,16 @@ import asyncio
 import logging
 import os
 from argparse import Namespace
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
+from catalog.access import API_KEY_FILE_VARIABLE, ApiKey, KeyFile, KeyRing, Scope, keys_from
+from catalog.gate import Gate
 from worker.outcomes import NotServedYet
-from worker.routes import discovery_router, models_router, not_served_yet
+from worker.routes import discovery_router, models_router, needed_scope, not_served_yet, refusal
 from worker.settings import settings_from
 
 _log = logging.getLogger("loradrop.worker.plugin")
@@ -30,7 +33,7 @@ class LoradropPlugin:
     """Runs the worker; kept here so that it is not collected."""
 
     def attach_router(self, app: FastAPI) -> None:
-        """Add our routes to `app`, if we are asked for; raises SettingsError."""
+        """Add our routes to `app`, if we are asked for; raises SettingsError and KeysInvalid."""
         settings = settings_from(app.state.args, os.environ)
         if not settings.asked_for:
             return
@@ -39,9 +42,7 @@ class LoradropPlugin:
             _drop_routes(app, {route.path for route in models_router.routes if isinstance(route, APIRoute)})
             app.include_router(models_router)
             app.exception_handler(NotServedYet)(not_served_yet)
-        if settings.api_keys:  # vLLM makes its guard of them, after this
-            theirs = app.state.args.api_key or [os.environ.get("VLLM_API_KEY", "")]
-            app.state.args.api_key = [key for key in (*theirs, *settings.api_keys) if key]
+        _guard(app, keys_from(settings.api_keys))
 
     async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:
         """Start the worker, if we are asked for.
@@ -80,6 +81,23 @@ class LoradropPlugin:
         _log.info(
             "worker ready id=%s base_model=%s prefix=%s", identity, table.base_model, settings.lora_dir_prefix
         )
+
+
+def _guard(app: FastAPI, ours: tuple[ApiKey, ...]) -> None:
+    """Give vLLM's guard our keys beside its own, and put our gate behind it.
+
+    vLLM makes its guard after this, once: a key that appears in a file later opens nothing until the server
+    starts again. One that disappears opens nothing at once, since our gate knows.
+    """
+    path = os.environ.get(API_KEY_FILE_VARIABLE)
+    file = KeyFile(Path(path)) if path else None
+    ring = KeyRing(ours, file=file)
+    known = {key.secret for key in ring.keys}  # also given to vLLM, it keeps the scope that we were told
+    theirs = [key for key in app.state.args.api_key or [os.environ.get("VLLM_API_KEY", "")] if key]
+    if known:
+        app.state.args.api_key = [*theirs, *(key.secret for key in ring.keys)]
+    admins = [ApiKey(key, Scope.ADMIN, "vllm") for key in theirs if key not in known]
+    app.add_middleware(Gate, keys=KeyRing((*admins, *ours), file=file), needed=needed_scope, refusal=refusal)
 
 
 def _drop_routes(app: FastAPI, paths: set[str]) -> None:

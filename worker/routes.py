@@ -12,15 +12,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse, Response
 
+from catalog.access import Scope
 from catalog.adapter import Adapter
 from catalog.errors import (
+    AdminKeyNeeded,
     CatalogDenied,
     CatalogRefused,
+    KeyNeeded,
     LoradropError,
     PrefixNotConfigured,
+    RequestTooLarge,
+    TooManyRefreshes,
     UnknownAdapter,
     UnknownRefresh,
 )
+from catalog.gate import REFRESH_PATH
 from catalog.views import Listed, RefreshBody
 from worker.outcomes import NotServedYet
 
@@ -30,8 +36,12 @@ if TYPE_CHECKING:
 models_router = APIRouter()
 discovery_router = APIRouter()
 
-_REFRESH = "/v1/refresh_lora_discovery"
+_CHANGING = frozenset({REFRESH_PATH, "/v1/load_lora_adapter", "/v1/unload_lora_adapter"})
 _STATUS = {
+    KeyNeeded: HTTPStatus.UNAUTHORIZED,
+    AdminKeyNeeded: HTTPStatus.FORBIDDEN,
+    RequestTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    TooManyRefreshes: HTTPStatus.TOO_MANY_REQUESTS,
     PrefixNotConfigured: HTTPStatus.BAD_REQUEST,
     UnknownAdapter: HTTPStatus.NOT_FOUND,
     UnknownRefresh: HTTPStatus.NOT_FOUND,
@@ -51,7 +61,7 @@ async def show_available_models(request: Request) -> JSONResponse:
     return JSONResponse({"object": "list", "data": cards})
 
 
-@discovery_router.post(_REFRESH)
+@discovery_router.post(REFRESH_PATH)
 async def refresh_lora_discovery(
     request: Request, body: RefreshBody | None = None, prefer: Annotated[str | None, Header()] = None
 ) -> Response:
@@ -59,7 +69,7 @@ async def refresh_lora_discovery(
     return await _answer(_refresh(request, body or RefreshBody(), wait=prefer != "respond-async"))
 
 
-@discovery_router.get(_REFRESH + "/{refresh_id}")
+@discovery_router.get(REFRESH_PATH + "/{refresh_id}")
 async def show_refresh(request: Request, refresh_id: str) -> Response:
     """Return how far a refresh has come."""
 
@@ -92,6 +102,20 @@ async def show_lora_adapter(request: Request, name: str) -> Response:
     return await _answer(answer())
 
 
+def needed_scope(method: str, path: str) -> Scope:
+    """Return what a key must be good for: to change what is served, an admin's; to infer, any."""
+    return Scope.ADMIN if method == "POST" and path in _CHANGING else Scope.READ
+
+
+def refusal(error: LoradropError) -> Response:
+    """Return the answer that stands for `error`."""
+    status = _STATUS.get(type(error), HTTPStatus.SERVICE_UNAVAILABLE)
+    headers = _RETRY_AFTER if status is HTTPStatus.SERVICE_UNAVAILABLE else None
+    if isinstance(error, TooManyRefreshes):
+        headers = {"Retry-After": str(error.retry_after_seconds)}
+    return _error(status, str(error), error.code, headers)
+
+
 async def not_served_yet(_request: Request, error: Exception) -> Response:
     """Answer a request that came too early: 503, why, and when to ask again."""
     assert isinstance(error, NotServedYet)  # registered for nothing else
@@ -105,7 +129,7 @@ async def _refresh(request: Request, body: RefreshBody, *, wait: bool) -> Respon
         view = await worker.queries.finished_refresh(refresh_id, timeout_seconds=body.timeout)
         return JSONResponse(view.model_dump(mode="json"))
     view = await worker.queries.refresh(refresh_id)
-    location = {"Location": f"{_REFRESH}/{refresh_id}"}
+    location = {"Location": f"{REFRESH_PATH}/{refresh_id}"}
     return JSONResponse(view.model_dump(mode="json"), HTTPStatus.ACCEPTED, location)
 
 
@@ -133,9 +157,7 @@ async def _answer(work: Awaitable[Response]) -> Response:
     try:
         return await work
     except LoradropError as error:
-        status = _STATUS.get(type(error), HTTPStatus.SERVICE_UNAVAILABLE)
-        retry = _RETRY_AFTER if status is HTTPStatus.SERVICE_UNAVAILABLE else None
-        return _error(status, str(error), error.code, retry)
+        return refusal(error)
 
 
 def _error(status: HTTPStatus, message: str, kind: str, headers: Any = None) -> Response:

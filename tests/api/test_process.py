@@ -139,6 +139,7 @@ def test_a_port_that_is_taken_ends_it_with_an_error(tmp_path: Path) -> None:
     [
         (["--redis-url", "http://:secret@127.0.0.1"], "redis://HOST:6379/0"),
         (["--port", "65536"], "--port"),
+        (["--api-key-file", "/nowhere"], "/nowhere cannot be read"),
         (["--log-level", "loud"], "--log-level"),
         (["--hots", "x"], "--hots"),
     ],

@@ -16,7 +16,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiProcess]:
     """An API that wants a key, and whose Redis is not there."""
     log: Path = tmp_path_factory.mktemp("guarded") / "api.log"
     arguments = ("--redis-url", f"redis://127.0.0.1:{free_port()}/0")
-    with api_process(log, *arguments, environment={"LORADROP_API_KEY": "one,two"}) as api:
+    with api_process(log, *arguments, environment={"LORADROP_API_KEY": "one read,two"}) as api:
         yield api
 
 
@@ -42,11 +42,21 @@ async def test_a_missing_or_wrong_key_is_a_usage_error(loradrop: Loradrop, guard
         assert "LORADROP_API_KEY" in result.stderr
 
 
+async def test_a_key_that_may_only_read_is_a_usage_error_of_a_refresh(
+    loradrop: Loradrop, guarded: ApiProcess
+) -> None:
+    result = await loradrop("refresh", "--api-url", guarded.url, LORADROP_API_KEY="one")
+    assert result.exit_code == 2
+    assert "scope is admin" in result.stderr
+
+
 async def test_with_a_key_it_is_redis_that_is_away(
     loradrop: Loradrop, guarded: ApiProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for command in ("ls", "refresh"):
-        result = await loradrop(command, "--api-url", f"{guarded.url}/", LORADROP_API_KEY="two, other")
+        result = await loradrop(
+            command, "--api-url", f"{guarded.url}/", LORADROP_API_KEY="two admin ci, other"
+        )
         assert result.exit_code == 3
         assert "Redis is not available" in result.stderr
     result = await loradrop("status", "--api-url", guarded.url)
