@@ -62,7 +62,7 @@ class Queries:
         return [worker_view(status, epoch=epoch, seq=seq) for _, status in sorted(workers.items())]
 
     async def start_refresh(self, body: RefreshBody) -> str:
-        """Ask the watcher for a refresh and return its id; raises NoWatcher."""
+        """Ask the watcher for a refresh and return its id; raises NoWatcher and TooManyRefreshes."""
         request = RefreshRequest(
             id=secrets.token_hex(8),
             at=datetime.now(UTC),

@@ -4,9 +4,10 @@ A request is an entry of the `refreshes` stream, for the watcher, and a hash wit
 whoever asks how it went. A request nobody has answered yet is answered by the next watcher.
 """
 
+import math
 from datetime import timedelta
 
-from catalog.errors import NoWatcher, RecordInvalid, UnknownRefresh
+from catalog.errors import NoWatcher, RecordInvalid, TooManyRefreshes, UnknownRefresh
 from catalog.events import RefreshRequest
 from catalog.status import RefreshResult, RefreshStatus
 from catalog.store import scripts
@@ -16,27 +17,41 @@ from catalog.wire import from_fields, to_fields
 RESULT_TTL = timedelta(hours=1)
 """How long the result of a refresh can be read."""
 
+MAX_PER_MINUTE = 600
+"""Of one pool: a watcher takes in far more, and the stream must hold those of a whole minute."""
+
 _MAX_REQUESTS = 1_000
 
 
 class Refreshes:
     """The refreshes of one pool."""
 
-    def __init__(self, connection: Connection) -> None:
-        """Ask and answer over `connection`."""
+    def __init__(self, connection: Connection, *, max_per_minute: int = MAX_PER_MINUTE) -> None:
+        """Ask and answer over `connection`; of a pool, `max_per_minute` requests are taken in any minute."""
         self._connection = connection
+        self._max_per_minute = max_per_minute
         self._request = connection.commands.register_script(scripts.REQUEST)
 
     async def request(self, request: RefreshRequest) -> None:
-        """Ask the watcher for a refresh; raises NoWatcher, with nothing left behind."""
+        """Ask the watcher for a refresh; raises NoWatcher and TooManyRefreshes, with nothing left behind."""
         keys = self._connection.keys
         fields = [part for field in to_fields(request).items() for part in field]
         async with translated():
-            accepted = await self._request(
+            answer, *milliseconds = await self._request(
                 keys=[keys.watcher, keys.refreshes, keys.refresh(request.id)],
-                args=[int(RESULT_TTL.total_seconds() * 1000), request.id, _MAX_REQUESTS, *fields],
+                args=[
+                    int(RESULT_TTL.total_seconds() * 1000),
+                    request.id,
+                    _MAX_REQUESTS,
+                    self._max_per_minute,
+                    *fields,
+                ],
             )
-        if not accepted:
+        if answer == "later":
+            raise TooManyRefreshes(
+                per_minute=self._max_per_minute, retry_after_seconds=max(1, math.ceil(milliseconds[0] / 1000))
+            )
+        if answer == "no watcher":
             raise NoWatcher(
                 "No watcher is alive to look at the prefix. Start one with `loradrop watch`, then ask again."
             )

@@ -130,12 +130,19 @@ return 0
 """
 
 REQUEST = """
--- Ask for a refresh. KEYS: watcher, refreshes, refresh. ARGV: ttl ms, id, maxlen, then field, value, ...
--- Answers 1, or 0 where no watcher is alive to answer.
-if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
-if redis.call('EXISTS', KEYS[3]) == 1 then return 1 end
-redis.call('HSET', KEYS[3], 'status', 'pending', unpack(ARGV, 4))
+-- Ask for a refresh. KEYS: watcher, refreshes, refresh.
+-- ARGV: ttl ms, id, maxlen, most in a minute, then field, value, ...
+-- Answers {'ok'}, {'no watcher'}, or {'later', ms} where the last minute holds too many: ms until one fewer.
+if redis.call('EXISTS', KEYS[1]) == 0 then return {'no watcher'} end
+if redis.call('EXISTS', KEYS[3]) == 1 then return {'ok'} end
+local time = redis.call('TIME')
+local minute_ago = time[1] * 1000 + math.floor(time[2] / 1000) - 60000
+local recent = redis.call('XRANGE', KEYS[2], string.format('%.0f', minute_ago), '+', 'COUNT', ARGV[4])
+if #recent >= tonumber(ARGV[4]) then
+  return {'later', recent[1][1]:match('^%d+') - minute_ago}
+end
+redis.call('HSET', KEYS[3], 'status', 'pending', unpack(ARGV, 5))
 redis.call('PEXPIRE', KEYS[3], ARGV[1])
-redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], '*', unpack(ARGV, 4))
-return 1
+redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], '*', unpack(ARGV, 5))
+return {'ok'}
 """

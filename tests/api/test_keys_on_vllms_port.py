@@ -9,6 +9,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from catalog.errors import TooManyRefreshes
 from catalog.gate import MAX_REFRESH_BYTES, REFRESH_PATH
 from tests.api.test_keys import bearer, operations
 
@@ -18,6 +19,7 @@ with warnings.catch_warnings():
     from vllm.entrypoints.serve.middleware.register import init_entrypoints_middleware
 
     from worker.plugin import LoradropPlugin
+    from worker.routes import refusal
 
 CHANGING = (REFRESH_PATH, "/v1/load_lora_adapter", "/v1/unload_lora_adapter")
 
@@ -97,3 +99,8 @@ async def test_a_body_nobody_needs_is_a_413(client: httpx.AsyncClient) -> None:
     body = b" " * (MAX_REFRESH_BYTES + 1)
     answer = await client.post(REFRESH_PATH, content=body, headers=bearer("first"))
     assert (answer.status_code, answer.json()["error"]["type"]) == (413, "request_too_large")
+
+
+def test_too_many_refreshes_are_told_when_to_ask_again() -> None:
+    answer = refusal(TooManyRefreshes(per_minute=1, retry_after_seconds=7))
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "7")

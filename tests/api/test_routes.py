@@ -3,8 +3,10 @@
 import asyncio
 
 import httpx
+from redis.asyncio import Redis
 
 from catalog.adapter import AdapterState, Reason
+from catalog.store.refreshes import MAX_PER_MINUTE
 from tests.catalog.fleet import fleet
 from tests.catalog.values import TRUNCATED, an_adapter, revision
 
@@ -206,3 +208,14 @@ async def test_every_route_is_documented_with_its_errors(api: httpx.AsyncClient)
     assert "Problem" in document["components"]["schemas"]
     assert "security" not in document["paths"]["/v1/lora_adapters"]["get"]
     assert (await api.get("/docs")).status_code == 200
+
+
+async def test_too_many_refreshes_are_told_when_to_ask_again(api: httpx.AsyncClient, redis_url: str) -> None:
+    async with fleet(redis_url, workers=0), Redis.from_url(redis_url) as raw:
+        async with raw.pipeline() as pipeline:
+            for _ in range(MAX_PER_MINUTE):
+                pipeline.xadd("loradrop:{default}:refreshes", {"not": "ours"})
+            await pipeline.execute()
+        answer = await api.post(REFRESH)
+    assert (answer.status_code, answer.json()["code"]) == (429, "too_many_refreshes")
+    assert 1 <= int(answer.headers["retry-after"]) <= 60

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 from redis.asyncio import Redis
 
-from catalog.errors import NoWatcher, UnknownRefresh
+from catalog.errors import NoWatcher, TooManyRefreshes, UnknownRefresh
 from catalog.events import RefreshRequest
 from catalog.status import RefreshResult, RefreshStatus
-from catalog.store import Publisher, Refreshes
+from catalog.store import Connection, Publisher, Refreshes
 from tests.catalog.values import NOON, TRUNCATED
 
 REQUEST = RefreshRequest(id="r1", at=NOON, names=("sql_adapter",), dry_run=True, timeout_seconds=12.5)
@@ -78,3 +78,27 @@ async def test_an_unknown_refresh_is_said_to_be_unknown(refreshes: Refreshes) ->
 
 async def test_nothing_asked_is_an_answer_too(refreshes: Refreshes, publisher: Publisher) -> None:
     assert await refreshes.requests_after("0-0", block_seconds=0.01) == ("0-0", [])
+
+
+async def test_no_more_are_taken_in_a_minute_than_the_stream_must_hold(
+    connection: Connection, publisher: Publisher, raw: "Redis[str]"
+) -> None:
+    few = Refreshes(connection, max_per_minute=3)
+    for number in range(3):
+        await few.request(replace(REQUEST, id=f"r{number}"))
+    with pytest.raises(TooManyRefreshes, match="3 refreshes") as refused:
+        await few.request(replace(REQUEST, id="one too many"))
+    assert 1 <= refused.value.retry_after_seconds <= 60
+    assert await raw.exists("loradrop:{default}:refresh:one too many") == 0
+    await few.request(replace(REQUEST, id="r2"))  # sent twice is asked once: nothing more to take in
+    assert await raw.xlen("loradrop:{default}:refreshes") == 3
+
+
+async def test_what_was_asked_more_than_a_minute_ago_does_not_count(
+    connection: Connection, publisher: Publisher, raw: "Redis[str]"
+) -> None:
+    seconds, _ = await raw.time()
+    for number in range(3):
+        await raw.xadd("loradrop:{default}:refreshes", {"id": "old"}, id=f"{(seconds - 61) * 1000}-{number}")
+    await Refreshes(connection, max_per_minute=1).request(REQUEST)
+    assert (await Refreshes(connection).result("r1")).status is RefreshStatus.PENDING
