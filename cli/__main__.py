@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cli import adapters, processes, refresh, status, validate
+from cli import adapters, processes, refresh, status, validate, wait
 from cli.outcomes import Stop
 
 
@@ -57,6 +57,7 @@ app.command(cls=processes.Untouched)(processes.api)
 app.command()(adapters.ls)
 app.command()(status.status)
 app.command()(refresh.refresh)
+app.command()(wait.wait)
 app.command()(validate.validate)
 
 

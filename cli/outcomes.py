@@ -13,6 +13,12 @@ class Misused(Stop):
     exit_code = 2
 
 
+class TimedOut(Stop):
+    """It may still happen; nobody waits any longer."""
+
+    exit_code = 4
+
+
 class Unreachable(Stop):
     """Nobody is there to answer: the API, the watcher or Redis."""
 

@@ -75,7 +75,7 @@ def test_api_takes_the_flags_of_the_api() -> None:
 
 def test_the_command_lists_its_commands_and_its_version() -> None:
     result = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"})
-    for command in ("serve", "watch", "api", "ls", "status", "refresh", "validate"):
+    for command in ("serve", "watch", "api", "ls", "status", "refresh", "wait", "validate"):
         assert f" {command} " in result.output
     assert CliRunner().invoke(app, ["--version"]).output.startswith("loradrop")
     assert CliRunner().invoke(app, ["nope"]).exit_code == 2

@@ -1,0 +1,159 @@
+"""`loradrop wait`: go on once an adapter is served, for scripts that deploy one.
+
+Whether it is served, will never be, or may still be is `judged` from what the API says, and pure.
+"""
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from http import HTTPStatus
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from cli import tables
+from cli.client import ApiClient
+from cli.options import DEFAULT_API_URL, ApiUrl
+from cli.outcomes import Misused, Stop, TimedOut
+
+_EVERY_SECONDS = 0.25
+_REVISION = re.compile(r"[0-9a-f]{4,64}")
+_SERVING = ("listed", "loaded")
+
+
+class Outcome(StrEnum):
+    """What became of an adapter that is waited for."""
+
+    SERVED = "served"
+    REJECTED = "rejected"
+    """Not these bytes, never: by the watcher, or by so many workers that too few are left."""
+    REMOVED = "removed"
+    PENDING = "pending"
+    """Not yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is waited for: `revision` by its first digits, any where empty; all `workers` where None."""
+
+    name: str
+    revision: str = ""
+    workers: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How far it has come, and why not further; `serving` and `pending` are ids of workers."""
+
+    outcome: Outcome
+    message: str
+    adapter: Mapping[str, Any] | None = None
+    serving: Sequence[str] = ()
+    pending: Sequence[str] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the verdict, with the adapter as the API shows it."""
+        return {
+            "outcome": self.outcome,
+            "message": self.message,
+            "workers": {"serving": list(self.serving), "pending": list(self.pending)},
+            "adapter": self.adapter,
+        }
+
+
+def wait(
+    target: Annotated[
+        str, typer.Argument(metavar="NAME[@REVISION]", help="The first digits of a revision will do.")
+    ],
+    *,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="How many must serve it; left out: all, and at least one.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait.")] = 300.0,
+    api_url: ApiUrl = DEFAULT_API_URL,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what became of it as JSON.")] = False,
+) -> None:
+    """Wait until every worker serves NAME: lists it, or has it loaded, in the revision now on disk.
+
+    Exits with 0 where they do, 1 where it was rejected or removed, 2 where it was asked in a wrong way,
+    3 where nobody answers, and 4 where the time is up.
+    """
+    wanted = _wanted(target, workers)
+    client = ApiClient.at(api_url)
+    deadline = time.monotonic() + timeout
+    verdict = _look(client, wanted, was_there=False)
+    while verdict.outcome is Outcome.PENDING and (left := deadline - time.monotonic()) > 0:
+        time.sleep(min(_EVERY_SECONDS, left))
+        verdict = _look(client, wanted, was_there=verdict.adapter is not None)
+    if as_json:
+        tables.print_json(verdict.as_json())
+    if verdict.outcome is Outcome.PENDING:
+        raise TimedOut(f"Not within {timeout:g} s. {verdict.message}")
+    if verdict.outcome is not Outcome.SERVED:
+        raise Stop(verdict.message)
+    if not as_json:
+        typer.echo(verdict.message)
+
+
+def judged(wanted: Wanted, adapter: Mapping[str, Any], workers: Sequence[str]) -> Verdict:
+    """Return how far `adapter` has come on the living `workers`."""
+    revision = adapter["revision"]
+    is_wanted = revision is not None and revision.startswith(wanted.revision)
+    if adapter["state"] == "rejected" and not (wanted.revision and is_wanted):
+        return Verdict(Outcome.REJECTED, f"{wanted.name}: {tables.reason_text(adapter['reason'])}", adapter)
+    if not is_wanted:
+        return Verdict(Outcome.PENDING, _not_ready(wanted, adapter), adapter, pending=workers)
+    if not wanted.revision and adapter["state"] != "ready":  # an update is under way
+        return Verdict(Outcome.PENDING, _not_ready(wanted, adapter), adapter, pending=workers)
+    return _on_workers(wanted, adapter, workers)
+
+
+def _on_workers(wanted: Wanted, adapter: Mapping[str, Any], workers: Sequence[str]) -> Verdict:
+    here = {
+        worker: said
+        for worker, said in adapter["workers"].items()
+        if worker in workers and said["revision"] == adapter["revision"]
+    }
+    serving = [worker for worker, said in here.items() if said["state"] in _SERVING]
+    pending = [worker for worker in workers if worker not in serving]
+    needed = wanted.workers or max(1, len(workers))
+    refused = {worker: said["reason"] for worker, said in here.items() if said["state"] == "rejected"}
+    if len(serving) >= needed:
+        message = f"{wanted.name} is served in {adapter['revision'][:12]} by {len(serving)} of {len(workers)}"
+        return Verdict(Outcome.SERVED, f"{message} workers.", adapter, serving, pending)
+    if refused and len(workers) - len(refused) < needed:
+        why = [f"{worker}: {tables.reason_text(reason)}" for worker, reason in refused.items()]
+        return Verdict(Outcome.REJECTED, "\n".join(why), adapter, serving, pending)
+    message = f"{wanted.name} is served by {len(serving)} of {needed} workers"
+    waiting = f", and not by {', '.join(pending)}." if pending else "."
+    return Verdict(Outcome.PENDING, message + waiting, adapter, serving, pending)
+
+
+def _look(client: ApiClient, wanted: Wanted, *, was_there: bool) -> Verdict:
+    answer = client.ask("GET", f"/v1/lora_adapters/{quote(wanted.name, safe='')}")
+    if answer.status == HTTPStatus.NOT_FOUND:
+        if was_there:
+            return Verdict(Outcome.REMOVED, f"{wanted.name} was removed from the prefix meanwhile.")
+        return Verdict(Outcome.PENDING, f"{wanted.name} is not under the prefix.")
+    adapter = client.good("GET", answer)
+    workers = [worker["id"] for worker in client.get("/v1/lora_workers")["data"]]
+    return judged(wanted, adapter, workers)
+
+
+def _wanted(target: str, workers: int | None) -> Wanted:
+    name, separator, revision = target.partition("@")
+    if not name or (separator and not _REVISION.fullmatch(revision)):
+        raise Misused(
+            f"{target!r} is not NAME or NAME@REVISION, with 4 to 64 of the digits `loradrop ls` shows."
+        )
+    return Wanted(name, revision, workers)
+
+
+def _not_ready(wanted: Wanted, adapter: Mapping[str, Any]) -> str:
+    """Return what is on disk, and what is served meanwhile."""
+    served = (adapter["revision"] or "nothing")[:12]
+    reason = f", {tables.reason_text(adapter['reason'])}" if adapter["reason"] else ""
+    return f"{wanted.name} is {adapter['state']} on disk{reason}; {served} is to be served."
