@@ -12,11 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from worker.entry import Entry
-from worker.files import Source
+from worker.files import Source, size_bytes
 from worker.loading import Loading
 from worker.names import Names
 from worker.outcomes import Failed, NameTaken, Rejected, UnknownModel
 from worker.residency import Held, Residency
+from worker.storage_threads import StorageThreads, patience_seconds
+
+_LOOKS_AT_ONCE = 4
 
 
 class ByHand:
@@ -28,6 +31,7 @@ class ByHand:
         self._loading = loading
         self._residency = residency
         self._prefix = prefix
+        self._looks = StorageThreads("Looking at the prefix", late="prefix_timed_out", at_once=_LOOKS_AT_ONCE)
         self._sources: dict[str, Source] = {}
         self._under_way: set[asyncio.Task[Held]] = set()
 
@@ -38,7 +42,9 @@ class ByHand:
         """
         if self._names.is_taken(name):
             raise NameTaken
-        source = await asyncio.to_thread(self._source, path)
+        source = await self._looks.run(
+            lambda _: self._source(path), seconds=patience_seconds(0), discard=lambda _: None
+        )
         entry = self._names.known(name)
         if entry.adapter is not None and entry.adapter.revision is not None and not in_place:
             raise Rejected("already_served", "It is discovered under the prefix; just ask for it.")
@@ -110,4 +116,4 @@ class ByHand:
             resolved = root
         if resolved == root or not resolved.is_relative_to(root):
             raise PermissionError("The path is outside --lora-dir-prefix: put the adapter under the prefix.")
-        return Source(root, str(resolved.relative_to(root)))
+        return Source(root, str(resolved.relative_to(root)), size_bytes=size_bytes(resolved))

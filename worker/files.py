@@ -9,10 +9,9 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
 
 from catalog.adapter import CONFIG_FILENAME, Revision, WeightsFormat
 from catalog.revision import RevisionHasher
@@ -21,6 +20,10 @@ from worker.outcomes import Failed, Rejected
 MAX_CONFIG_BYTES = 1 << 20
 _CHUNK_BYTES = 4 << 20
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+
+
+Permit = Callable[[int], None]
+"""Called with the size of each piece that was read, before the next is: may wait, or raise Failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +48,11 @@ class Copy:
     size_bytes: int
 
 
-def copy_adapter(source: Source, into: Path, cancelled: Event) -> Copy:
+def copy_adapter(source: Source, into: Path, permit: Permit) -> Copy:
     """Copy the configuration and the weights of `source` into the empty directory `into`, and digest them.
 
-    Both are on disk when it returns. Raises Failed (gone, unreadable, changing, disk full, cancelled)
-    and Rejected (outside the prefix, not a regular file).
+    Both are on disk when it returns. Raises Failed (gone, unreadable, changing, disk full),
+    Rejected (outside the prefix, not a regular file), and what `permit` raises.
     """
     with _as_outcomes(source):
         root = source.prefix.resolve(strict=True)
@@ -60,7 +63,7 @@ def copy_adapter(source: Source, into: Path, cancelled: Event) -> Copy:
             before = os.fstat(descriptor)
             hasher = RevisionHasher(weights_format, config, before.st_size)
             _write(into / CONFIG_FILENAME, config)
-            copied = _copy_weights(descriptor, into / weights_format.filename, hasher, cancelled)
+            copied = _copy_weights(descriptor, into / weights_format.filename, hasher, permit)
             after = os.fstat(descriptor)
     if copied != before.st_size or _signature(before) != _signature(after):
         raise Failed("changed_while_copied", "The adapter's files changed while they were copied.")
@@ -81,6 +84,24 @@ def digest_copy(directory: Path) -> Revision | None:
     except (OSError, Failed):
         return None
     return hasher.revision()
+
+
+def mend_copy(directory: Path, copy: Path, weights_format: WeightsFormat) -> None:
+    """Move the files of `copy` over those of `directory`, a private copy that may be in use.
+
+    Each is there at every moment, and whoever has the old one open keeps it. Raises OSError.
+    """
+    for name in (CONFIG_FILENAME, weights_format.filename):
+        (copy / name).rename(directory / name)
+    sync_directory(directory)
+
+
+def size_bytes(directory: Path) -> int:
+    """Return the bytes of the files in `directory`; 0 where there are none to be seen."""
+    try:
+        return sum(file.stat().st_size for file in directory.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
 
 
 @contextlib.contextmanager
@@ -121,13 +142,12 @@ def _find_weights(directory: Path) -> tuple[WeightsFormat, Path]:
     raise Failed("source_gone", "The adapter's weights are no longer there.")
 
 
-def _copy_weights(descriptor: int, target: Path, hasher: RevisionHasher, cancelled: Event) -> int:
+def _copy_weights(descriptor: int, target: Path, hasher: RevisionHasher, permit: Permit) -> int:
     buffer = memoryview(bytearray(_CHUNK_BYTES))
     copied = 0
     with target.open("xb") as out:  # buffered: an unbuffered file may write less than it is given
         while count := os.readv(descriptor, [buffer]):
-            if cancelled.is_set():
-                raise Failed("copy_timed_out", "Copying from the prefix took too long.")
+            permit(count)
             hasher.update(buffer[:count])
             out.write(buffer[:count])
             copied += count

@@ -14,6 +14,8 @@ LOAD_SECONDS = Histogram(
     "Seconds from wanting a revision to serving it: copy, admission and load.",
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
+COPIED_BYTES = Counter("loradrop_copied_bytes", "Bytes read from the prefix for private copies.")
+DAMAGED = Counter("loradrop_damaged_revisions", "Private copies that were found damaged, and copied again.")
 ADAPTERS = Gauge(
     "loradrop_adapters", "Adapters of the catalog, by state here.", ["state"], multiprocess_mode="mostrecent"
 )

@@ -4,7 +4,6 @@ Copy and digest (`revisions`), read once (`weights`), compare with base model an
 A revision that was admitted once is admitted again without another look.
 """
 
-import asyncio
 from pathlib import Path
 
 from catalog.adapter import Revision, WeightsFormat
@@ -14,7 +13,10 @@ from worker.files import Source
 from worker.outcomes import Rejected
 from worker.pins import Pinned
 from worker.revisions import RevisionStore
+from worker.storage_threads import StorageThreads, patience_seconds
 from worker.weights import read_config, read_tensors
+
+_CONCURRENT_ADMISSIONS = 2
 
 
 class Preparation:
@@ -29,13 +31,20 @@ class Preparation:
         self._limits = limits
         self._allow_pickle = allow_pickle
         self._admitted: set[Revision] = set()
+        self._admissions = StorageThreads(
+            "Reading the private copy", late="admission_timed_out", at_once=_CONCURRENT_ADMISSIONS
+        )
 
     async def prepare(self, source: Source) -> Pinned:
         """Return the revision of `source`, pinned; raises Rejected or Failed, with nothing pinned."""
         pinned = await self._store.obtain(source)
         try:
             if pinned.revision not in self._admitted:
-                await asyncio.to_thread(self._admit, pinned.directory)
+                await self._admissions.run(
+                    lambda _: self._admit(pinned.directory),
+                    seconds=patience_seconds(source.size_bytes),
+                    discard=lambda _: None,
+                )
                 self._admitted.add(pinned.revision)
         except BaseException:
             pinned.release()

@@ -10,8 +10,9 @@ moment, kill -9 included, is there a partial revision. Several processes and ser
 * whoever copies holds an exclusive lock on its incoming directory, so that one left behind by a dead
   process is told from one under way, and removed.
 
-When the store outgrows its size, the least recently pinned revisions go. A revision found in the store
-is digested again before its first use by this process.
+When the store outgrows its size, the least recently pinned revisions go, except young ones: whoever copied
+one may be about to pin it. A revision found in the store is digested again before its first use by this
+process. One that is damaged is copied again; if others use it, it is mended where it lies.
 """
 
 import contextlib
@@ -20,38 +21,52 @@ import logging
 import os
 import secrets
 import shutil
-import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from catalog.adapter import Revision
 from catalog.revision import short
-from worker.files import Copy, Source, copy_adapter, digest_copy, store_errors_as_failed, sync_directory
+from worker.bandwidth import Bandwidth
+from worker.files import (
+    Copy,
+    Permit,
+    Source,
+    copy_adapter,
+    digest_copy,
+    mend_copy,
+    size_bytes,
+    store_errors_as_failed,
+    sync_directory,
+)
+from worker.metrics import DAMAGED
 from worker.outcomes import Failed, Rejected
 from worker.pins import PIN, Pinned, exclusively, last_used, locked, note_use, pin
-from worker.storage_threads import StorageThreads
+from worker.storage_threads import StorageThreads, patience_seconds
 
 _log = logging.getLogger("loradrop.worker.revisions")
 
-_PATIENCE_SECONDS = 30.0
-_SLOWEST_BYTES_PER_SECOND = 10e6
-"""Storage slower than this, after the patience above, is taken for hung."""
-
 _CONCURRENT_COPIES = 4
 _CONCURRENT_LOOKUPS = 4
+
+_YOUNG_SECONDS = 60.0
+"""A revision pinned less than this ago is not evicted: far more than lies between a copy and its use."""
 
 
 class RevisionStore:
     """Keeps true: a directory in `revisions` holds exactly the bytes its name is the digest of."""
 
-    def __init__(self, directory: Path, *, max_bytes: int) -> None:
+    def __init__(self, directory: Path, *, max_bytes: int, bytes_per_second: float = 0.0) -> None:
         """Use `directory`, made if need be, for up to `max_bytes`. Clears what dead copies left.
+
+        All copies together read at most `bytes_per_second` from the prefix; 0: no bound.
 
         Raises OSError where the directory cannot be made or written.
         """
         self._revisions = directory / "revisions"
         self._incoming = directory / "incoming"
         self._max_bytes = max_bytes
+        self._bandwidth = Bandwidth(bytes_per_second)
         self._proven: set[Revision] = set()
         self._copies = StorageThreads(
             "Copying from the prefix", late="copy_timed_out", at_once=_CONCURRENT_COPIES
@@ -69,7 +84,7 @@ class RevisionStore:
         Raises Failed (the prefix no longer holds that revision, storage hung, disk full) and Rejected
         (what the prefix holds may not be read).
         """
-        seconds = _PATIENCE_SECONDS + source.size_bytes / _SLOWEST_BYTES_PER_SECOND
+        seconds = patience_seconds(source.size_bytes)
         wanted = source.revision
         if wanted is not None:
             found = await self._lookups.run(
@@ -77,13 +92,16 @@ class RevisionStore:
             )
             if found is not None:
                 return found
+        seconds += self._bandwidth.seconds_for(source.size_bytes, readers=_CONCURRENT_COPIES)
         return await self._copies.run(
-            lambda given_up: self._copy(source, given_up), seconds=seconds, discard=_release
+            lambda given_up: self._copy(source, self._bandwidth.permit(given_up)),
+            seconds=seconds,
+            discard=_release,
         )
 
     def size_bytes(self) -> int:
         """Return the bytes all revisions take."""
-        return sum(_size_bytes(path) for path in self._published())
+        return sum(size_bytes(path) for path in self._published())
 
     def _published(self) -> list[Path]:
         return [path for path in self._revisions.iterdir() if path.is_dir()]
@@ -92,24 +110,25 @@ class RevisionStore:
         pinned = pin(self._revisions / revision, revision)
         if pinned is None:
             return None
-        if revision not in self._proven:
-            if digest_copy(pinned.directory) != revision:
-                pinned.release()
-                _log.error("revision damaged in the store, copying it again revision=%s", short(revision))
-                self._remove(pinned.directory)
-                return None
-            self._proven.add(revision)
+        if not self._is_whole(pinned):
+            pinned.release()
+            DAMAGED.inc()
+            _log.error("revision damaged in the store, copying it again revision=%s", short(revision))
+            self._remove(pinned.directory)
+            return None
         note_use(pinned.directory)
         return pinned
 
-    def _copy(self, source: Source, given_up: threading.Event) -> Pinned:
-        with store_errors_as_failed():
-            with self._workspace() as workspace:
-                copy = _copy_published(source, workspace, given_up)
-                sync_directory(workspace)
-                pinned = self._publish(workspace, copy.revision)
-            if pinned is None:  # somebody else published the same bytes first
-                pinned = self._pin_proven(copy.revision)
+    def _is_whole(self, pinned: Pinned) -> bool:
+        if pinned.revision not in self._proven and digest_copy(pinned.directory) == pinned.revision:
+            self._proven.add(pinned.revision)
+        return pinned.revision in self._proven
+
+    def _copy(self, source: Source, permit: Permit) -> Pinned:
+        with store_errors_as_failed(), self._workspace() as workspace:
+            copy = _copy_published(source, workspace, permit)
+            sync_directory(workspace)
+            pinned = self._publish(workspace, copy.revision) or self._adopt(workspace, copy)
         if pinned is None:
             raise Failed("evicted", "The copy was evicted at once: --lora-cache-size is too small.")
         _log.info("revision copied revision=%s bytes=%d", short(copy.revision), copy.size_bytes)
@@ -122,6 +141,7 @@ class RevisionStore:
         pinned = pin(workspace, revision)
         assert pinned is not None  # nobody else touches the workspace
         try:
+            note_use(workspace)
             workspace.rename(target)
             sync_directory(self._revisions)
         except OSError:
@@ -131,6 +151,27 @@ class RevisionStore:
             return None
         pinned.directory = target
         self._proven.add(revision)
+        return pinned
+
+    def _adopt(self, workspace: Path, copy: Copy) -> Pinned | None:
+        """Pin what was there first, mended from `workspace` where it is damaged; None where it is gone."""
+        pinned = pin(self._revisions / copy.revision, copy.revision)
+        if pinned is None:
+            return None
+        try:
+            if not self._is_whole(pinned):
+                mend_copy(pinned.directory, workspace, copy.weights_format)
+                _log.warning("revision mended in the store revision=%s", short(copy.revision))
+            if not self._is_whole(pinned):
+                raise Failed(
+                    "revision_damaged",
+                    f"The private copy {pinned.directory} is damaged, in use, and could not be mended. "
+                    "Check the disk of --lora-cache-dir.",
+                )
+            note_use(pinned.directory)
+        except BaseException:
+            pinned.release()
+            raise
         return pinned
 
     @contextlib.contextmanager
@@ -156,17 +197,20 @@ class RevisionStore:
                         shutil.rmtree(path, ignore_errors=True)
 
     def _evict(self) -> None:
-        entries = [(last_used(path), _size_bytes(path), path) for path in self._published()]
+        entries = [(last_used(path), size_bytes(path), path) for path in self._published()]
         total = sum(size for _, size, _ in entries)
-        for _, size, path in sorted(entries):
+        now = time.time()
+        for used, size, path in sorted(entries):
             if total <= self._max_bytes:
                 return
-            if self._remove(path):
+            if not 0 <= now - used < _YOUNG_SECONDS and self._remove(path):
                 _log.info("revision evicted revision=%s bytes=%d", short(path.name), size)
                 total -= size
         if total > self._max_bytes:
             _log.warning(
-                "store over its size, all revisions are in use bytes=%d max=%d", total, self._max_bytes
+                "store over its size, all is young or in use bytes=%d max=%d",
+                total,
+                self._max_bytes,
             )
 
     def _remove(self, path: Path) -> bool:
@@ -183,10 +227,10 @@ class RevisionStore:
             return True
 
 
-def _copy_published(source: Source, workspace: Path, given_up: threading.Event) -> Copy:
+def _copy_published(source: Source, workspace: Path, permit: Permit) -> Copy:
     """Copy what the catalog says is there; if something else is, that says nothing about those bytes."""
     try:
-        copy = copy_adapter(source, workspace, given_up)
+        copy = copy_adapter(source, workspace, permit)
     except Rejected as rejected:
         if source.revision is None:
             raise
@@ -204,10 +248,3 @@ def _release(pinned: Pinned | None) -> None:
     """Let go of what nobody waits for any more."""
     if pinned is not None:
         pinned.release()
-
-
-def _size_bytes(path: Path) -> int:
-    try:
-        return sum(file.stat().st_size for file in path.iterdir())
-    except FileNotFoundError:
-        return 0

@@ -5,7 +5,6 @@ plugin is asked for when a prefix or a Redis is given; otherwise vLLM runs as if
 """
 
 import argparse
-import math
 import os
 import socket
 from collections.abc import Callable, Mapping
@@ -14,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from catalog.keys import DEFAULT_POOL
+from worker import setting_texts as texts
 
 _ENVIRONMENT_PREFIX = "LORADROP_"
-_HIGHEST_PORT = 65_535
-
 
 NAMED = "loradrop"
 """The attribute by which our own command line says so in the parsed arguments."""
@@ -25,54 +23,6 @@ NAMED = "loradrop"
 
 class SettingsError(ValueError):
     """A flag or a variable has a value that cannot be used; the message names it and says what can."""
-
-
-def _at_least(lowest: float) -> Callable[[str], float]:
-    def number(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value) or value < lowest:
-            raise ValueError(f"must be a number, {lowest:g} or more")
-        return value
-
-    return number
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or not 0 < int(text) <= _HIGHEST_PORT:
-        raise ValueError("must be a port, 1 to 65535")
-    return int(text)
-
-
-def _directory(text: str) -> Path:
-    if not text:
-        raise ValueError("must name a directory")
-    return Path(text).expanduser().absolute()
-
-
-def _preload(text: str) -> int | None:
-    if text == "none":
-        return 0
-    if text == "all":
-        return None
-    if not text.isdecimal():
-        raise ValueError("must be none, all, or a number of adapters")
-    return int(text)
-
-
-def _notifier(text: str) -> str:
-    if text not in {"auto", "inotify", "watchdog", "none"}:
-        raise ValueError("must be auto, inotify, watchdog or none")
-    return text
-
-
-def _switch(text: str) -> bool:
-    word = text.lower()
-    if word not in {"1", "true", "yes", "on", "0", "false", "no", "off"}:
-        raise ValueError("must be 1 or 0")
-    return word in {"1", "true", "yes", "on"}
 
 
 def _cache_home() -> Path:
@@ -95,7 +45,7 @@ class WorkerSettings:
         default=None,
         metadata=_flag(
             "--lora-dir-prefix",
-            _directory,
+            texts.directory,
             "Directory whose subdirectories are LoRA adapters; each is served under its name.",
         ),
     )
@@ -103,7 +53,7 @@ class WorkerSettings:
         default=30.0,
         metadata=_flag(
             "--lora-discovery-interval",
-            _at_least(0),
+            texts.at_least(0),
             "Seconds between rescans of the prefix, behind the notifications; 0: none. Default: 30.",
         ),
     )
@@ -128,7 +78,7 @@ class WorkerSettings:
         default="auto",
         metadata=_flag(
             "--notifier",
-            _notifier,
+            texts.notifier,
             "How changes are noticed: auto, inotify, watchdog or none (rescans only). Default: auto.",
         ),
     )
@@ -136,7 +86,7 @@ class WorkerSettings:
         default=1.0,
         metadata=_flag(
             "--lora-settle",
-            _at_least(0),
+            texts.at_least(0),
             "Seconds an adapter's files must be still before it is served. Default: 1.",
         ),
     )
@@ -144,7 +94,7 @@ class WorkerSettings:
         default_factory=_cache_home,
         metadata=_flag(
             "--lora-cache-dir",
-            _directory,
+            texts.directory,
             "Local directory for private copies of adapters. Default: ~/.cache/loradrop.",
         ),
     )
@@ -152,15 +102,23 @@ class WorkerSettings:
         default=50.0,
         metadata=_flag(
             "--lora-cache-size",
-            _at_least(0.001),
+            texts.at_least(0.001),
             "GiB the private copies may take; those in use never count as spare. Default: 50.",
+        ),
+    )
+    lora_copy_bandwidth: float = field(
+        default=0.0,
+        metadata=_flag(
+            "--lora-copy-bandwidth",
+            texts.at_least(0),
+            "MB/s that all copies from the prefix may take, in each API process; 0: no bound. Default: 0.",
         ),
     )
     lora_state_dir: Path = field(
         default_factory=_state_home,
         metadata=_flag(
             "--lora-state-dir",
-            _directory,
+            texts.directory,
             "Where the embedded Valkey keeps its append-only file. Default: ~/.local/state/loradrop.",
         ),
     )
@@ -168,7 +126,7 @@ class WorkerSettings:
         default=0,
         metadata=_flag(
             "--lora-preload",
-            _preload,
+            texts.preload,
             "Adapters to load ahead of their first request: none, all, or how many. Default: none.",
         ),
     )
@@ -176,12 +134,14 @@ class WorkerSettings:
         default="127.0.0.1",
         metadata=_flag("--api-host", str, "Where the API listens. Default: 127.0.0.1."),
     )
-    api_port: int = field(default=8001, metadata=_flag("--api-port", _port, "The API's port. Default: 8001."))
+    api_port: int = field(
+        default=8001, metadata=_flag("--api-port", texts.port, "The API's port. Default: 8001.")
+    )
     allow_pickle: bool = field(
         default=True,
         metadata=_flag(
             "--allow-pickle",
-            _switch,
+            texts.switch,
             "Admit adapter_model.bin after a check of what it would run; --no-allow-pickle refuses it.",
         ),
     )
@@ -211,7 +171,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("loradrop", "Serve the LoRA adapters under a directory.")
     for setting in _flags():
         flag, text = setting.metadata["flag"], setting.metadata["help"]
-        if setting.metadata["parse"] is _switch:
+        if setting.metadata["parse"] is texts.switch:
             group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
         else:
             group.add_argument(flag, default=None, help=text)

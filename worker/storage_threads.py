@@ -16,7 +16,19 @@ from worker.outcomes import Failed
 _MAX_HUNG = 16
 """More threads than this are not left behind: the storage is down, and each of them costs memory."""
 
+_PATIENCE_SECONDS = 30.0
+_SLOWEST_BYTES_PER_SECOND = 10e6
+_LONGEST_SECONDS = 600.0
+
 _Result = TypeVar("_Result")
+
+
+def patience_seconds(size_bytes: int) -> float:
+    """Return how long storage may take to read `size_bytes` before it is taken for hung.
+
+    Half a minute, and what 10 MB/s take; but never more than ten minutes, since others wait for their turn.
+    """
+    return min(_PATIENCE_SECONDS + size_bytes / _SLOWEST_BYTES_PER_SECOND, _LONGEST_SECONDS)
 
 
 class StorageThreads:

@@ -29,6 +29,7 @@ from worker.settings import WorkerSettings
 _log = logging.getLogger("loradrop.worker")
 
 _GIB = 1 << 30
+_MB = 1e6
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 30.0
 _PATIENCE_SECONDS = 15.0
@@ -55,7 +56,11 @@ async def running_worker(
     starts with what it has. Raises SettingsError, RuntimeError and OSError for what cannot work.
     """
     base = read_base_model(engine.checkpoint_directory(), renamed=engine.renames_modules)
-    store = RevisionStore(settings.lora_cache_dir, max_bytes=int(settings.lora_cache_size * _GIB))
+    store = RevisionStore(
+        settings.lora_cache_dir,
+        max_bytes=int(settings.lora_cache_size * _GIB),
+        bytes_per_second=settings.lora_copy_bandwidth * _MB,
+    )
     preparation = Preparation(store, base=base, limits=engine.limits, allow_pickle=settings.allow_pickle)
     async with AsyncExitStack() as stack:
         redis_url = settings.redis_url

@@ -10,7 +10,7 @@ import pytest
 
 from catalog.adapter import Revision
 from tests.adapters import write_adapter
-from worker.files import Copy, Source, copy_adapter, digest_copy
+from worker.files import Copy, Permit, Source, copy_adapter, digest_copy
 from worker.pins import Pinned
 from worker.revisions import RevisionStore
 
@@ -41,8 +41,9 @@ def unfinished_in(store: Path) -> list[Path]:
 
 def is_pinned(store: Path, revision: Revision | None) -> bool:
     """Return whether anybody keeps `revision` from being evicted."""
-    sweeper = RevisionStore(store, max_bytes=0)
-    sweeper._evict()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("worker.revisions._YOUNG_SECONDS", 0.0)
+        RevisionStore(store, max_bytes=0)._evict()
     return revision in {path.name for path in (store / "revisions").iterdir()}
 
 
@@ -54,12 +55,12 @@ class HungStorage:
         self.waiting = 0
         self._thawed = threading.Event()
 
-    def copy_adapter(self, source: Source, into: Path, cancelled: threading.Event) -> Copy:
+    def copy_adapter(self, source: Source, into: Path, permit: Permit) -> Copy:
         if source.path in self.hung:
             self.waiting += 1
             self._thawed.wait(30)
             self.waiting -= 1
-        return copy_adapter(source, into, threading.Event())
+        return copy_adapter(source, into, lambda _: None)
 
     def thaw(self) -> None:
         self._thawed.set()

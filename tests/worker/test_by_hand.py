@@ -1,6 +1,7 @@
 """Adapters loaded and unloaded by hand: from under the prefix only, and until they are unloaded."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -66,6 +67,26 @@ async def test_a_path_that_leads_nowhere_is_refused_by_hand(
     (tmp_path / "loras" / "loop").symlink_to("loop")
     with pytest.raises(PermissionError, match="--lora-dir-prefix"):
         await reconciler.by_hand.load("draft", path, in_place=False)
+
+
+async def test_a_prefix_that_hangs_is_a_failure_by_hand(
+    reconciler: Reconciler, store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thawed = threading.Event()
+    monkeypatch.setattr("worker.by_hand.size_bytes", lambda _: int(thawed.wait(30)))
+    monkeypatch.setattr("worker.storage_threads._PATIENCE_SECONDS", 0.05)
+    with pytest.raises(Failed, match="prefix_timed_out"):
+        await reconciler.by_hand.load("draft", "sql", in_place=False)
+    thawed.set()
+    assert store.sources == []
+
+
+async def test_a_larger_adapter_is_given_more_time_by_hand_too(
+    reconciler: Reconciler, store: FakeStore, tmp_path: Path
+) -> None:
+    (a_directory(tmp_path, "sql") / "adapter_model.safetensors").write_bytes(b"x" * 1234)
+    await reconciler.by_hand.load("draft", "sql", in_place=False)
+    assert store.sources[0].size_bytes == 1234
 
 
 async def test_nothing_is_loaded_by_hand_without_a_prefix(

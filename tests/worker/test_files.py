@@ -5,7 +5,6 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from threading import Event
 
 import pytest
 from hypothesis import given
@@ -39,7 +38,7 @@ def adapter(prefix: Path) -> Path:
 
 
 def copied(prefix: Path, into: Path, path: str = "sql") -> Copy:
-    return copy_adapter(Source(prefix, path), into, Event())
+    return copy_adapter(Source(prefix, path), into, lambda _: None)
 
 
 def outcome_of(prefix: Path, into: Path, path: str = "sql") -> Outcome:
@@ -243,11 +242,20 @@ def test_weights_replaced_by_a_rename_while_they_are_copied_are_still_one_whole_
         assert failed.reason.code == "changed_while_copied"  # either is right
 
 
-def test_a_copy_that_was_given_up_stops_reading(adapter: Path, prefix: Path, into: Path) -> None:
-    cancelled = Event()
-    cancelled.set()
+def test_a_copy_asks_before_it_reads_on_and_stops_where_it_may_not(
+    adapter: Path, prefix: Path, into: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.files._CHUNK_BYTES", 100)
+    asked: list[int] = []
+
+    def permit(count: int) -> None:
+        asked.append(count)
+        if len(asked) == 2:
+            raise Failed("copy_timed_out", "Long enough.")
+
     with pytest.raises(Failed, match="copy_timed_out"):
-        copy_adapter(Source(prefix, "sql"), into, cancelled)
+        copy_adapter(Source(prefix, "sql"), into, permit)
+    assert asked == [100, 100]
 
 
 @pytest.mark.parametrize("missing", [CONFIG, WEIGHTS])

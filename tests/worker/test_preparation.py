@@ -1,18 +1,25 @@
 """Copy, prove, admit: what comes out is pinned and fit, or nothing is kept."""
 
+import asyncio
 import math
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.tiny_model import tiny_adapter_tensors, write_tiny_adapter
+from tests.waiting import wait_until
 from tests.worker.sources import is_pinned
 from worker.admission import Limits
 from worker.files import Source, digest_copy
+from worker.lora import Tensor
 from worker.outcomes import Failed, Rejected
 from worker.preparation import Preparation
 from worker.revisions import RevisionStore
+from worker.storage_threads import patience_seconds
+from worker.weights import read_tensors
 
 LIMITS = Limits(max_lora_rank=8, largest_value=3.4e38)
 
@@ -66,6 +73,52 @@ async def test_a_pickle_is_admitted_unless_pickles_are_refused(prefix: Path, pla
         await preparation(place, allow_pickle=False).prepare(Source(prefix, "sql"))
     pinned = await preparation(place).prepare(Source(prefix, "sql"))
     assert (pinned.directory / "adapter_model.bin").exists()
+
+
+@pytest.fixture
+def hung_reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Let reading the weights hang until the event is set, with patience that ends soon."""
+    thawed = threading.Event()
+
+    def hung(directory: Path) -> dict[str, Tensor]:
+        thawed.wait(30)
+        return read_tensors(directory)
+
+    monkeypatch.setattr("worker.preparation.read_tensors", hung)
+    monkeypatch.setattr("worker.storage_threads._PATIENCE_SECONDS", 0.3)
+    yield thawed
+    thawed.set()
+
+
+async def test_an_admission_that_hangs_is_a_failure_and_keeps_no_pin(
+    prefix: Path, place: Path, hung_reads: threading.Event
+) -> None:
+    write_tiny_adapter(prefix / "sql", seed=1)
+    with pytest.raises(Failed, match=r"admission_timed_out.*0 s; check the storage"):
+        await preparation(place).prepare(Source(prefix, "sql"))
+    assert not is_pinned(place, digest_copy(prefix / "sql"))
+
+
+async def test_admissions_that_hang_do_not_keep_others_from_being_made(
+    prefix: Path, place: Path, hung_reads: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = preparation(place)
+    sources = [
+        Source(prefix, write_tiny_adapter(prefix / f"h{seed}", seed=seed).name) for seed in range(1, 6)
+    ]
+    outcomes = await asyncio.gather(*(prepared.prepare(source) for source in sources), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [Failed] * 5
+    monkeypatch.undo()
+    pinned = await prepared.prepare(sources[0])
+    assert pinned.revision == digest_copy(prefix / "h1"), "it is tried again, while the first still hangs"
+    hung_reads.set()
+    await wait_until(lambda: not prepared._admissions._hung, timeout=5, description="the threads have ended")
+
+
+def test_no_size_is_waited_for_longer_than_ten_minutes() -> None:
+    assert patience_seconds(0) == 30.0
+    assert patience_seconds(1_000_000_000) == 130.0
+    assert patience_seconds(10**13) == 600.0
 
 
 async def test_what_is_not_there_is_a_failure(prefix: Path, place: Path) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,8 @@ from tests.worker.sources import (
     revisions_in,
     unfinished_in,
 )
-from worker.files import Source
+from worker.bandwidth import Bandwidth
+from worker.files import Copy, Permit, Source, copy_adapter
 from worker.outcomes import Failed, Rejected
 from worker.revisions import RevisionStore
 
@@ -47,7 +49,7 @@ def store(place: Path) -> RevisionStore:
 @pytest.fixture
 def storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[HungStorage]:
     """Storage that may hang, and patience that ends soon; what is to go well asks for `patience` first."""
-    monkeypatch.setattr("worker.revisions._PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr("worker.storage_threads._PATIENCE_SECONDS", 0.05)
     with hung_storage(monkeypatch) as storage:
         yield storage
 
@@ -55,7 +57,7 @@ def storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[HungStorage]:
 @pytest.fixture
 def patience(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Give storage all the time it needs from now on."""
-    return lambda: monkeypatch.setattr("worker.revisions._PATIENCE_SECONDS", 20.0)
+    return lambda: monkeypatch.setattr("worker.storage_threads._PATIENCE_SECONDS", 20.0)
 
 
 async def test_a_revision_is_copied_once_and_then_found_in_the_store(
@@ -275,7 +277,7 @@ async def test_what_is_in_the_store_is_served_while_the_prefix_hangs(
     kept, hung = published(prefix, "kept", seed=1), published(prefix, "hung", seed=2)
     (await store.obtain(kept)).release()
     monkeypatch.setattr("worker.storage_threads._MAX_HUNG", 1)
-    monkeypatch.setattr("worker.revisions._PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr("worker.storage_threads._PATIENCE_SECONDS", 0.05)
     with hung_storage(monkeypatch) as storage:
         storage.hung.add("hung")
         with pytest.raises(Failed, match="copy_timed_out"):
@@ -309,7 +311,7 @@ async def test_a_cancelled_copy_leaves_neither_pin_nor_unfinished_directory(
 async def test_a_larger_adapter_is_given_more_time(
     store: RevisionStore, prefix: Path, storage: HungStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.revisions._PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr("worker.storage_threads._PATIENCE_SECONDS", 0.0)
     source = published(prefix)
     large = Source(source.prefix, source.path, source.revision, size_bytes=100_000_000)
     assert (await store.obtain(large)).revision == source.revision
@@ -331,14 +333,96 @@ async def test_a_store_that_cannot_be_written_any_more_is_a_failure_that_names_t
         await store.obtain(source)
 
 
-async def test_a_damaged_revision_in_use_elsewhere_is_not_taken_for_a_good_one(
-    store: RevisionStore, prefix: Path, place: Path
+async def test_a_damaged_revision_in_use_elsewhere_is_mended_where_it_lies(
+    store: RevisionStore, prefix: Path, place: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = published(prefix)
     in_use = await store.obtain(source)
-    (in_use.directory / "adapter_config.json").write_text("{}")
-    other = RevisionStore(place, max_bytes=PLENTY)
-    with pytest.raises(Failed):
-        await other.obtain(source)
+    weights = in_use.directory / "adapter_model.safetensors"
+    with weights.open("rb") as reader:
+        (in_use.directory / "adapter_config.json").write_text("{}")
+        weights.write_bytes(b"?" * weights.stat().st_size)
+        other = RevisionStore(place, max_bytes=PLENTY)
+        again = await other.obtain(source)
+        assert reader.read() == b"?" * weights.stat().st_size, "whoever has the old file open keeps it"
+    assert again.directory == in_use.directory
+    assert digest_of(in_use.directory) == source.revision
+    assert "revision damaged in the store" in caplog.text
+    assert unfinished_in(place) == []
+    for holder in (again, in_use):
+        assert is_pinned(place, source.revision)
+        holder.release()
+    assert not is_pinned(place, source.revision)
+
+
+async def test_a_damaged_revision_that_cannot_be_mended_is_called_damaged_and_not_pinned(
+    store: RevisionStore, prefix: Path, place: Path
+) -> None:
+    directory = write_adapter(prefix / "sql")
+    (directory / "adapter_model.safetensors").rename(directory / "adapter_model.bin")
+    source = Source(prefix, "sql", digest_of(directory))
+    in_use = await store.obtain(source)
+    (in_use.directory / "adapter_model.safetensors").write_bytes(b"read before the other one")
+    with pytest.raises(Failed, match=r"revision_damaged.*--lora-cache-dir"):
+        await RevisionStore(place, max_bytes=PLENTY).obtain(source)
     in_use.release()
-    assert digest_of((await other.obtain(source)).directory) == source.revision
+    assert not is_pinned(place, source.revision)
+
+
+async def test_a_neighbours_fresh_copy_is_not_evicted_before_its_first_use(
+    store: RevisionStore, prefix: Path, place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fresh, old = published(prefix, "fresh", seed=1), published(prefix, "old", seed=2)
+    for source in (fresh, old):
+        (await store.obtain(source)).release()
+    moment = time.time() - 3600
+    os.utime(place / "revisions" / str(old.revision) / ".pin", (moment, moment))
+    neighbour = RevisionStore(place, max_bytes=1)
+    mine = await neighbour.obtain(published(prefix, "mine", seed=3))
+    assert revisions_in(place) == {fresh.revision, mine.revision}
+    assert "store over its size" in caplog.text
+
+
+async def test_a_copy_that_took_long_is_as_fresh_as_any(
+    store: RevisionStore, prefix: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = published(prefix)
+
+    def slow(source: Source, into: Path, permit: Permit) -> Copy:
+        os.utime(into / ".pin", (0.0, 0.0))  # began ages ago
+        return copy_adapter(source, into, permit)
+
+    monkeypatch.setattr("worker.revisions.copy_adapter", slow)
+    (await store.obtain(source)).release()
+    RevisionStore(place, max_bytes=0)._evict()
+    assert revisions_in(place) == {source.revision}
+
+
+async def test_a_revision_last_used_in_the_future_is_not_young(
+    store: RevisionStore, prefix: Path, place: Path
+) -> None:
+    source = published(prefix)
+    (await store.obtain(source)).release()
+    moment = time.time() + 3600
+    os.utime(place / "revisions" / str(source.revision) / ".pin", (moment, moment))
+    RevisionStore(place, max_bytes=0)._evict()
+    assert revisions_in(place) == set()
+
+
+async def test_a_bound_on_the_bandwidth_slows_copies_down_and_fails_none(
+    prefix: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.files._CHUNK_BYTES", 300)
+    monkeypatch.setattr("worker.storage_threads._PATIENCE_SECONDS", 0.0)
+    asked: list[int] = []
+
+    def recorded(bandwidth: Bandwidth, size_bytes: int, *, now: float) -> float:
+        asked.append(size_bytes)
+        return 0.2
+
+    monkeypatch.setattr(Bandwidth, "pause_after", recorded)
+    source = replace(published(prefix), size_bytes=5_000_000)  # half a second, without the bound
+    await RevisionStore(place, max_bytes=PLENTY, bytes_per_second=100.0).obtain(source)
+    weights = (prefix / "sql" / "adapter_model.safetensors").stat().st_size
+    assert sum(asked) == weights
+    assert len(asked) > 3, "the copy paused for longer than storage is given"
