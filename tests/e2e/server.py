@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 import httpx
@@ -136,6 +137,7 @@ def start(
         "VLLM_WORKER_MULTIPROC_METHOD": "fork",  # the engine need not import everything once more
         "XDG_CACHE_HOME": str(directory / "cache"),
         "XDG_STATE_HOME": str(directory / "state"),
+        "VLLM_CACHE_ROOT": str(Path(gettempdir()) / "loradrop-tests-vllm"),  # what it finds out about models
         "HF_HUB_OFFLINE": "1",
     }
     with log_path.open("wb") as log:
