@@ -35,16 +35,17 @@ class Loading:
         self._changed = changed
         self._refused: Counter[tuple[str, Revision]] = Counter()  # outlives the entries
 
-    async def hold(self, entry: Entry, source: Source) -> Held:
+    async def hold(self, entry: Entry, source: Source, *, asked: asyncio.Event | None = None) -> Held:
         """Return the revision of `source`, loaded, with nothing pointing at it yet.
 
+        With `asked`, it is loaded in the background until that is set.
         Raises Rejected and Failed, with nothing left behind.
         """
         started = asyncio.get_running_loop().time()
         entry.loading += 1
         self._changed(entry.name)
         try:
-            held = await self._held(entry, source)
+            held = await self._held(entry, source, asked)
         except Rejected as rejected:
             LOADS.labels("rejected").inc()
             _log.warning("adapter rejected name=%s reason=%s", entry.name, rejected.reason)
@@ -73,12 +74,12 @@ class Loading:
             *(entry.name, short(held.handle.revision), held.seconds),
         )
 
-    async def _held(self, entry: Entry, source: Source) -> Held:
+    async def _held(self, entry: Entry, source: Source, asked: asyncio.Event | None) -> Held:
         pinned = await self._prepare(source)
         key = entry.name, pinned.revision
         handle = Handle.of(*key, pinned.directory, attempt=self._refused[key])
         try:
-            return await self._residency.load(handle, pinned)
+            return await self._residency.load(handle, pinned, asked=asked)
         except (Rejected, Failed):
             self._refused[key] += 1
             raise

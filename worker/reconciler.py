@@ -12,6 +12,7 @@ what is reported (`standing`).
 import asyncio
 import contextlib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -31,13 +32,6 @@ from worker.standing import Changes, Standing
 _LOOK_SECONDS = 0.5
 
 
-class ServingEngine(EngineLike, Protocol):
-    """What this needs of an engine beside what its residency needs."""
-
-    def is_idle(self) -> bool:
-        """Return whether no request is under way."""
-
-
 class ServingTable(TableLike, Protocol):
     """What this needs of the table of served names beside what its residency needs."""
 
@@ -45,12 +39,20 @@ class ServingTable(TableLike, Protocol):
         """Return whether the base model or a static module has the name now."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Bringing:
+    """What brings one name up to date. `asked` is set once somebody waits for it."""
+
+    task: asyncio.Task[None]
+    asked: asyncio.Event
+
+
 class Reconciler:
     """Keeps true: a name only ever comes to point at a revision that was wanted, proven and loaded."""
 
     def __init__(
         self,
-        engine: ServingEngine,
+        engine: EngineLike,
         table: ServingTable,
         prepare: Prepare,
         *,
@@ -66,8 +68,8 @@ class Reconciler:
         self._residency = Residency(engine, table, capacity=capacity, changed=changes.note)
         self._names = Names(self._residency, is_taken=table.is_taken, changed=changes.note)
         self._loading = Loading(prepare, self._residency, changed=changes.note)
-        self._resolver = Resolver(self._names, self._residency, self._bring)
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._resolver = Resolver(self._names, self._residency, self._bring_now)
+        self._bringing: dict[str, _Bringing] = {}
         self.by_hand = ByHand(self._names, self._loading, self._residency, prefix=prefix)
         self.standing = Standing(self._names, self._residency, changes)
 
@@ -109,7 +111,7 @@ class Reconciler:
     async def aclose(self) -> None:
         """Stop the loads under way."""
         await self.by_hand.aclose()
-        tasks = list(self._tasks.values())
+        tasks = [bringing.task for bringing in self._bringing.values()]
         for task in tasks:
             task.cancel()
         for task in tasks:
@@ -126,26 +128,34 @@ class Reconciler:
             if self._is_behind(entry):
                 self._bring(entry)
 
-    def _bring(self, entry: Entry) -> asyncio.Task[None]:
-        task = self._tasks.get(entry.name)
-        if task is None:
-            task = asyncio.create_task(self._bring_wanted(entry), name=f"loradrop-load-{entry.name}")
-            self._tasks[entry.name] = task
-            task.add_done_callback(lambda _: self._tasks.pop(entry.name, None))
-        return task
+    def _bring_now(self, entry: Entry) -> asyncio.Task[None]:
+        """Bring what is wanted, since a request waits for it."""
+        bringing = self._bring(entry)
+        bringing.asked.set()
+        return bringing.task
 
-    async def _bring_wanted(self, entry: Entry) -> None:
+    def _bring(self, entry: Entry) -> _Bringing:
+        """Bring what is wanted in the background, unless that is under way."""
+        bringing = self._bringing.get(entry.name)
+        if bringing is None:
+            asked = asyncio.Event()
+            task = asyncio.create_task(self._bring_wanted(entry, asked), name=f"loradrop-load-{entry.name}")
+            bringing = self._bringing[entry.name] = _Bringing(task, asked)
+            task.add_done_callback(lambda _: self._bringing.pop(entry.name, None))
+        return bringing
+
+    async def _bring_wanted(self, entry: Entry, asked: asyncio.Event) -> None:
         """Try until what is served is what is wanted, or there is no point in trying now."""
         while (source := self._source_of(entry)) is not None:
             served = self._residency.revision_of(entry.name) == source.revision
             if served or entry.fault_now(datetime.now(UTC)) is not None:
                 return
-            await self._try(entry, source)
+            await self._try(entry, source, asked)
 
-    async def _try(self, entry: Entry, source: Source) -> None:
+    async def _try(self, entry: Entry, source: Source, asked: asyncio.Event) -> None:
         """Try `source` once; what comes of it is in the entry and the residency."""
         try:
-            held = await self._loading.hold(entry, source)
+            held = await self._loading.hold(entry, source, asked=asked)
         except Rejected as rejected:
             entry.rejected(source.revision, rejected.reason)
         except Failed as failed:
@@ -170,7 +180,12 @@ class Reconciler:
         return serving is not None and entry.wanted not in {None, serving}
 
     def _load_ahead(self, preload: int | None, now: datetime) -> None:
-        if preload == 0 or self._tasks or not self._engine.is_idle() or not self._residency.has_room(preload):
+        if (
+            preload == 0
+            or self._bringing
+            or not self._engine.is_idle()
+            or not self._residency.has_room(preload)
+        ):
             return
         for entry in self._names:
             missing = self._residency.revision_of(entry.name) is None

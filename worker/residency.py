@@ -1,6 +1,6 @@
 """What the engine holds: which revision answers for a name, which ones are on their way out.
 
-The engine stops for each load, so loads reach it one at a time. It holds `capacity` adapters; beyond
+The engine stops for each load, so loads reach it in `turns`. It holds `capacity` adapters; beyond
 that it would re-read evicted ones from disk in the middle of a step, where any error kills it. So room is
 made first: the revision unused for longest goes, never one in use or just asked for.
 
@@ -11,6 +11,7 @@ period has passed (a request between its check and its start is in no list), eng
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +19,7 @@ from catalog.adapter import Revision
 from catalog.revision import short
 from worker.handle import Handle
 from worker.pins import Pinned
+from worker.turns import Turns
 
 _log = logging.getLogger("loradrop.worker.residency")
 
@@ -35,6 +37,9 @@ class EngineLike(Protocol):
 
     def ids_in_use(self) -> frozenset[int]:
         """Return the ids that requests are using."""
+
+    def is_idle(self) -> bool:
+        """Return whether no request is under way."""
 
 
 class TableLike(Protocol):
@@ -76,7 +81,7 @@ class Residency:
         self._changed = changed
         self._held: dict[str, Held] = {}
         self._leaving: dict[int, tuple[Held, float]] = {}
-        self._one_load = asyncio.Lock()
+        self._turns = Turns(engine.is_idle)
 
     def revision_of(self, name: str) -> Revision | None:
         """Return the revision that answers for `name`, or None."""
@@ -101,10 +106,13 @@ class Residency:
         most = self._capacity if limit is None else min(limit, self._capacity)
         return len(self._held) + len(self._leaving) < most
 
-    async def load(self, handle: Handle, pinned: Pinned) -> Held:
-        """Load `handle`, whose bytes `pinned` keeps. Raises what the engine raises, the pin released."""
+    async def load(self, handle: Handle, pinned: Pinned, *, asked: asyncio.Event | None = None) -> Held:
+        """Load `handle`, whose bytes `pinned` keeps; with `asked`, in the background until that is set.
+
+        Raises what the engine raises, the pin released.
+        """
         try:
-            async with self._one_load:
+            async with self._turn(handle.name, asked):
                 await self._make_room()
                 await self._engine.load(handle)
         except BaseException:
@@ -148,12 +156,17 @@ class Residency:
     async def free_unused(self) -> None:
         """Unload what was leaving and is not used any more."""
         for lora_id in list(self._leaving):
-            async with self._one_load:
+            async with self._turns.alone():
                 if not self._is_unused(lora_id):
                     continue
                 held, _ = self._leaving.pop(lora_id)
                 await self._let_go(held)
                 self._changed(held.handle.name)
+
+    def _turn(self, name: str, asked: asyncio.Event | None) -> AbstractAsyncContextManager[None]:
+        if asked is None:
+            return self._turns.at_once()
+        return self._turns.in_the_background(asked, ahead=lambda: name not in self._held)
 
     def _is_unused(self, lora_id: int) -> bool:
         leaving = self._leaving.get(lora_id)

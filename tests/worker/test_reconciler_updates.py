@@ -299,3 +299,71 @@ async def test_an_engine_that_cannot_unload_stops_nothing_else(
     await until_forgotten(running, "sql")
     running.apply(wanted("code", revision("b")))
     assert (await running.resolve("code")).revision == revision("b")
+
+
+async def test_a_thousand_changes_of_the_catalog_alone_are_no_call_to_the_engine(
+    running: Reconciler,
+    engine: FakeEngine,
+    table: FakeTable,
+    store: FakeStore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    digits = "0123456789abcdef"
+    for number in range(1000):
+        name, digit = f"a{number % 100}", digits[number % 16]
+        match number % 4:
+            case 0 | 1:
+                running.apply(wanted(name, revision(digit)))
+            case 2:
+                running.apply(wanted(name, revision(digit), state=AdapterState.INCOMPLETE, reason=TRUNCATED))
+            case _:
+                running.apply({name: None})
+    running.replace({f"b{number}": an_adapter(f"b{number}") for number in range(1000)})
+    looks: list[int] = []
+    monkeypatch.setattr(running, "_load_ahead", lambda *_: looks.append(1))
+    await wait_until(lambda: len(looks) > 2, timeout=5, description="the reconciler has looked at it all")
+    assert len(running.listed()) == 1000
+    assert (engine.loads, engine.unloads, store.sources, table.served) == ([], [], [], {})
+
+
+async def test_updates_of_many_adapters_at_once_let_the_engine_breathe_between_two_of_them(
+    running: Reconciler, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"a{digit}" for digit in "123"]
+    running.apply({name: an_adapter(name, revision=revision("1")) for name in names})
+    for name in names:
+        await running.resolve(name)
+    monkeypatch.setattr("worker.turns._SHORTEST_PAUSE_SECONDS", 3600.0)
+    running.apply(wanted("a4", revision("1")))
+    await running.resolve("a4")
+    running.apply({name: an_adapter(name, revision=revision("2")) for name in names})
+    await wait_until(
+        lambda: (
+            running.standing.counts()[WorkerState.LOADED] == 4
+            and all(running._names.known(name).loading for name in names)
+        ),
+        timeout=5,
+        description="three updates wait for their turn",
+    )
+    assert [(await running.resolve(name)).revision for name in names] == [revision("1")] * 3
+    running.apply(wanted("a5", revision("1")))
+    assert (await running.resolve("a5")).revision == revision("1"), "what is asked for does not wait"
+
+
+async def test_an_update_that_waits_for_its_turn_comes_at_once_when_its_name_has_to_make_room(
+    running: Reconciler, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running.apply(wanted("sql", revision("a")))
+    await running.resolve("sql")
+    monkeypatch.setattr("worker.turns._SHORTEST_PAUSE_SECONDS", 3600.0)
+    digits = "1234"
+    running.apply({f"a{digit}": an_adapter(f"a{digit}", revision=revision(digit)) for digit in digits})
+    await running.resolve("a1")
+    running.apply(wanted("sql", revision("b")))
+    await wait_until(
+        lambda: running._names.known("sql").loading, timeout=5, description="the update waits for its turn"
+    )
+    for digit in "234":
+        await running.resolve(f"a{digit}")
+    assert running._residency.handle_of("sql") is None, "it made room"
+    assert (await running.resolve("sql")).revision == revision("b")
