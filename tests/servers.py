@@ -4,7 +4,7 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -30,9 +30,10 @@ def accepts_connections(port: int) -> bool:
 class ValkeyServer:
     """One real Valkey with an append-only file, that can be killed, frozen and started again."""
 
-    def __init__(self, directory: Path, port: int | None = None) -> None:
+    def __init__(self, directory: Path, port: int | None = None, *, options: Sequence[str] = ()) -> None:
         self.directory = directory
         self.port = port or free_port()
+        self._options = options
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -42,6 +43,7 @@ class ValkeyServer:
     def start(self) -> None:
         command = [str(get_binary_path()), "--port", str(self.port), "--bind", "127.0.0.1"]
         command += ["--dir", str(self.directory), "--save", "", "--appendonly", "yes"]
+        command += self._options
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         wait_until_sync(
             lambda: accepts_connections(self.port), timeout=20, description="Valkey accepts connections"
@@ -68,9 +70,9 @@ class ValkeyServer:
 
 
 @contextmanager
-def valkey(directory: Path) -> Iterator[ValkeyServer]:
-    """Run a Valkey for the length of the block."""
-    server = ValkeyServer(directory)
+def valkey(directory: Path, *options: str) -> Iterator[ValkeyServer]:
+    """Run a Valkey, with more `options`, for the length of the block."""
+    server = ValkeyServer(directory, options=options)
     server.start()
     try:
         yield server

@@ -26,11 +26,8 @@ _COMMAND_TIMEOUT_SECONDS = 5.0
 _MAX_CONNECTIONS = 1_000
 """Of one client. redis-py's own limit of 100 turns a burst of requests into errors; Redis takes 10 000."""
 _MARGIN_SECONDS = 5.0
-_DENIED = (
-    exceptions.AuthenticationError,
-    exceptions.AuthorizationError,
-    exceptions.NoPermissionError,
-)
+_DENIED_IN_SCRIPT = "ACL failure in script"
+"""How a server begins to say, in an error like any other, that a script of ours may not do what it does."""
 _AWAY = (
     exceptions.ConnectionError,
     exceptions.TimeoutError,
@@ -101,10 +98,13 @@ async def translated() -> AsyncIterator[None]:
 
 
 def _ours(error: Exception) -> LoradropError:
-    if isinstance(error, _DENIED):
+    if isinstance(error, exceptions.NoPermissionError) or _DENIED_IN_SCRIPT in str(error):
         return CatalogDenied(
-            f"Redis refuses this user: {error}. Check the user and password in --redis-url, and its ACL."
+            f"Redis denies this user a permission: {str(error).rstrip('.')}. docker/users.acl holds those a "
+            "watcher, a worker and an API need; ACL LOG on that Redis names the command or the key."
         )
+    if isinstance(error, exceptions.AuthenticationError | exceptions.AuthorizationError):
+        return CatalogDenied(f"Redis refuses this user: {error}. Check the user and password in --redis-url.")
     if isinstance(error, _AWAY):
         why = str(error).rstrip(".") or type(error).__name__
         return CatalogUnavailable(
