@@ -26,11 +26,28 @@ class WorkerState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerRevision:
+    """One revision of an adapter that a worker has anything of.
+
+    `state` is loading, loaded or draining; `load_seconds` what its copy, admission and load took together.
+    """
+
+    revision: Revision
+    state: WorkerState
+    resident: bool = False
+    """The engine has it in memory."""
+    pinned: bool = False
+    """The worker's private store may not evict it."""
+    load_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerAdapter:
     """One adapter as one worker has it.
 
-    `revision` is the one loaded, or the one that was rejected or failed. A name a worker says nothing
-    about is listed there as soon as the worker has observed the record's seq.
+    `revision` is the one loaded, or the one that was rejected or failed; `revisions` are all the worker has
+    anything of. A name a worker says nothing about is listed there as soon as the worker has observed the
+    record's seq.
     """
 
     state: WorkerState
@@ -40,6 +57,7 @@ class WorkerAdapter:
     load_seconds: float | None = None
     last_used: datetime | None = None
     retry_at: datetime | None = None
+    revisions: tuple[WorkerRevision, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

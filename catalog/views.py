@@ -12,7 +12,14 @@ from typing import Generic, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from catalog.adapter import Adapter, AdapterState, Reason, WeightsFormat
-from catalog.status import RefreshResult, RefreshStatus, WorkerAdapter, WorkerState, WorkerStatus
+from catalog.status import (
+    RefreshResult,
+    RefreshStatus,
+    WorkerAdapter,
+    WorkerRevision,
+    WorkerState,
+    WorkerStatus,
+)
 
 _Item = TypeVar("_Item")
 
@@ -43,13 +50,15 @@ class ReasonView(BaseModel):
 
 
 class AdapterOnWorker(BaseModel):
-    """What one worker has made of an adapter."""
+    """What one worker has made of an adapter. `load_seconds` is what its last load took, copy included."""
 
     state: WorkerState
     revision: str | None = None
     reason: ReasonView | None = None
     loads: int = 0
+    load_seconds: float | None = None
     last_used: datetime | None = None
+    revisions: tuple[WorkerRevision, ...] = ()
 
 
 class AdapterView(BaseModel):
@@ -145,7 +154,9 @@ class WorkerPicture:
                 revision=said.revision,
                 reason=ReasonView.of(said.reason),
                 loads=said.loads,
+                load_seconds=said.load_seconds,
                 last_used=said.last_used,
+                revisions=said.revisions,
             )
         if adapter.revision is None or not self.has_observed(epoch, adapter.seq):
             return None

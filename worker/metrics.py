@@ -19,6 +19,12 @@ DAMAGED = Counter("loradrop_damaged_revisions", "Private copies that were found 
 ADAPTERS = Gauge(
     "loradrop_adapters", "Adapters of the catalog, by state here.", ["state"], multiprocess_mode="mostrecent"
 )
+RESIDENT = Gauge(
+    "loradrop_resident_revisions",
+    "Revisions in the engine, as far as this process loaded them.",
+    multiprocess_mode="max",
+)
+PINNED = Gauge("loradrop_pinned_revisions", "Private copies kept from eviction.", multiprocess_mode="livesum")
 OBSERVED_SEQ = Gauge(
     "loradrop_observed_seq", "Last change of the catalog applied here.", multiprocess_mode="min"
 )
@@ -27,9 +33,12 @@ CATALOG_STALE = Gauge(
 )
 
 
-def show(*, counts: Mapping[str, int], seq: int, stale: bool) -> None:
-    """Set the gauges."""
+def show(*, counts: Mapping[str, int], totals: tuple[int, int], seq: int, stale: bool) -> None:
+    """Set the gauges; `totals` are the revisions that are resident and those that are pinned."""
     for state, count in counts.items():
         ADAPTERS.labels(state).set(count)
+    resident, pinned = totals
+    RESIDENT.set(resident)
+    PINNED.set(pinned)
     OBSERVED_SEQ.set(seq)
     CATALOG_STALE.set(stale)

@@ -41,7 +41,12 @@ class Reporter:
         """Return the worker as it is now, and show the same in the metrics."""
         position = self._consumer.position
         counts = self._standing.counts()
-        metrics.show(counts=counts, seq=position.seq, stale=position.stale is not None)
+        metrics.show(
+            counts=counts,
+            totals=self._standing.totals(),
+            seq=position.seq,
+            stale=position.stale is not None,
+        )
         return replace(
             self._identity,
             epoch=position.epoch,

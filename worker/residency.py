@@ -17,6 +17,7 @@ from typing import Protocol
 
 from catalog.adapter import Revision
 from catalog.revision import short
+from catalog.status import WorkerRevision, WorkerState
 from worker.handle import Handle
 from worker.pins import Pinned
 from worker.turns import Turns
@@ -81,6 +82,7 @@ class Residency:
         self._changed = changed
         self._held: dict[str, Held] = {}
         self._leaving: dict[int, tuple[Held, float]] = {}
+        self._coming: list[Handle] = []
         self._turns = Turns(engine.is_idle)
 
     def revision_of(self, name: str) -> Revision | None:
@@ -92,6 +94,26 @@ class Residency:
         """Return the handle that answers for `name`, or None."""
         held = self._held.get(name)
         return held.handle if held is not None else None
+
+    def revisions_of(self, name: str) -> tuple[WorkerRevision, ...]:
+        """Return what is in the engine for `name`, or waits with its bytes pinned to get there."""
+        coming = [
+            WorkerRevision(revision=handle.revision, state=WorkerState.LOADING, pinned=True)
+            for handle in self._coming
+            if handle.name == name
+        ]
+        serving = [self._held[name]] if name in self._held else []
+        leaving = [held for held, _ in self._leaving.values() if held.handle.name == name]
+        return (
+            *coming,
+            *(_resident(held, WorkerState.LOADED) for held in serving),
+            *(_resident(held, WorkerState.DRAINING) for held in leaving),
+        )
+
+    def totals(self) -> tuple[int, int]:
+        """Return how many revisions are in the engine, and how many are pinned."""
+        resident = len(self._held) + len(self._leaving)
+        return resident, resident + len(self._coming)
 
     def names(self) -> set[str]:
         """Return the names that have anything in the engine."""
@@ -111,6 +133,8 @@ class Residency:
 
         Raises what the engine raises, the pin released.
         """
+        self._coming.append(handle)
+        self._changed(handle.name)
         try:
             async with self._turn(handle.name, asked):
                 await self._make_room()
@@ -118,6 +142,8 @@ class Residency:
         except BaseException:
             pinned.release()
             raise
+        finally:
+            self._coming.remove(handle)
         return Held(handle, pinned, asyncio.get_running_loop().time())
 
     def serve(self, held: Held) -> None:
@@ -201,3 +227,9 @@ class Residency:
         except Exception as error:  # noqa: BLE001 - an engine that cannot unload must not stop the loop
             _log.warning("unloading failed name=%s error=%s", held.handle.name, error)
         held.pinned.release()
+
+
+def _resident(held: Held, state: WorkerState) -> WorkerRevision:
+    return WorkerRevision(
+        revision=held.handle.revision, state=state, resident=True, pinned=True, load_seconds=held.seconds
+    )

@@ -108,7 +108,9 @@ async def test_adapters_are_listed_with_their_state_on_every_worker(
         "revision": revision("a"),
         "reason": None,
         "loads": 0,
+        "load_seconds": None,
         "last_used": None,
+        "revisions": [],
     }
     assert good == {
         "id": "good",

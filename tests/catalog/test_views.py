@@ -6,7 +6,7 @@ from catalog.adapter import AdapterState, Reason, WeightsFormat, is_usable_name
 from catalog.errors import PrefixNotConfigured
 from catalog.keys import Keys
 from catalog.revision import RevisionHasher, short
-from catalog.status import RefreshResult, RefreshStatus, WorkerAdapter, WorkerState
+from catalog.status import RefreshResult, RefreshStatus, WorkerAdapter, WorkerRevision, WorkerState
 from catalog.views import WorkerPicture, adapter_view, out_of_time, refresh_view, worker_view
 from tests.catalog.values import NOON, TRUNCATED, a_worker, an_adapter, revision
 
@@ -44,6 +44,23 @@ def test_what_a_worker_says_counts_more_than_what_follows_from_its_seq() -> None
     )
     assert on_worker.reason is not None
     assert on_worker.reason.code == TRUNCATED.code
+
+
+def test_all_revisions_a_worker_has_anything_of_are_shown() -> None:
+    held = WorkerRevision(
+        revision=revision("b"), state=WorkerState.DRAINING, resident=True, pinned=True, load_seconds=0.5
+    )
+    said = WorkerAdapter(state=WorkerState.LOADED, load_seconds=0.25, revisions=(held,))
+    on_worker = adapter_view(an_adapter(), "e", pictures(sql_adapter=said)).workers["gpu-1:8000"]
+    assert on_worker.load_seconds == 0.25
+    (shown,) = on_worker.model_dump(mode="json")["revisions"]
+    assert shown == {
+        "revision": revision("b"),
+        "state": "draining",
+        "resident": True,
+        "pinned": True,
+        "load_seconds": 0.5,
+    }
 
 
 def test_a_body_holds_what_a_person_asks_for_first() -> None:

@@ -15,6 +15,7 @@ from catalog.status import (
     RefreshStatus,
     WatcherStatus,
     WorkerAdapter,
+    WorkerRevision,
     WorkerState,
     WorkerStatus,
 )
@@ -59,6 +60,15 @@ worker_adapters = st.builds(
     reason=st.none() | any_reason,
     last_used=st.none() | any_time,
     retry_at=st.none() | any_time,
+    revisions=st.lists(
+        st.builds(
+            WorkerRevision,
+            revision=any_revision,
+            state=st.sampled_from(WorkerState),
+            load_seconds=st.none() | st.floats(0, 1e6),
+        ),
+        max_size=3,
+    ).map(tuple),
 )
 counts = st.dictionaries(any_text, st.integers(0, 10**9), max_size=3)
 travelling: st.SearchStrategy[Any] = st.one_of(
@@ -114,6 +124,11 @@ def test_a_record_comes_back_with_the_seq_it_was_published_under(adapter: Adapte
 @given(worker_adapters)
 def test_what_a_worker_says_of_an_adapter_comes_back(adapter: WorkerAdapter) -> None:
     assert decode_worker_adapter(encode_worker_adapter(adapter)) == adapter
+
+
+def test_a_record_of_a_worker_that_says_nothing_of_revisions_is_read() -> None:
+    record = '{"state":"loaded","revision":null,"reason":null,"loads":2,"last_used":null}'
+    assert decode_worker_adapter(record) == WorkerAdapter(state=WorkerState.LOADED, loads=2)
 
 
 @given(travelling)

@@ -107,6 +107,24 @@ async def test_states_are_shown_as_metrics_and_none_is_left_standing(
     )
 
 
+async def test_what_is_in_the_engine_and_pinned_is_shown_as_metrics(
+    reports: Reports, reconciler: Reconciler
+) -> None:
+    reconciler.replace(wanted("sql", revision("a")))
+    await reconciler.resolve("sql")
+    await wait_until(
+        lambda: (
+            (
+                REGISTRY.get_sample_value("loradrop_resident_revisions"),
+                REGISTRY.get_sample_value("loradrop_pinned_revisions"),
+            )
+            == (1, 1)
+        ),
+        timeout=5,
+        description="one revision shows",
+    )
+
+
 async def test_a_worker_that_stops_says_so(connection: Connection, reconciler: Reconciler) -> None:
     async with reporting(connection, reconciler) as (_, reports):
         reconciler.replace(wanted("sql", revision("a")))

@@ -7,12 +7,13 @@ import pytest
 from catalog.adapter import AdapterState
 from catalog.status import WorkerState
 from tests.catalog.values import revision
-from tests.fakes import FakeStore, FakeTable, rejected
+from tests.fakes import FakeEngine, FakeStore, FakeTable, rejected
 from tests.waiting import wait_until
 from tests.worker.conftest import Run
 from tests.worker.served import (
     catalog_of,
     never_ready,
+    until_serves,
     wanted,
 )
 from worker.outcomes import Rejected
@@ -82,3 +83,46 @@ async def test_adapters_are_offered_once_they_have_been_ready_loaded_or_not(reco
     reconciler.apply(catalog_of("2", "1") | never_ready("a3", AdapterState.SETTLING))
     await reconciler.resolve("a2")
     assert [adapter.name for adapter in reconciler.listed()] == ["a1", "a2"]
+
+
+async def test_every_revision_that_is_loading_loaded_or_draining_is_reported(
+    reconciler: Reconciler, engine: FakeEngine
+) -> None:
+    reconciler.apply(wanted("sql", revision("a")))
+    old = await reconciler.resolve("sql")
+    engine.in_use = {old.lora_id}
+    reconciler.apply(wanted("sql", revision("b")))
+    await until_serves(reconciler, "sql", revision("b"))
+    engine.gate.clear()
+    reconciler.apply(wanted("sql", revision("c")))
+    await wait_until(lambda: len(engine.loads) == 3, timeout=5, description="the third is loading")
+
+    def shown() -> list[tuple[str, WorkerState, bool, bool]]:
+        held = reconciler.standing.picture()["sql"].revisions
+        return [(each.revision[0], each.state, each.resident, each.pinned) for each in held]
+
+    assert shown() == [
+        ("c", WorkerState.LOADING, False, True),
+        ("b", WorkerState.LOADED, True, True),
+        ("a", WorkerState.DRAINING, True, True),
+    ]
+    assert reconciler.standing.totals() == (2, 3)
+    assert reconciler.standing.take_changes()["sql"] == reconciler.standing.picture()["sql"]
+    engine.gate.set()
+    await until_serves(reconciler, "sql", revision("c"))
+    assert [state for _, state, _, _ in shown()] == [
+        WorkerState.LOADED,
+        WorkerState.DRAINING,
+        WorkerState.DRAINING,
+    ]
+    assert reconciler.standing.totals() == (3, 3)
+
+
+async def test_an_adapter_that_made_room_for_others_is_listed_and_has_nothing_in_the_engine(
+    reconciler: Reconciler, no_grace: None
+) -> None:
+    reconciler.apply(catalog_of("1", "2", "3", "4", "5"))
+    for digit in "12345":
+        await reconciler.resolve(f"a{digit}")
+    report = reconciler.standing.picture()["a1"]
+    assert (report.state, report.loads, report.revisions) == (WorkerState.LISTED, 1, ())
