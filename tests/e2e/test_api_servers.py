@@ -42,33 +42,39 @@ def test_two_api_processes_never_answer_with_another_adapter(tiny_model: Path, t
             wait_until_sync(lambda: len(workers()) == 2, timeout=30, description="both processes report")
             references = references or {name: server.ask(name).tokens for name in ["tiny", *NAMES]}
             assert len({tuple(tokens) for tokens in references.values()}) == len(references)
-            with ThreadPoolExecutor(8) as pool:
-                outcomes = Counter(pool.map(partial(ask, server, references), range(REQUESTS // 2)))
-                listings = Counter(pool.map(lambda _, server=server: listed(server), range(20)))
+            with ThreadPoolExecutor(8) as pool, client_of_both(server) as client:
+                outcomes = Counter(pool.map(partial(ask, client, references), range(REQUESTS // 2)))
+                listings = Counter(pool.map(lambda _, client=client: listed(client), range(20)))
             assert outcomes == {"right": REQUESTS // 2}
             assert listings == {1 + len(NAMES): 20}
             if life == "first":
                 kill_one_api_process(server)
 
 
-def ask(server: Server, references: dict[str, list[int]], number: int) -> str:
-    """Ask over a connection of its own, so that either process may get it, and judge the answer."""
+def client_of_both(server: Server) -> httpx.Client:
+    """Return a client that opens a connection for each request, so that either process may get it."""
+    none_kept = httpx.Limits(max_keepalive_connections=0)
+    return httpx.Client(base_url=server.client.base_url, timeout=60, limits=none_kept)
+
+
+def ask(client: httpx.Client, references: dict[str, list[int]], number: int) -> str:
+    """Ask for one of the adapters, and judge the answer."""
     name = NAMES[number % len(NAMES)]
     body = {"model": name, "prompt": PROMPT, "max_tokens": 8, "temperature": 0, "return_token_ids": True}
-    answer = httpx.post(f"{server.client.base_url}/v1/completions", json=body, timeout=60)
+    answer = client.post("/v1/completions", json=body)
     if answer.status_code != httpx.codes.OK:
         return f"status {answer.status_code}"
     return "right" if answer.json()["choices"][0]["token_ids"] == references[name] else "wrong"
 
 
-def listed(server: Server) -> int:
-    """Return how many models are listed over a connection of its own."""
-    return len(httpx.get(f"{server.client.base_url}/v1/models", timeout=60).json()["data"])
+def listed(client: httpx.Client) -> int:
+    """Return how many models one process lists."""
+    return len(client.get("/v1/models").json()["data"])
 
 
 def kill_one_api_process(server: Server) -> None:
     """Kill it as the kernel would; vLLM then ends the others, and the engine."""
     children = psutil.Process(server.process.pid).children()
-    [one, *_] = [child for child in children if "ApiServer" in " ".join(child.cmdline()) + child.name()]
+    [one, *_] = [child for child in children if "APIServer" in " ".join(child.cmdline())]
     one.kill()
     server.process.wait(60)
