@@ -62,7 +62,10 @@ class WorkerAdapter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerStatus:
-    """One worker's heartbeat. `observed_seq` is the last seq of `epoch` it has applied."""
+    """One worker's heartbeat. `observed_seq` is the last seq of `epoch` it has applied.
+
+    `degraded` is why its answers are not to be trusted, or None.
+    """
 
     id: str
     base_model: str
@@ -74,6 +77,7 @@ class WorkerStatus:
     vllm_version: str = ""
     max_loras: int = 0
     max_lora_rank: int = 0
+    degraded: Reason | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
 
 

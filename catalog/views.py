@@ -83,7 +83,7 @@ class AdapterView(BaseModel):
 
 
 class WorkerView(BaseModel):
-    """One living worker. `lag` is how many changes of the catalog it has not observed yet."""
+    """One living worker. `lag`: changes not observed yet; `degraded`: why not to trust its answers."""
 
     id: str = Field(examples=["gpu-1:8000"])
     object: Literal["lora_worker"] = "lora_worker"
@@ -93,6 +93,7 @@ class WorkerView(BaseModel):
     lag: int
     adapters: dict[str, int]
     last_heartbeat: datetime
+    degraded: ReasonView | None
 
 
 class Convergence(BaseModel):
@@ -197,6 +198,7 @@ def worker_view(status: WorkerStatus, *, epoch: str, seq: int) -> WorkerView:
         lag=max(0, seq - observed),
         adapters=dict(status.counts),
         last_heartbeat=status.last_heartbeat,
+        degraded=ReasonView.of(status.degraded),
     )
 
 

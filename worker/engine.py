@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 import vllm
+import vllm.envs
 from huggingface_hub import try_to_load_from_cache
 
 from worker.admission import Limits
@@ -75,6 +76,11 @@ class Engine:
     def process_rank(self) -> int:
         """Which of the server's API processes this is, from 0."""
         return max(0, int(self._client.vllm_config.parallel_config._api_process_rank))
+
+    @property
+    def counts_nans(self) -> bool:
+        """Whether vLLM looks for NaN in logits and counts the requests that met any."""
+        return bool(vllm.envs.VLLM_COMPUTE_NANS_IN_LOGITS)
 
     def checkpoint_directory(self) -> Path | None:
         """Return where the base model's checkpoint lies on this machine, or None."""

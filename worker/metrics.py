@@ -32,8 +32,14 @@ CATALOG_STALE = Gauge(
     "loradrop_catalog_stale", "1 while the catalog cannot be read.", multiprocess_mode="max"
 )
 
+DEGRADED = Gauge(
+    "loradrop_worker_degraded", "1 where answers are not to be trusted any more.", multiprocess_mode="max"
+)
 
-def show(*, counts: Mapping[str, int], totals: tuple[int, int], seq: int, stale: bool) -> None:
+
+def show(
+    *, counts: Mapping[str, int], totals: tuple[int, int], seq: int, stale: bool, degraded: bool
+) -> None:
     """Set the gauges; `totals` are the revisions that are resident and those that are pinned."""
     for state, count in counts.items():
         ADAPTERS.labels(state).set(count)
@@ -42,3 +48,4 @@ def show(*, counts: Mapping[str, int], totals: tuple[int, int], seq: int, stale:
     PINNED.set(pinned)
     OBSERVED_SEQ.set(seq)
     CATALOG_STALE.set(stale)
+    DEGRADED.set(degraded)

@@ -17,6 +17,7 @@ from catalog.store import Reports
 from catalog.store.reports import HEARTBEAT
 from worker import metrics
 from worker.consumer import Consumer
+from worker.nan_alarm import NanAlarm
 from worker.standing import Standing
 
 _log = logging.getLogger("loradrop.worker.reporter")
@@ -29,23 +30,32 @@ class Reporter:
     """Reports one API process. Keeps true: what Redis says of it is at most a heartbeat old."""
 
     def __init__(
-        self, reports: Reports, identity: WorkerStatus, *, standing: Standing, consumer: Consumer
+        self,
+        reports: Reports,
+        identity: WorkerStatus,
+        *,
+        standing: Standing,
+        consumer: Consumer,
+        alarm: NanAlarm,
     ) -> None:
         """Report as `identity`, whose changing parts are filled in each time."""
         self._reports = reports
         self._identity = identity
         self._standing = standing
         self._consumer = consumer
+        self._alarm = alarm
 
     def status(self) -> WorkerStatus:
         """Return the worker as it is now, and show the same in the metrics."""
         position = self._consumer.position
         counts = self._standing.counts()
+        degraded = self._alarm.reason()
         metrics.show(
             counts=counts,
             totals=self._standing.totals(),
             seq=position.seq,
             stale=position.stale is not None,
+            degraded=degraded is not None,
         )
         return replace(
             self._identity,
@@ -53,6 +63,7 @@ class Reporter:
             observed_seq=position.seq,
             last_heartbeat=datetime.now(UTC),
             counts=counts,
+            degraded=degraded,
         )
 
     async def run(self) -> None:

@@ -20,6 +20,7 @@ from worker.consumer import Consumer
 from worker.embedded import embedded_stack, joined_stack
 from worker.engine import Engine
 from worker.model_table import ModelTable
+from worker.nan_alarm import NanAlarm
 from worker.preparation import Preparation
 from worker.reconciler import Reconciler
 from worker.reporter import Reporter
@@ -77,7 +78,13 @@ async def running_worker(
         consumer = Consumer(Reader(connection), reconciler, moved=reconciler.standing.bell)
         reports = Reports(connection)
         status = _identity(engine, table, identity, url)
-        reporter = Reporter(reports, status, standing=reconciler.standing, consumer=consumer)
+        reporter = Reporter(
+            reports,
+            status,
+            standing=reconciler.standing,
+            consumer=consumer,
+            alarm=NanAlarm(is_counted=engine.counts_nans),
+        )
         table.install(
             resolve=reconciler.resolve, load=reconciler.by_hand.load, unload=reconciler.by_hand.unload
         )

@@ -144,6 +144,7 @@ async def test_workers_are_listed_with_their_lag(api: httpx.AsyncClient, redis_u
         "observed_seq": 1,
         "lag": 0,
         "adapters": {"listed": 1},
+        "degraded": None,
     }
 
 

@@ -79,6 +79,13 @@ def test_in_another_epoch_all_of_the_catalog_is_ahead_of_a_worker() -> None:
     assert worker_view(status, epoch="old", seq=80).lag == 0
 
 
+def test_a_worker_whose_answers_are_not_to_be_trusted_says_why() -> None:
+    assert worker_view(a_worker(), epoch="e", seq=1).degraded is None
+    degraded = worker_view(a_worker(degraded=TRUNCATED), epoch="e", seq=1).degraded
+    assert degraded is not None
+    assert degraded.code == TRUNCATED.code
+
+
 def test_a_scanned_refresh_converges_with_the_last_worker() -> None:
     scanned = result(RefreshStatus.SCANNED)
     done, behind = a_worker("a:1", epoch="e", observed_seq=5), a_worker("b:1", epoch="e", observed_seq=4)

@@ -82,6 +82,7 @@ travelling: st.SearchStrategy[Any] = st.one_of(
         last_heartbeat=any_time,
         epoch=st.none() | any_text.filter(bool),
         counts=counts,
+        degraded=st.none() | any_reason,
     ),
     st.builds(
         WatcherStatus,

@@ -114,6 +114,12 @@ def test_limits_and_places_are_the_servers(client: FakeClient) -> None:
     assert engine.vllm_version.count(".") >= 2
 
 
+def test_nan_is_counted_where_vllm_was_asked_to(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not engine.counts_nans
+    monkeypatch.setenv("VLLM_COMPUTE_NANS_IN_LOGITS", "1")
+    assert engine.counts_nans
+
+
 def test_a_checkpoint_on_this_machine_is_found(
     client: FakeClient, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 import redis
 from prometheus_client import REGISTRY
 
+from catalog.adapter import Reason
 from catalog.errors import CatalogUnavailable
 from catalog.status import WorkerState
 from catalog.store import Connection, Reader, Reports
@@ -18,19 +19,31 @@ from tests.servers import ValkeyServer, valkey
 from tests.waiting import wait_until
 from tests.worker.served import wanted
 from worker.consumer import Consumer, Position
+from worker.nan_alarm import NanAlarm
 from worker.reconciler import Reconciler
 from worker.reporter import Reporter
 
 ME = "gpu-1:8000"
+SILENT = NanAlarm(is_counted=False)
+
+
+class _Ringing(NanAlarm):
+    """An alarm that rings all the time."""
+
+    def __init__(self) -> None:
+        super().__init__(is_counted=False)
+
+    def reason(self) -> Reason:
+        return Reason("nan_in_logits", "43 requests met NaN.")
 
 
 @asynccontextmanager
 async def reporting(
-    connection: Connection, reconciler: Reconciler
+    connection: Connection, reconciler: Reconciler, alarm: NanAlarm = SILENT
 ) -> AsyncIterator[tuple[Consumer, Reports]]:
     reports = Reports(connection)
     consumer = Consumer(Reader(connection), reconciler, moved=reconciler.standing.bell)
-    reporter = Reporter(reports, a_worker(ME), standing=reconciler.standing, consumer=consumer)
+    reporter = Reporter(reports, a_worker(ME), standing=reconciler.standing, consumer=consumer, alarm=alarm)
     task = asyncio.create_task(reporter.run())
     try:
         yield consumer, reports
@@ -123,6 +136,19 @@ async def test_what_is_in_the_engine_and_pinned_is_shown_as_metrics(
         timeout=5,
         description="one revision shows",
     )
+
+
+async def test_answers_out_of_nan_are_reported_with_their_reason(
+    connection: Connection, reconciler: Reconciler
+) -> None:
+    async with reporting(connection, reconciler, _Ringing()) as (_, reports):
+
+        async def degraded() -> bool:
+            status = (await reports.workers()).get(ME)
+            return status is not None and status.degraded == _Ringing().reason()
+
+        await wait_until(degraded, timeout=5, description="the alarm shows")
+        assert REGISTRY.get_sample_value("loradrop_worker_degraded") == 1
 
 
 async def test_a_worker_that_stops_says_so(connection: Connection, reconciler: Reconciler) -> None:
