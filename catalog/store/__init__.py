@@ -1,5 +1,6 @@
 """The catalog in Redis: publish, list, follow, report. The only importer of redis.
 
+address      where a Redis is: one server, behind TLS, or whoever Sentinels say
 connection   one Redis, its errors translated into ours
 scripts      the Lua scripts: each change of the catalog is one of them, so it is whole or not at all
 publisher    the one watcher that writes: lead, publish, report

@@ -11,12 +11,12 @@ from contextlib import asynccontextmanager
 from typing import Any, Self
 
 from redis import exceptions
-from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff, NoBackoff
 
 from catalog.errors import CatalogDenied, CatalogRefused, CatalogUnavailable, LoradropError
 from catalog.keys import DEFAULT_POOL, Keys
+from catalog.store.address import client_of, close
 
 DEFAULT_REDIS_URL = "redis://127.0.0.1:6379/0"
 BLOCK_SECONDS = 5.0
@@ -38,6 +38,7 @@ _AWAY = (
     exceptions.OutOfMemoryError,
     OSError,
 )
+_UNVERIFIED = "CERTIFICATE_VERIFY_FAILED"
 _AWAY_WORDS = ("MISCONF", "NOREPLICAS", "MASTERDOWN")
 """Answers for which redis-py has no class: Redis cannot take writes for now."""
 
@@ -46,19 +47,11 @@ class Connection:
     """The clients of one pool's Redis, and that pool's keys. Close it with `aclose` or `async with`."""
 
     def __init__(self, url: str, *, pool: str = DEFAULT_POOL) -> None:
-        """Connect on first use to `url` (`redis://`, `rediss://` or `unix://`).
-
-        Raises CatalogRefused where `url` is not one of those.
-        """
+        """Connect on first use to `url` (see `address`); raises CatalogRefused where it is none."""
         self.keys = Keys(pool)
         self.url = url
-        try:
-            self.commands = _client(url, _COMMAND_TIMEOUT_SECONDS, _retry())
-            self.blocking = _client(url, BLOCK_SECONDS + _MARGIN_SECONDS, Retry(NoBackoff(), 0))
-        except ValueError as error:
-            raise CatalogRefused(
-                f"{_without_password(url)!r} is not a Redis URL. It looks like redis://HOST:6379/0."
-            ) from error
+        self.commands = _client(url, _COMMAND_TIMEOUT_SECONDS, _retry())
+        self.blocking = _client(url, BLOCK_SECONDS + _MARGIN_SECONDS, Retry(NoBackoff(), 0))
 
     async def ping(self) -> None:
         """Return when Redis answers; raises CatalogUnavailable or CatalogDenied."""
@@ -67,8 +60,8 @@ class Connection:
 
     async def aclose(self) -> None:
         """Close both clients."""
-        await self.commands.aclose()
-        await self.blocking.aclose()
+        await close(self.commands)
+        await close(self.blocking)
 
     async def __aenter__(self) -> Self:
         """Return itself."""
@@ -98,6 +91,10 @@ async def translated() -> AsyncIterator[None]:
 
 
 def _ours(error: Exception) -> LoradropError:
+    return _denied(error) or _away(error) or _refused(error)
+
+
+def _denied(error: Exception) -> CatalogDenied | None:
     if isinstance(error, exceptions.NoPermissionError) or _DENIED_IN_SCRIPT in str(error):
         return CatalogDenied(
             f"Redis denies this user a permission: {str(error).rstrip('.')}. docker/users.acl holds those a "
@@ -105,6 +102,15 @@ def _ours(error: Exception) -> LoradropError:
         )
     if isinstance(error, exceptions.AuthenticationError | exceptions.AuthorizationError):
         return CatalogDenied(f"Redis refuses this user: {error}. Check the user and password in --redis-url.")
+    return None
+
+
+def _away(error: Exception) -> CatalogUnavailable | None:
+    if _UNVERIFIED in str(error):
+        return CatalogUnavailable(
+            f"The certificate of Redis is not to be trusted: {error}. Name who signed it in --redis-url: "
+            "rediss://HOST:6379/0?ssl_ca_certs=FILE."
+        )
     if isinstance(error, _AWAY):
         why = str(error).rstrip(".") or type(error).__name__
         return CatalogUnavailable(
@@ -112,6 +118,15 @@ def _ours(error: Exception) -> LoradropError:
         )
     if any(word in str(error) for word in _AWAY_WORDS):  # a pipeline puts the command in front
         return CatalogUnavailable(f"Redis takes no writes for now: {error}")
+    return None
+
+
+def _refused(error: Exception) -> CatalogRefused:
+    if isinstance(error, exceptions.MovedError):
+        return CatalogRefused(
+            f"This Redis is a node of a cluster, and another node holds this pool: {error}. A pool lives on "
+            "one server: give the URL of that node, or of Sentinels (redis+sentinel://)."
+        )
     return CatalogRefused(f"Redis refused a command: {error}")
 
 
@@ -127,22 +142,14 @@ def _retry() -> Retry:
 
 
 def _client(url: str, timeout_seconds: float, retry: Retry) -> Any:
-    # Any: redis-py types a reply as the union of what every mode could return; callers say what they read.
-    options: dict[str, Any] = {
-        "decode_responses": True,
-        "encoding_errors": "replace",  # one record that is not text must not hide all the others
-        "protocol": 2,  # the reply shapes this package reads are the same on every server version
-        "socket_timeout": timeout_seconds,
-        "socket_connect_timeout": _COMMAND_TIMEOUT_SECONDS,
-        "retry": retry,
-        "client_name": "loradrop",
-        "max_connections": _MAX_CONNECTIONS,
-    }
-    if not url.startswith("unix://"):
-        options |= {"socket_keepalive": True, "health_check_interval": 15}
-    return Redis.from_url(url, **options)
-
-
-def _without_password(url: str) -> str:
-    scheme, separator, rest = url.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+    return client_of(
+        url,
+        decode_responses=True,
+        encoding_errors="replace",  # one record that is not text must not hide all the others
+        protocol=2,  # the reply shapes this package reads are the same on every server version
+        socket_timeout=timeout_seconds,
+        socket_connect_timeout=_COMMAND_TIMEOUT_SECONDS,
+        retry=retry,
+        client_name="loradrop",
+        max_connections=_MAX_CONNECTIONS,
+    )
