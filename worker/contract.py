@@ -65,7 +65,6 @@ CONTRACT = (
             "load_lora_adapter(request, base_model_name)",
             "unload_lora_adapter(request)",
             "model_name(lora_request)",
-            "is_base_model(model_name)",
             "show_available_models()",
             "_check_load_lora_adapter_request(request)",
         ),

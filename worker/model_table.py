@@ -45,6 +45,7 @@ class ModelTable:
         """Take over vLLM's OpenAIServingModels, with the `--lora-modules` it has loaded."""
         self._models = models
         self._static_names = set(models.lora_requests)
+        self._base_names = frozenset(path.name for path in models.base_model_paths)
         self._served = models.lora_requests = _Served(models.lora_requests)
         self._stock_resolve = models.resolve_lora
         self._stock_unload = models.unload_lora_adapter
@@ -93,7 +94,7 @@ class ModelTable:
 
     def is_taken(self, name: str) -> bool:
         """Return whether the base model or one of `--lora-modules` has the name, and was not unloaded."""
-        return name in self._static_names or bool(self._models.is_base_model(name))
+        return name in self._static_names or name in self._base_names
 
     async def stock_cards(self) -> list[dict[str, Any]]:
         """Return vLLM's own cards: the base models and the static modules."""

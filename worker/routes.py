@@ -4,16 +4,15 @@
 not, without a word to the engine. The others are those of the API that people want on this port too.
 """
 
-import time
 from collections.abc import Awaitable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse, Response
 
 from catalog.access import Scope
-from catalog.adapter import Adapter
 from catalog.errors import (
     AdminKeyNeeded,
     CatalogDenied,
@@ -52,13 +51,12 @@ _RETRY_AFTER = {"Retry-After": "2"}
 
 
 @models_router.get("/v1/models")
-async def show_available_models(request: Request) -> JSONResponse:
+async def show_available_models(request: Request) -> Response:
     """List the base models and every adapter that can be served, in OpenAI's shape."""
     worker = _worker(request)
-    cards = await worker.table.stock_cards()
-    created, base_model = int(time.time()), worker.table.base_model
-    cards += [_card(adapter, created, base_model) for adapter in worker.reconciler.listed()]
-    return JSONResponse({"object": "list", "data": cards})
+    stock = [msgspec.json.encode(card) for card in await worker.table.stock_cards()]
+    cards = b",".join([*stock, *worker.cards.of(worker.reconciler.listed())])
+    return Response(b'{"object":"list","data":[%b]}' % cards, media_type="application/json")
 
 
 @discovery_router.post(REFRESH_PATH)
@@ -138,19 +136,6 @@ def _worker(request: Request) -> "Worker":
     if worker is None:
         raise PrefixNotConfigured
     return worker
-
-
-def _card(adapter: Adapter, created: int, base_model: str) -> dict[str, Any]:
-    return {
-        "id": adapter.name,
-        "object": "model",
-        "created": created,
-        "owned_by": "loradrop",
-        "root": adapter.path,
-        "parent": base_model,
-        "max_model_len": None,
-        "permission": [],
-    }
 
 
 async def _answer(work: Awaitable[Response]) -> Response:

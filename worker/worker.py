@@ -19,6 +19,7 @@ from worker.base_model import read_base_model
 from worker.consumer import Consumer
 from worker.embedded import embedded_stack, joined_stack
 from worker.engine import Engine
+from worker.model_cards import ModelCards
 from worker.model_table import ModelTable
 from worker.nan_alarm import NanAlarm
 from worker.preparation import Preparation
@@ -45,6 +46,7 @@ class Worker:
     table: ModelTable
     reconciler: Reconciler
     queries: Queries
+    cards: ModelCards
 
 
 @asynccontextmanager
@@ -98,7 +100,7 @@ async def running_worker(
             )
         )
         await _caught_up(consumer, reports, own_watcher=settings.redis_url is None)
-        yield Worker(settings, table, reconciler, Queries(connection))
+        yield Worker(settings, table, reconciler, Queries(connection), ModelCards(table.base_model))
 
 
 def _identity(engine: Engine, table: ModelTable, identity: str, url: str) -> WorkerStatus:

@@ -13,6 +13,8 @@ from catalog.queries import Queries
 from catalog.store import Connection
 from tests.catalog.fleet import FakeWatcher, fleet
 from tests.catalog.values import TRUNCATED, an_adapter, revision
+from tests.worker.vllm_parts import model_table  # noqa: F401 - before anything else that imports vLLM
+from worker.model_cards import ModelCards
 from worker.outcomes import NotServedYet
 from worker.reconciler import Reconciler
 from worker.routes import discovery_router, models_router, not_served_yet
@@ -59,7 +61,7 @@ async def watcher(redis_url: str) -> AsyncIterator[FakeWatcher]:
 @pytest.fixture
 async def client(connection: Connection, reconciler: Reconciler) -> AsyncIterator[httpx.AsyncClient]:
     reconciler.replace(ADAPTERS)
-    worker = Worker(WorkerSettings(), _Table(), reconciler, Queries(connection))  # type: ignore[arg-type]  # a table
+    worker = Worker(WorkerSettings(), _Table(), reconciler, Queries(connection), ModelCards("tiny"))  # type: ignore[arg-type]  # a table
     async with asking(an_app(worker)) as client:
         yield client
 
@@ -77,6 +79,17 @@ async def test_models_are_the_servers_own_and_every_adapter_that_can_be_served(
         "sql",
         "loradrop",
     )
+
+
+async def test_models_are_those_of_this_moment(client: httpx.AsyncClient, reconciler: Reconciler) -> None:
+    async def names() -> list[str]:
+        return [card["id"] for card in (await client.get("/v1/models")).json()["data"]]
+
+    assert await names() == ["tiny", "sql"]
+    reconciler.apply({"code": an_adapter("code", revision=revision("b"))})
+    assert await names() == ["tiny", "code", "sql"]
+    reconciler.apply({"sql": None, "code": None})
+    assert await names() == ["tiny"]
 
 
 async def test_adapters_are_listed_with_their_reasons(
