@@ -27,7 +27,9 @@ from catalog.views import ReasonView
 
 logger = logging.getLogger(__name__)
 
-_CURSOR = re.compile(r"\d{1,20}(-\d{1,20})?")
+_CURSOR = re.compile(r"[0-9]{1,20}(-[0-9]{1,20})?")
+_CURSOR_BITS = 64
+"""Of each of its two numbers, in Redis."""
 _OLDEST = ("0", "0-0")
 _FIRST_DELAY_SECONDS = 0.8
 _LAST_DELAY_SECONDS = 30.0
@@ -85,7 +87,7 @@ class EventFeed:
             )
         if last_event_id is None:
             return Start(await self._reader.newest_cursor())
-        if not _CURSOR.fullmatch(last_event_id):
+        if not _is_cursor(last_event_id):
             raise InvalidCursor(
                 "Last-Event-ID is not an id of this stream. Send the last `id` received, or no such header."
             )
@@ -135,6 +137,12 @@ class EventFeed:
             return await unless_stopping(self._stopping, self._reader.events_after(cursor)), ""
         except ResyncNeeded as error:
             return [], error.message
+
+
+def _is_cursor(text: str) -> bool:
+    if not _CURSOR.fullmatch(text):
+        return False
+    return all(int(number) < 1 << _CURSOR_BITS for number in text.split("-"))
 
 
 def _sent(entry_id: str, event: AdapterEvent) -> ServerSentEvent:

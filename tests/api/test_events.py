@@ -140,7 +140,7 @@ async def test_a_stream_ends_as_soon_as_the_process_is_asked_to_stop(
     assert feed.open_streams == 0
 
 
-@pytest.mark.parametrize("last_event_id", ["", "abc", "1-2-3", "-", "$", "1 2"])
+@pytest.mark.parametrize("last_event_id", ["", "abc", "1-2-3", "-", "$", "1 2", "1-18446744073709551616"])
 async def test_an_id_that_is_not_of_this_stream_is_refused(feed: EventFeed, last_event_id: str) -> None:
     with pytest.raises(InvalidCursor):
         await feed.start(last_event_id)
