@@ -137,12 +137,17 @@ class Reconciler:
     def _bring(self, entry: Entry) -> _Bringing:
         """Bring what is wanted in the background, unless that is under way."""
         bringing = self._bringing.get(entry.name)
-        if bringing is None:
+        if bringing is None or bringing.task.done():
             asked = asyncio.Event()
             task = asyncio.create_task(self._bring_wanted(entry, asked), name=f"loradrop-load-{entry.name}")
             bringing = self._bringing[entry.name] = _Bringing(task, asked)
-            task.add_done_callback(lambda _: self._bringing.pop(entry.name, None))
+            task.add_done_callback(lambda task: self._forget(entry.name, task))
         return bringing
+
+    def _forget(self, name: str, task: asyncio.Task[None]) -> None:
+        bringing = self._bringing.get(name)
+        if bringing is not None and bringing.task is task:  # else the next one has begun
+            del self._bringing[name]
 
     async def _bring_wanted(self, entry: Entry, asked: asyncio.Event) -> None:
         """Try until what is served is what is wanted, or there is no point in trying now."""

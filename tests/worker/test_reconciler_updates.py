@@ -367,3 +367,16 @@ async def test_an_update_that_waits_for_its_turn_comes_at_once_when_its_name_has
         await running.resolve(f"a{digit}")
     assert running._residency.handle_of("sql") is None, "it made room"
     assert (await running.resolve("sql")).revision == revision("b")
+
+
+async def test_an_update_published_the_moment_the_one_before_is_served_is_not_missed(
+    reconciler: Reconciler, engine: FakeEngine
+) -> None:
+    reconciler.apply(wanted("sql", revision("a")))
+    await reconciler.resolve("sql")
+    reconciler.apply(wanted("sql", revision("b")))
+    task = reconciler._bringing["sql"].task
+    while not task.done():  # noqa: ASYNC110 - on every turn of the loop, before anybody else hears of its end
+        await asyncio.sleep(0)
+    reconciler.apply(wanted("sql", revision("c")))
+    await until_serves(reconciler, "sql", revision("c"))
