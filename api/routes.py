@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Path, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from sse_starlette import EventSourceResponse
@@ -17,10 +17,10 @@ from api.problems import RETRY_AFTER_SECONDS, answers, in_time, unless_stopping
 from api.schemas import Liveness, Readiness
 from api.settings import Settings
 from catalog.errors import DiscoveryError
-from catalog.gate import REFRESH_PATH
+from catalog.gate import REFRESH_PATH, caller_of
 from catalog.queries import Queries
 from catalog.store import Connection, Reports
-from catalog.views import AdapterView, Listed, RefreshBody, RefreshView, WorkerView
+from catalog.views import AdapterView, AskedRefresh, Listed, RefreshBody, RefreshView, WorkerView
 
 v1 = APIRouter(tags=["catalog"])
 service = APIRouter(tags=["service"])
@@ -62,6 +62,7 @@ Answering = Annotated[Services, Depends(services_of)]
     | {202: {"model": RefreshView, "description": "Asked for; `Location` tells how it goes"}},
 )
 async def refresh(
+    request: Request,
     services: Answering,
     body: RefreshBody | None = None,
     prefer: Annotated[str, Header(description="`respond-async`: do not wait for the outcome")] = "",
@@ -75,7 +76,7 @@ async def refresh(
     body = body or RefreshBody()
     seconds = services.settings.redis_seconds
     async with in_time(seconds):
-        refresh_id = await services.queries.start_refresh(body)
+        refresh_id = await services.queries.start_refresh(body, asked_by=caller_of(request.scope))
     if _prefers_no_wait(prefer):
         async with in_time(seconds):
             view = await services.queries.refresh(refresh_id)
@@ -106,6 +107,22 @@ async def refresh_as_it_stands(
     """Return a refresh as it stands. Results are kept for an hour."""
     async with in_time(services.settings.redis_seconds):
         return await services.queries.refresh(refresh_id)
+
+
+@v1.get(
+    "/v1/lora_refreshes",
+    summary="Who asked for which refresh",
+    responses=answers(HTTPStatus.BAD_REQUEST),
+)
+async def lora_refreshes(
+    services: Answering, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+) -> Listed[AskedRefresh]:
+    """Return the last refreshes, the newest first: who asked when for what, and how far it has come.
+
+    What they and everything else have changed is told by `/v1/lora_events`, each change with its reason.
+    """
+    async with in_time(services.settings.redis_seconds):
+        return Listed[AskedRefresh](data=await services.queries.refreshes(limit=limit))
 
 
 @v1.get(

@@ -40,7 +40,8 @@ class RefreshRequest:
 
     An empty `names` means everything. A dry run reports what it would change and changes nothing.
     `timeout_seconds` bounds how long the watcher waits for files that are still settling.
-    `confirm_removals` says that a mass removal the watcher holds back is meant.
+    `confirm_removals` says that a mass removal the watcher holds back is meant. `asked_by` is the label of a
+    key, or the address of whoever needed none.
     """
 
     id: str
@@ -49,3 +50,4 @@ class RefreshRequest:
     dry_run: bool = False
     timeout_seconds: float = 30.0
     confirm_removals: bool = False
+    asked_by: str = ""

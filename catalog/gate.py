@@ -17,8 +17,7 @@ REFRESH_PATH = "/v1/refresh_lora_discovery"
 MAX_REFRESH_BYTES = 1 << 20
 """Of a refresh's body: the 10 000 names it may hold, at 100 bytes each."""
 
-CALLER = "caller"
-"""In a request's state: who asks, as the audit trail names them."""
+_CALLER = "caller"
 
 _Asgi = Callable[[Any, Any, Any], Any]
 
@@ -49,7 +48,7 @@ class Gate:
             await self._app(scope, receive, send)
             return
         try:
-            scope.setdefault("state", {})[CALLER] = self._caller(scope, path)
+            scope.setdefault("state", {})[_CALLER] = self._caller(scope, path)
             if path == REFRESH_PATH:
                 receive = await _whole(receive)
         except LoradropError as error:
@@ -63,6 +62,11 @@ class Gate:
             return str(host)
         authorization = dict(scope["headers"]).get(b"authorization", b"")
         return self._keys.admit(authorization, needed=self._needed(scope["method"], path)).label
+
+
+def caller_of(scope: Any) -> str:
+    """Return who asks, as the audit trail names them; empty where no gate has let them in."""
+    return str(scope.get("state", {}).get(_CALLER, ""))
 
 
 def _path(scope: Any) -> str:

@@ -14,11 +14,13 @@ from catalog.status import RefreshStatus
 from catalog.store import Connection, Reader, Refreshes, Reports
 from catalog.views import (
     AdapterView,
+    AskedRefresh,
     RefreshBody,
     RefreshView,
     WorkerPicture,
     WorkerView,
     adapter_view,
+    asked_refresh,
     out_of_time,
     refresh_view,
     worker_view,
@@ -61,7 +63,7 @@ class Queries:
         workers = await self._reports.workers()
         return [worker_view(status, epoch=epoch, seq=seq) for _, status in sorted(workers.items())]
 
-    async def start_refresh(self, body: RefreshBody) -> str:
+    async def start_refresh(self, body: RefreshBody, *, asked_by: str = "") -> str:
         """Ask the watcher for a refresh and return its id; raises NoWatcher and TooManyRefreshes."""
         request = RefreshRequest(
             id=secrets.token_hex(8),
@@ -69,9 +71,14 @@ class Queries:
             names=tuple(body.names),
             dry_run=body.dry_run,
             timeout_seconds=max(body.timeout - _FOR_THE_WORKERS_SECONDS, body.timeout / 2),
+            asked_by=asked_by,
         )
         await self._refreshes.request(request)
         return request.id
+
+    async def refreshes(self, *, limit: int) -> list[AskedRefresh]:
+        """Return the last `limit` refreshes that were asked for, the newest first."""
+        return [asked_refresh(request, status) for request, status in await self._refreshes.asked(limit)]
 
     async def refresh(self, refresh_id: str) -> RefreshView:
         """Return a refresh as it stands; raises UnknownRefresh."""

@@ -12,6 +12,7 @@ from typing import Generic, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from catalog.adapter import Adapter, AdapterState, Reason, WeightsFormat
+from catalog.events import RefreshRequest
 from catalog.status import (
     RefreshResult,
     RefreshStatus,
@@ -128,6 +129,19 @@ class RefreshView(BaseModel):
     workers: Convergence
 
 
+class AskedRefresh(BaseModel):
+    """A refresh that somebody asked for. `status` is null once its result has expired, after an hour."""
+
+    id: str = Field(examples=["0f3c1d2e4b5a6978"])
+    object: Literal["lora_refresh"] = "lora_refresh"
+    asked_by: str = Field(examples=["deploy", "10.0.0.7"])
+    """The label of a key, or an address where keys are not asked for."""
+    asked_at: datetime
+    names: list[str]
+    dry_run: bool
+    status: RefreshStatus | None
+
+
 class Listed(BaseModel, Generic[_Item]):
     """A list, in OpenAI's shape."""
 
@@ -226,6 +240,18 @@ def refresh_view(result: RefreshResult, workers: Sequence[WorkerStatus], *, epoc
         refresh_id=result.id,
         status=status,
         workers=Convergence(total=len(workers), converged=len(workers) - len(pending), pending=pending),
+    )
+
+
+def asked_refresh(request: RefreshRequest, status: RefreshStatus | None) -> AskedRefresh:
+    """Return who asked for what, and how far it has come."""
+    return AskedRefresh(
+        id=request.id,
+        asked_by=request.asked_by,
+        asked_at=request.at,
+        names=list(request.names),
+        dry_run=request.dry_run,
+        status=status,
     )
 
 

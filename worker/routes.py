@@ -25,7 +25,7 @@ from catalog.errors import (
     UnknownAdapter,
     UnknownRefresh,
 )
-from catalog.gate import REFRESH_PATH
+from catalog.gate import REFRESH_PATH, caller_of
 from catalog.views import Listed, RefreshBody
 from worker.outcomes import NotServedYet
 
@@ -122,7 +122,7 @@ async def not_served_yet(_request: Request, error: Exception) -> Response:
 
 async def _refresh(request: Request, body: RefreshBody, *, wait: bool) -> Response:
     worker = _worker(request)
-    refresh_id = await worker.queries.start_refresh(body)
+    refresh_id = await worker.queries.start_refresh(body, asked_by=caller_of(request.scope))
     if wait:
         view = await worker.queries.finished_refresh(refresh_id, timeout_seconds=body.timeout)
         return JSONResponse(view.model_dump(mode="json"))

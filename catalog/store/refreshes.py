@@ -5,6 +5,7 @@ whoever asks how it went. A request nobody has answered yet is answered by the n
 """
 
 import math
+from contextlib import suppress
 from datetime import timedelta
 
 from catalog.errors import NoWatcher, RecordInvalid, TooManyRefreshes, UnknownRefresh
@@ -65,6 +66,25 @@ class Refreshes:
                 f"No refresh has the id {refresh_id!r}; results are kept for an hour. Ask for a new one."
             )
         return from_fields(RefreshResult, fields)
+
+    async def asked(self, count: int) -> list[tuple[RefreshRequest, RefreshStatus | None]]:
+        """Return the last `count` requests, the newest first, and how far each has come.
+
+        A status is None where the result has expired. What is not of our shape is left out.
+        """
+        keys, commands = self._connection.keys, self._connection.commands
+        requests = []
+        async with translated(), commands.pipeline(transaction=False) as pipeline:
+            for _, fields in await commands.xrevrange(keys.refreshes, count=count):
+                with suppress(RecordInvalid):
+                    requests.append(from_fields(RefreshRequest, fields))
+            for request in requests:
+                pipeline.hget(keys.refresh(request.id), "status")
+            statuses = await pipeline.execute()
+        return [
+            (request, RefreshStatus(status) if status in set(RefreshStatus) else None)
+            for request, status in zip(requests, statuses, strict=True)
+        ]
 
     async def requests_after(
         self, cursor: str, *, block_seconds: float = BLOCK_SECONDS

@@ -1,12 +1,15 @@
 """The routes over a fleet: what they answer, in the words and fields of the contract."""
 
 import asyncio
+from datetime import datetime
 
 import httpx
 from redis.asyncio import Redis
 
+from api.settings import Settings
 from catalog.adapter import AdapterState, Reason
 from catalog.store.refreshes import MAX_PER_MINUTE
+from tests.api.conftest import api_client
 from tests.catalog.fleet import fleet
 from tests.catalog.values import TRUNCATED, an_adapter, revision
 
@@ -193,6 +196,7 @@ async def test_every_route_is_documented_with_its_errors(api: httpx.AsyncClient)
     assert routes == {
         ("post", REFRESH),
         ("get", f"{REFRESH}/{{refresh_id}}"),
+        ("get", "/v1/lora_refreshes"),
         ("get", "/v1/lora_adapters"),
         ("get", "/v1/lora_adapters/{name}"),
         ("get", "/v1/lora_workers"),
@@ -211,6 +215,32 @@ async def test_every_route_is_documented_with_its_errors(api: httpx.AsyncClient)
     assert "Problem" in document["components"]["schemas"]
     assert "security" not in document["paths"]["/v1/lora_adapters"]["get"]
     assert (await api.get("/docs")).status_code == 200
+
+
+async def test_who_asked_for_which_refresh_is_kept(redis_url: str) -> None:
+    keys = ("first", "second admin deploy")
+    async with (
+        fleet(redis_url, disk={"good": GOOD}),
+        api_client(Settings(redis_url=redis_url, api_keys=keys)) as api,
+    ):
+        for key, body in (("first", {"dry_run": True}), ("second", {"names": ["good"]})):
+            await api.post(REFRESH, json=body, headers={"Authorization": f"Bearer {key}"})
+        headers = {"Authorization": "Bearer first"}
+        deploy, before = (await api.get("/v1/lora_refreshes", headers=headers)).json()["data"]
+        [last] = (await api.get("/v1/lora_refreshes?limit=1", headers=headers)).json()["data"]
+    assert last == deploy
+    assert datetime.fromisoformat(deploy.pop("asked_at")) >= datetime.fromisoformat(before.pop("asked_at"))
+    assert len({deploy.pop("id"), before.pop("id")}) == 2
+    common = {"object": "lora_refresh", "status": "scanned"}
+    assert before == common | {"asked_by": "key-1", "names": [], "dry_run": True}
+    assert deploy == common | {"asked_by": "deploy", "names": ["good"], "dry_run": False}
+
+
+async def test_who_needs_no_key_is_known_by_their_address(api: httpx.AsyncClient, redis_url: str) -> None:
+    async with fleet(redis_url, workers=0):
+        await api.post(REFRESH)
+        [asked] = (await api.get("/v1/lora_refreshes")).json()["data"]
+    assert asked["asked_by"] == "127.0.0.1"
 
 
 async def test_too_many_refreshes_are_told_when_to_ask_again(api: httpx.AsyncClient, redis_url: str) -> None:

@@ -102,3 +102,17 @@ async def test_what_was_asked_more_than_a_minute_ago_does_not_count(
         await raw.xadd("loradrop:{default}:refreshes", {"id": "old"}, id=f"{(seconds - 61) * 1000}-{number}")
     await Refreshes(connection, max_per_minute=1).request(REQUEST)
     assert (await Refreshes(connection).result("r1")).status is RefreshStatus.PENDING
+
+
+async def test_what_was_asked_is_kept_with_how_far_it_has_come(
+    refreshes: Refreshes, publisher: Publisher, raw: "Redis[str]"
+) -> None:
+    asked = [replace(REQUEST, id=name, asked_by=f"by-{name}") for name in ("answered", "waiting", "expired")]
+    for request in asked:
+        await refreshes.request(request)
+    await refreshes.answer(replace(RESULT, id="answered"))
+    await raw.delete("loradrop:{default}:refresh:expired")
+    await raw.xadd("loradrop:{default}:refreshes", {"not": "ours"})
+    statuses = [RefreshStatus.SCANNED, RefreshStatus.PENDING, None]
+    assert await refreshes.asked(10) == [*zip(asked, statuses, strict=True)][::-1]
+    assert await refreshes.asked(2) == [(asked[2], None)]

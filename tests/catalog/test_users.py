@@ -139,7 +139,14 @@ async def all_an_api_does(server: ValkeyServer, operator: "Redis[str]") -> None:
             answer = await client.post("/v1/refresh_lora_discovery", json={"timeout": 0.01})
             for path in (
                 f"/v1/refresh_lora_discovery/{answer.json()['refresh_id']}",
-                *("/v1/lora_adapters", "/v1/lora_adapters/good", "/v1/lora_workers", "/readyz", "/metrics"),
+                *(
+                    "/v1/lora_refreshes",
+                    "/v1/lora_adapters",
+                    "/v1/lora_adapters/good",
+                    "/v1/lora_workers",
+                    "/readyz",
+                    "/metrics",
+                ),
             ):
                 assert (await client.get(path)).status_code == 200, path
             feed = app.state.services.feed
