@@ -194,7 +194,7 @@ class Reconciler:
             return
         for entry in self._names:
             missing = self._residency.revision_of(entry.name) is None
-            if missing and self._source_of(entry) is not None and entry.fault_now(now) is None:
+            if missing and entry.fault_now(now) is None and self._source_of(entry) is not None:
                 self._bring(entry)
                 return
 
