@@ -43,7 +43,7 @@ class ByHand:
         if self._names.is_taken(name):
             raise NameTaken
         source = await self._looks.run(
-            lambda _: self._source(path), seconds=patience_seconds(0), discard=lambda _: None
+            lambda _: self._source(path), about=path, seconds=patience_seconds(0), discard=lambda _: None
         )
         entry = self._names.known(name)
         if entry.adapter is not None and entry.adapter.revision is not None and not in_place:

@@ -70,34 +70,36 @@ class Entry:
         self.loads += 1
         self.load_seconds = seconds
 
+    def state(self, serving: Revision | None, *, is_barred: bool = False) -> WorkerState:
+        """Return the state while `serving` answers, or nothing does; `is_barred`: nothing ever will here."""
+        if serving is not None:
+            return WorkerState.LOADED
+        if self.loading:
+            return WorkerState.LOADING
+        if self.adapter is None:
+            return WorkerState.DRAINING
+        if is_barred and self.wanted is not None:
+            return WorkerState.REJECTED
+        if self.fault is not None and self.fault.revision == self.wanted:
+            return WorkerState.REJECTED if self.fault.retry_at is None else WorkerState.FAILED
+        return WorkerState.LISTED
+
     def report(self, serving: Revision | None, *, barred: Reason | None = None) -> WorkerAdapter | None:
         """Return what to report; None where the catalog says all there is to say.
 
         `barred` is why the name cannot be served here, whatever its bytes are.
         """
-        if barred is not None and serving is None and self.wanted is not None:
-            return WorkerAdapter(state=WorkerState.REJECTED, revision=self.wanted, reason=barred)
-        state, revision = self._state(serving)
+        state = self.state(serving, is_barred=barred is not None)
         if state is WorkerState.LISTED and not self.loads:
             return None
+        if barred is not None and state is WorkerState.REJECTED:
+            return WorkerAdapter(state=state, revision=self.wanted, reason=barred)
         return WorkerAdapter(
             state=state,
-            revision=revision,
+            revision=serving or self.wanted,
             reason=self.fault.reason if self.fault else None,
             loads=self.loads,
             load_seconds=self.load_seconds,
             last_used=self.last_used,
             retry_at=self.fault.retry_at if self.fault else None,
         )
-
-    def _state(self, serving: Revision | None) -> tuple[WorkerState, Revision | None]:
-        if serving is not None:
-            return WorkerState.LOADED, serving
-        if self.loading:
-            return WorkerState.LOADING, self.wanted
-        if self.adapter is None:
-            return WorkerState.DRAINING, None
-        if self.fault is not None and self.fault.revision == self.wanted:
-            state = WorkerState.REJECTED if self.fault.retry_at is None else WorkerState.FAILED
-            return state, self.wanted
-        return WorkerState.LISTED, self.wanted

@@ -42,6 +42,7 @@ class Preparation:
             if pinned.revision not in self._admitted:
                 await self._admissions.run(
                     lambda _: self._admit(pinned.directory),
+                    about=pinned.revision,
                     seconds=patience_seconds(source.size_bytes),
                     discard=lambda _: None,
                 )

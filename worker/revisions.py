@@ -48,7 +48,6 @@ _log = logging.getLogger("loradrop.worker.revisions")
 
 _CONCURRENT_COPIES = 4
 _CONCURRENT_LOOKUPS = 4
-
 _YOUNG_SECONDS = 60.0
 """A revision pinned less than this ago is not evicted: far more than lies between a copy and its use."""
 
@@ -74,8 +73,8 @@ class RevisionStore:
         self._lookups = StorageThreads(  # their own: they need no prefix
             "Reading the private store", late="store_timed_out", at_once=_CONCURRENT_LOOKUPS
         )
-        for needed in (self._revisions, self._incoming):
-            needed.mkdir(parents=True, exist_ok=True)
+        self._revisions.mkdir(parents=True, exist_ok=True)
+        self._incoming.mkdir(exist_ok=True)
         self._clear_orphans()
 
     async def obtain(self, source: Source) -> Pinned:
@@ -88,13 +87,14 @@ class RevisionStore:
         wanted = source.revision
         if wanted is not None:
             found = await self._lookups.run(
-                lambda _: self._pin_proven(wanted), seconds=seconds, discard=_release
+                lambda _: self._pin_proven(wanted), about=wanted, seconds=seconds, discard=_release
             )
             if found is not None:
                 return found
         seconds += self._bandwidth.seconds_for(source.size_bytes, readers=_CONCURRENT_COPIES)
         return await self._copies.run(
             lambda given_up: self._copy(source, self._bandwidth.permit(given_up)),
+            about=source.path,
             seconds=seconds,
             discard=_release,
         )

@@ -47,32 +47,28 @@ class Standing:
     def take_changes(self) -> dict[str, WorkerAdapter | None]:
         """Return what changed since the last call, by name; None where there is nothing left to say."""
         changed = {name: self._names.get(name) for name in self._changes.take()}
-        return {name: self._whole_report(entry) if entry else None for name, entry in changed.items()}
+        return {name: self._report(entry) if entry else None for name, entry in changed.items()}
 
     def picture(self) -> dict[str, WorkerAdapter]:
         """Return all there is to report, by name."""
-        reports = {entry.name: self._whole_report(entry) for entry in self._names}
+        reports = {entry.name: self._report(entry) for entry in self._names}
         return {name: report for name, report in reports.items() if report is not None}
 
     def counts(self) -> dict[str, int]:
         """Return how many adapters are in each state on this worker."""
         counts: dict[str, int] = dict.fromkeys(WorkerState, 0)
         for entry in self._names:
-            report = self._report(entry)
-            if report is None and entry.wanted is None:
-                continue  # never ready: the catalog counts it
-            state = report.state if report else WorkerState.LISTED
-            counts[state] += 1
+            serving = self._residency.revision_of(entry.name)
+            state = entry.state(serving, is_barred=self._names.is_taken(entry.name))
+            if state is not WorkerState.LISTED or entry.wanted is not None:  # else the catalog counts it
+                counts[state] += 1
         return counts
 
     def totals(self) -> tuple[int, int]:
         """Return how many revisions are in the engine, and how many are pinned."""
         return self._residency.totals()
 
-    def _whole_report(self, entry: Entry) -> WorkerAdapter | None:
-        report = self._report(entry)
-        return replace(report, revisions=self._residency.revisions_of(entry.name)) if report else None
-
     def _report(self, entry: Entry) -> WorkerAdapter | None:
         barred = NameTaken().reason if self._names.is_taken(entry.name) else None
-        return entry.report(self._residency.revision_of(entry.name), barred=barred)
+        report = entry.report(self._residency.revision_of(entry.name), barred=barred)
+        return replace(report, revisions=self._residency.revisions_of(entry.name)) if report else None

@@ -2,7 +2,8 @@
 
 A thread that hangs cannot be ended, only left behind: it keeps neither the event loop, nor the end of the
 process, nor the next piece of work, and what it brings after all is given back. Not asyncio's own threads:
-they are few, shared with vLLM, and waited for at the end.
+they are few, shared with vLLM, and waited for at the end. What hangs is not tried again until it comes back,
+so that one adapter on dead storage does not use up the threads of all.
 """
 
 import asyncio
@@ -39,29 +40,33 @@ class StorageThreads:
         self._doing = doing
         self._late = late
         self._turns = asyncio.Semaphore(at_once)
-        self._hung: set[Future[Any]] = set()
+        self._hung: dict[Future[Any], str] = {}
 
     async def run(
         self,
         work: Callable[[threading.Event], _Result],
         *,
+        about: str,
         seconds: float,
         discard: Callable[[_Result], object],
     ) -> _Result:
         """Return what `work` returns; it is given an event that is set once nobody waits for it any more.
 
         Raises what it raises, and Failed when it takes more than `seconds`, not counting the wait for its
-        turn, or when too many hang already. What comes too late is given to `discard`.
+        turn, when the last piece `about` the same still hangs, or too many do. What comes too late is given
+        to `discard`.
         """
         async with self._turns:
-            if len(self._hung) >= _MAX_HUNG:
-                raise Failed(
-                    "storage_hung", f"{self._doing}: {_MAX_HUNG} threads hang already; check the storage."
-                )
-            return await self._run(work, seconds, discard)
+            if about in self._hung.values() or len(self._hung) >= _MAX_HUNG:
+                raise Failed("storage_hung", f"{self._doing} still hangs; check the storage.")
+            return await self._run(work, about, seconds, discard)
 
     async def _run(
-        self, work: Callable[[threading.Event], _Result], seconds: float, discard: Callable[[_Result], object]
+        self,
+        work: Callable[[threading.Event], _Result],
+        about: str,
+        seconds: float,
+        discard: Callable[[_Result], object],
     ) -> _Result:
         given_up = threading.Event()
         future: Future[_Result] = Future()
@@ -74,7 +79,7 @@ class StorageThreads:
                 future.set_exception(error)
 
         def take_back(future: Future[_Result]) -> None:
-            self._hung.discard(future)
+            self._hung.pop(future, None)
             if future.exception() is None:
                 discard(future.result())
 
@@ -83,7 +88,7 @@ class StorageThreads:
             async with asyncio.timeout(seconds):
                 return await asyncio.wrap_future(future)
         except TimeoutError as error:
-            self._hung.add(future)
+            self._hung[future] = about
             future.add_done_callback(take_back)
             raise Failed(
                 self._late, f"{self._doing} took more than {seconds:.0f} s; check the storage."

@@ -109,10 +109,13 @@ async def test_admissions_that_hang_do_not_keep_others_from_being_made(
     outcomes = await asyncio.gather(*(prepared.prepare(source) for source in sources), return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [Failed] * 5
     monkeypatch.undo()
-    pinned = await prepared.prepare(sources[0])
-    assert pinned.revision == digest_copy(prefix / "h1"), "it is tried again, while the first still hangs"
+    write_tiny_adapter(prefix / "good", seed=9)
+    assert (await prepared.prepare(Source(prefix, "good"))).revision == digest_copy(prefix / "good")
+    with pytest.raises(Failed, match="storage_hung"):
+        await prepared.prepare(sources[0])
     hung_reads.set()
     await wait_until(lambda: not prepared._admissions._hung, timeout=5, description="the threads have ended")
+    assert (await prepared.prepare(sources[0])).revision == digest_copy(prefix / "h1")
 
 
 def test_no_size_is_waited_for_longer_than_ten_minutes() -> None:
