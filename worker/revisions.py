@@ -99,13 +99,6 @@ class RevisionStore:
             discard=_release,
         )
 
-    def size_bytes(self) -> int:
-        """Return the bytes all revisions take."""
-        return sum(size_bytes(path) for path in self._published())
-
-    def _published(self) -> list[Path]:
-        return [path for path in self._revisions.iterdir() if path.is_dir()]
-
     def _pin_proven(self, revision: Revision) -> Pinned | None:
         pinned = pin(self._revisions / revision, revision)
         if pinned is None:
@@ -197,7 +190,8 @@ class RevisionStore:
                         shutil.rmtree(path, ignore_errors=True)
 
     def _evict(self) -> None:
-        entries = [(last_used(path), size_bytes(path), path) for path in self._published()]
+        published = [path for path in self._revisions.iterdir() if path.is_dir()]
+        entries = [(last_used(path), size_bytes(path), path) for path in published]
         total = sum(size for _, size, _ in entries)
         now = time.time()
         for used, size, path in sorted(entries):
