@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from sse_starlette import EventSourceResponse
 
@@ -128,12 +128,14 @@ async def lora_refreshes(
 @v1.get(
     "/v1/lora_adapters",
     summary="Every adapter, on every worker",
+    response_model=Listed[AdapterView],
     responses=answers(),
 )
-async def lora_adapters(services: Answering) -> Listed[AdapterView]:
+async def lora_adapters(services: Answering) -> Response:
     """Return the catalog by name: what should be served, what the disk says, what each worker has."""
     async with in_time(services.settings.redis_seconds):
-        return Listed[AdapterView](data=await services.queries.adapters())
+        chunks = await services.queries.adapters()
+    return StreamingResponse(chunks, media_type="application/json")
 
 
 @v1.get(

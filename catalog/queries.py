@@ -5,11 +5,13 @@ Not here: the shapes of the answers (`views`), and HTTP itself (`api.routes`, `w
 
 import asyncio
 import secrets
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 from catalog.adapter import Adapter
 from catalog.errors import CatalogUnavailable, DiscoveryError, UnknownAdapter, UnknownRefresh
 from catalog.events import RefreshRequest
+from catalog.rows import adapter_rows, listed_rows
 from catalog.status import RefreshStatus
 from catalog.store import Connection, Reader, Refreshes, Reports
 from catalog.views import (
@@ -41,13 +43,11 @@ class Queries:
         self._reports = Reports(connection)
         self._refreshes = Refreshes(connection)
 
-    async def adapters(self) -> list[AdapterView]:
-        """Return every adapter with its state on every worker, by name."""
+    async def adapters(self) -> AsyncIterator[bytes]:
+        """Return every adapter with its state on every worker, by name: a list as JSON, in chunks."""
         listing = await self._reader.listing()
-        workers = await self._pictures()
-        return [
-            adapter_view(adapter, listing.epoch, workers) for _, adapter in sorted(listing.adapters.items())
-        ]
+        adapters = (adapter for _, adapter in sorted(listing.adapters.items()))
+        return listed_rows(adapter_rows(adapters, listing.epoch, await self._pictures()))
 
     async def adapter(self, name: str) -> AdapterView:
         """Return one adapter; raises UnknownAdapter."""

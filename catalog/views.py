@@ -50,12 +50,13 @@ class ReasonView(BaseModel):
         return None if reason is None else cls(code=reason.code, message=reason.message)
 
 
-class AdapterOnWorker(BaseModel):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterOnWorker:
     """What one worker has made of an adapter. `load_seconds` is what its last load took, copy included."""
 
     state: WorkerState
     revision: str | None = None
-    reason: ReasonView | None = None
+    reason: Reason | None = None
     loads: int = 0
     load_seconds: float | None = None
     last_used: datetime | None = None
@@ -81,6 +82,7 @@ class AdapterView(BaseModel):
     discovered_at: datetime
     updated_at: datetime
     workers: dict[str, AdapterOnWorker]
+    """Last: see `rows`."""
 
 
 class WorkerView(BaseModel):
@@ -160,14 +162,17 @@ class WorkerPicture:
         """Return whether the worker has applied the catalog of `epoch` up to `seq`."""
         return self.status.epoch == epoch and self.status.observed_seq >= seq
 
-    def made_of(self, adapter: Adapter, epoch: str) -> AdapterOnWorker | None:
-        """Return what the worker has made of `adapter`; None where it cannot know of it yet."""
+    def made_of(self, adapter: Adapter, epoch: str, *, listed: AdapterOnWorker) -> AdapterOnWorker | None:
+        """Return what the worker has made of `adapter`; None where it cannot know of it yet.
+
+        `listed` is what a worker has made of it that knows of it and has nothing to say.
+        """
         said = self.adapters.get(adapter.name)
         if said is not None:
             return AdapterOnWorker(
                 state=said.state,
                 revision=said.revision,
-                reason=ReasonView.of(said.reason),
+                reason=said.reason,
                 loads=said.loads,
                 load_seconds=said.load_seconds,
                 last_used=said.last_used,
@@ -175,11 +180,12 @@ class WorkerPicture:
             )
         if adapter.revision is None or not self.has_observed(epoch, adapter.seq):
             return None
-        return AdapterOnWorker(state=WorkerState.LISTED, revision=adapter.revision)
+        return listed
 
 
 def adapter_view(adapter: Adapter, epoch: str, workers: Mapping[str, WorkerPicture]) -> AdapterView:
     """Return one adapter with its state on every worker."""
+    listed = AdapterOnWorker(state=WorkerState.LISTED, revision=adapter.revision)
     return AdapterView(
         id=adapter.name,
         revision=adapter.revision,
@@ -196,7 +202,7 @@ def adapter_view(adapter: Adapter, epoch: str, workers: Mapping[str, WorkerPictu
         workers={
             worker_id: made
             for worker_id, picture in workers.items()
-            if (made := picture.made_of(adapter, epoch)) is not None
+            if (made := picture.made_of(adapter, epoch, listed=listed)) is not None
         },
     )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Header, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from catalog.access import Scope
 from catalog.errors import (
@@ -26,7 +26,7 @@ from catalog.errors import (
     UnknownRefresh,
 )
 from catalog.gate import REFRESH_PATH, caller_of
-from catalog.views import Listed, RefreshBody
+from catalog.views import RefreshBody
 from worker.outcomes import NotServedYet
 
 if TYPE_CHECKING:
@@ -83,8 +83,8 @@ async def list_lora_adapters(request: Request) -> Response:
     """List the catalog, with the state of each adapter on every worker."""
 
     async def answer() -> Response:
-        views = await _worker(request).queries.adapters()
-        return Response(Listed(data=views).model_dump_json(), media_type="application/json")
+        chunks = await _worker(request).queries.adapters()
+        return StreamingResponse(chunks, media_type="application/json")
 
     return await _answer(answer())
 

@@ -118,7 +118,7 @@ async def all_a_worker_does(server: ValkeyServer, operator: "Redis[str]") -> Non
         queries = Queries(connection)
         refresh_id = await queries.start_refresh(RefreshBody())
         await queries.finished_refresh(refresh_id, timeout_seconds=0.01)
-        await queries.adapters()
+        assert [chunk async for chunk in await queries.adapters()]
         await queries.adapter("good")
         await queries.workers()
         await reports.forget_worker("gpu-1:8000")

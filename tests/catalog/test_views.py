@@ -51,9 +51,10 @@ def test_all_revisions_a_worker_has_anything_of_are_shown() -> None:
         revision=revision("b"), state=WorkerState.DRAINING, resident=True, pinned=True, load_seconds=0.5
     )
     said = WorkerAdapter(state=WorkerState.LOADED, load_seconds=0.25, revisions=(held,))
-    on_worker = adapter_view(an_adapter(), "e", pictures(sql_adapter=said)).workers["gpu-1:8000"]
-    assert on_worker.load_seconds == 0.25
-    (shown,) = on_worker.model_dump(mode="json")["revisions"]
+    view = adapter_view(an_adapter(), "e", pictures(sql_adapter=said)).model_dump(mode="json")
+    on_worker = view["workers"]["gpu-1:8000"]
+    assert on_worker["load_seconds"] == 0.25
+    (shown,) = on_worker["revisions"]
     assert shown == {
         "revision": revision("b"),
         "state": "draining",
