@@ -85,7 +85,7 @@ def hung_reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
         return read_tensors(directory)
 
     monkeypatch.setattr("worker.preparation.read_tensors", hung)
-    monkeypatch.setattr("worker.storage_threads._PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr("worker.preparation.patience_seconds", lambda _: 0.05)
     yield thawed
     thawed.set()
 

@@ -4,7 +4,6 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -421,7 +420,8 @@ async def test_a_bound_on_the_bandwidth_slows_copies_down_and_fails_none(
         return 0.2
 
     monkeypatch.setattr(Bandwidth, "pause_after", recorded)
-    source = replace(published(prefix), size_bytes=5_000_000)  # half a second, without the bound
+    published(prefix)
+    source = Source(prefix, "sql", size_bytes=5_000_000)  # half a second, without the bound
     await RevisionStore(place, max_bytes=PLENTY, bytes_per_second=100.0).obtain(source)
     weights = (prefix / "sql" / "adapter_model.safetensors").stat().st_size
     assert sum(asked) == weights
