@@ -208,16 +208,19 @@ async def test_a_sentinel_that_knows_of_no_such_service_is_unavailable(sentinel_
 
 
 async def test_of_a_cluster_the_node_that_holds_a_pool_will_do_and_another_names_it(tmp_path: Path) -> None:
-    options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
-    directories = [tmp_path / "one", tmp_path / "two"]
+    options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port")
+    directories, buses = [tmp_path / "one", tmp_path / "two"], [free_port(), free_port()]
     for directory in directories:
         directory.mkdir()
-    with valkey(directories[0], *options) as one, valkey(directories[1], *options) as two:
+    with (
+        valkey(directories[0], *options, str(buses[0])) as one,
+        valkey(directories[1], *options, str(buses[1])) as two,
+    ):
         async with Redis(port=one.port) as first, Redis(port=two.port) as second:
             slot = int(await first.execute_command("CLUSTER", "KEYSLOT", "loradrop:{default}:meta"))
             await second.execute_command("CLUSTER", "ADDSLOTSRANGE", slot, slot)
             await first.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, slot - 1, slot + 1, 16383)
-            await first.execute_command("CLUSTER", "MEET", "127.0.0.1", two.port)
+            await first.execute_command("CLUSTER", "MEET", "127.0.0.1", two.port, buses[1])
 
             async def is_whole() -> bool:
                 infos = [await node.execute_command("CLUSTER", "INFO") for node in (first, second)]
