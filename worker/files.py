@@ -8,6 +8,7 @@ links are resolved, and must not change while it is read.
 import contextlib
 import errno
 import os
+import shutil
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -61,6 +62,8 @@ def copy_adapter(source: Source, into: Path, permit: Permit) -> Copy:
         weights_format, weights = _find_weights(directory)
         with _regular_file(root, weights) as descriptor:
             before = os.fstat(descriptor)
+            if shutil.disk_usage(into).free < before.st_size:
+                raise _disk_full()
             hasher = RevisionHasher(weights_format, config, before.st_size)
             _write(into / CONFIG_FILENAME, config)
             copied = _copy_weights(descriptor, into / weights_format.filename, hasher, permit)

@@ -4,25 +4,17 @@
     DIR/incoming/RANDOM/      a copy under way
 
 A copy is made in `incoming`, digested on the way, made durable and renamed into `revisions`: at no
-moment, kill -9 included, is there a partial revision. Several processes and servers share a store:
+moment, kill -9 included, is there a partial revision. Several processes and servers share a store: whoever
+may use a revision has it pinned (`pins`), so it is never evicted.
 
-* whoever may use a revision has it pinned (`pins`), so it is never evicted;
-* whoever copies holds an exclusive lock on its incoming directory, so that one left behind by a dead
-  process is told from one under way, and removed.
-
-When the store outgrows its size, the least recently pinned revisions go, except young ones: whoever copied
-one may be about to pin it. A revision found in the store is digested again before its first use by this
-process. One that is damaged is copied again; if others use it, it is mended where it lies.
+When the store outgrows its size, or its disk has no room for the next copy, the least recently pinned
+revisions go, except young ones: whoever copied one may be about to pin it. A revision found in the store is
+digested again before its first use by this process. One that is damaged is copied again; if others use it, it
+is mended where it lies.
 """
 
-import contextlib
-import fcntl
 import logging
-import os
-import secrets
-import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from catalog.adapter import Revision
@@ -39,9 +31,10 @@ from worker.files import (
     store_errors_as_failed,
     sync_directory,
 )
+from worker.incoming import Incoming
 from worker.metrics import DAMAGED
 from worker.outcomes import Failed, Rejected
-from worker.pins import PIN, Pinned, exclusively, last_used, locked, note_use, pin
+from worker.pins import PIN, Pinned, exclusively, last_used, note_use, pin
 from worker.storage_threads import StorageThreads, patience_seconds
 
 _log = logging.getLogger("loradrop.worker.revisions")
@@ -63,7 +56,6 @@ class RevisionStore:
         Raises OSError where the directory cannot be made or written.
         """
         self._revisions = directory / "revisions"
-        self._incoming = directory / "incoming"
         self._max_bytes = max_bytes
         self._bandwidth = Bandwidth(bytes_per_second)
         self._proven: set[Revision] = set()
@@ -74,8 +66,7 @@ class RevisionStore:
             "Reading the private store", late="store_timed_out", at_once=_CONCURRENT_LOOKUPS
         )
         self._revisions.mkdir(parents=True, exist_ok=True)
-        self._incoming.mkdir(exist_ok=True)
-        self._clear_orphans()
+        self._incoming = Incoming(directory / "incoming")
 
     async def obtain(self, source: Source) -> Pinned:
         """Return the revision of `source`, pinned: from the store, or copied from the prefix.
@@ -118,7 +109,9 @@ class RevisionStore:
         return pinned.revision in self._proven
 
     def _copy(self, source: Source, permit: Permit) -> Pinned:
-        with store_errors_as_failed(), self._workspace() as workspace:
+        with store_errors_as_failed(), self._incoming.workspace() as workspace:
+            if self._incoming.free_bytes() < source.size_bytes <= self._max_bytes:
+                self._evict(coming_bytes=source.size_bytes)
             copy = _copy_published(source, workspace, permit)
             sync_directory(workspace)
             pinned = self._publish(workspace, copy.revision) or self._adopt(workspace, copy)
@@ -167,58 +160,29 @@ class RevisionStore:
             raise
         return pinned
 
-    @contextlib.contextmanager
-    def _workspace(self) -> Iterator[Path]:
-        path = self._incoming / secrets.token_hex(8)
-        with locked(self._incoming, fcntl.LOCK_SH):  # nobody clears it before it is locked
-            path.mkdir()
-            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        try:
-            (path / PIN).touch()
-            yield path
-        finally:
-            shutil.rmtree(path, ignore_errors=True)  # renamed away when all went well
-            os.close(descriptor)
-
-    def _clear_orphans(self) -> None:
-        with locked(self._incoming, fcntl.LOCK_EX):
-            for path in self._incoming.iterdir():
-                with exclusively(path) as ours:
-                    if ours:
-                        _log.info("unfinished copy removed path=%s", path.name)
-                        shutil.rmtree(path, ignore_errors=True)
-
-    def _evict(self) -> None:
+    def _evict(self, *, coming_bytes: int = 0) -> None:
+        """Let the least recently used go until the store has its size, and its disk room for what comes."""
         published = [path for path in self._revisions.iterdir() if path.is_dir()]
         entries = [(last_used(path), size_bytes(path), path) for path in published]
-        total = sum(size for _, size, _ in entries)
+        excess = sum(size for _, size, _ in entries) - self._max_bytes
+        if coming_bytes:
+            excess = max(excess, coming_bytes - self._incoming.free_bytes())
         now = time.time()
         for used, size, path in sorted(entries):
-            if total <= self._max_bytes:
+            if excess <= 0:
                 return
             if not 0 <= now - used < _YOUNG_SECONDS and self._remove(path):
                 _log.info("revision evicted revision=%s bytes=%d", short(path.name), size)
-                total -= size
-        if total > self._max_bytes:
-            _log.warning(
-                "store over its size, all is young or in use bytes=%d max=%d",
-                total,
-                self._max_bytes,
-            )
+                excess -= size
+        if excess > 0:
+            _log.warning("store over its size, all is young or in use excess_bytes=%d", excess)
 
     def _remove(self, path: Path) -> bool:
         with exclusively(path / PIN) as ours:
             if not ours:
                 return False
             self._proven.discard(Revision(path.name))
-            doomed = self._incoming / f"{path.name}.{secrets.token_hex(4)}"
-            try:
-                path.rename(doomed)
-            except FileNotFoundError:
-                return False
-            shutil.rmtree(doomed, ignore_errors=True)
-            return True
+            return self._incoming.discard(path)
 
 
 def _copy_published(source: Source, workspace: Path, permit: Permit) -> Copy:

@@ -1,6 +1,7 @@
 """Copying an adapter out of a prefix that may be anything, and change at any moment."""
 
 import os
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -240,6 +241,14 @@ def test_weights_replaced_by_a_rename_while_they_are_copied_are_still_one_whole_
         assert copied(prefix, into).revision == before
     except Failed as failed:
         assert failed.reason.code == "changed_while_copied"  # either is right
+
+
+def test_an_adapter_larger_than_the_disk_has_room_for_is_not_begun(
+    adapter: Path, prefix: Path, into: Path
+) -> None:
+    os.truncate(adapter / WEIGHTS, shutil.disk_usage(into).free + (1 << 40))
+    assert outcome_of(prefix, into).reason.code == "disk_full"
+    assert list(into.iterdir()) == []
 
 
 def test_a_copy_asks_before_it_reads_on_and_stops_where_it_may_not(

@@ -4,6 +4,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -426,3 +427,38 @@ async def test_a_bound_on_the_bandwidth_slows_copies_down_and_fails_none(
     weights = (prefix / "sql" / "adapter_model.safetensors").stat().st_size
     assert sum(asked) == weights
     assert len(asked) > 3, "the copy paused for longer than storage is given"
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk has room for nothing, as far as the store can see."""
+    monkeypatch.setattr("worker.incoming.Incoming.free_bytes", lambda _: 0)
+
+
+def make_old(place: Path, *sources: Source) -> None:
+    for source in sources:
+        os.utime(place / "revisions" / str(source.revision) / ".pin", (1000.0, 1000.0))
+
+
+@pytest.mark.usefixtures("full_disk")
+async def test_old_revisions_make_room_on_a_full_disk_for_the_next(
+    store: RevisionStore, prefix: Path, place: Path
+) -> None:
+    old, young, in_use = (published(prefix, f"a{seed}", seed=seed) for seed in (1, 2, 3))
+    (await store.obtain(old)).release()
+    (await store.obtain(young)).release()
+    pinned = await store.obtain(in_use)
+    make_old(place, old, in_use)
+    new = await store.obtain(published(prefix, "a4", seed=4))
+    assert revisions_in(place) == {young.revision, pinned.revision, new.revision}
+
+
+@pytest.mark.usefixtures("full_disk")
+async def test_nothing_goes_in_vain_for_an_adapter_larger_than_the_store(prefix: Path, place: Path) -> None:
+    old = published(prefix, "old", seed=1)
+    store = RevisionStore(place, max_bytes=2 * old.size_bytes)
+    (await store.obtain(old)).release()
+    make_old(place, old)
+    huge = replace(published(prefix, "huge", seed=2), size_bytes=3 * old.size_bytes)
+    await store.obtain(huge)
+    assert old.revision in revisions_in(place)
