@@ -19,8 +19,9 @@ from api.settings import Settings
 from catalog.errors import DiscoveryError
 from catalog.gate import REFRESH_PATH, caller_of
 from catalog.queries import Queries
+from catalog.refresh_views import AskedRefresh, RefreshBody, RefreshView
 from catalog.store import Connection, Reports
-from catalog.views import AdapterView, AskedRefresh, Listed, RefreshBody, RefreshView, WorkerView
+from catalog.views import AdapterView, Listed, WorkerView
 
 v1 = APIRouter(tags=["catalog"])
 service = APIRouter(tags=["service"])

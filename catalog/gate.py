@@ -71,8 +71,8 @@ def caller_of(scope: Any) -> str:
 
 def _path(scope: Any) -> str:
     """Return the path as routes see it: without what a proxy has put in front."""
-    path: str = scope["path"]
-    return path.removeprefix(scope.get("root_path", ""))
+    path, root = str(scope["path"]), str(scope.get("root_path", ""))
+    return path.removeprefix(root) if path.startswith(f"{root}/") else path
 
 
 def _is_guarded(path: str) -> bool:

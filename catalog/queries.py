@@ -11,22 +11,18 @@ from datetime import UTC, datetime
 from catalog.adapter import Adapter
 from catalog.errors import CatalogUnavailable, DiscoveryError, UnknownAdapter, UnknownRefresh
 from catalog.events import RefreshRequest
-from catalog.rows import adapter_rows, listed_rows
-from catalog.status import RefreshStatus
-from catalog.store import Connection, Reader, Refreshes, Reports
-from catalog.views import (
-    AdapterView,
+from catalog.refresh_views import (
     AskedRefresh,
     RefreshBody,
     RefreshView,
-    WorkerPicture,
-    WorkerView,
-    adapter_view,
     asked_refresh,
     out_of_time,
     refresh_view,
-    worker_view,
 )
+from catalog.rows import adapter_rows, listed_rows
+from catalog.status import RefreshStatus
+from catalog.store import Connection, Reader, Refreshes, Reports
+from catalog.views import AdapterView, WorkerPicture, WorkerView, adapter_view, worker_view
 
 _FIRST_LOOK_SECONDS = 0.005
 _LAST_LOOK_SECONDS = 0.2

