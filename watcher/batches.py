@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import TypeVar
 
 from watcher.discovery import Scan
@@ -24,7 +24,8 @@ class Batches:
         self._examiner = examiner
         self._threads = threads
         self._pace = Pace(threads - 1)
-        self._executor = ThreadPoolExecutor(threads + 1, thread_name_prefix="look")
+        self._examiners = ThreadPoolExecutor(threads, thread_name_prefix="examine")
+        self._scanner = ThreadPoolExecutor(1, thread_name_prefix="scan")  # of many, each would keep its heap
         self._began: dict[object, float] = {}
         self._examining = 0
 
@@ -40,23 +41,26 @@ class Batches:
     def examine(self, questions: Sequence[Question]) -> asyncio.Future[Answers]:
         """Begin at once to examine some of `questions`, and return the future that tells."""
         self._examining += 1
-        answers = self._run(lambda: self._examiner.examine(questions, budget_seconds=_BUDGET_SECONDS))
+        answers = self._run(
+            self._examiners, lambda: self._examiner.examine(questions, budget_seconds=_BUDGET_SECONDS)
+        )
         answers.add_done_callback(self._learn)
         return answers
 
     async def scan(self, look: Callable[[], Scan]) -> tuple[Scan, float]:
         """Return what `look` saw and how long it took, in seconds; raises DiscoveryError."""
         started = time.monotonic()
-        return await self._run(look), time.monotonic() - started
+        return await self._run(self._scanner, look), time.monotonic() - started
 
     def close(self) -> None:
         """Begin nothing more; what hangs is left behind."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        for executor in (self._examiners, self._scanner):
+            executor.shutdown(wait=False, cancel_futures=True)
 
-    def _run(self, look: Callable[[], _Result]) -> asyncio.Future[_Result]:
+    def _run(self, executor: Executor, look: Callable[[], _Result]) -> asyncio.Future[_Result]:
         token = object()
         self._began[token] = time.monotonic()
-        future = asyncio.get_running_loop().run_in_executor(self._executor, look)
+        future = asyncio.get_running_loop().run_in_executor(executor, look)
         future.add_done_callback(lambda _: self._began.pop(token))
         return future
 

@@ -8,7 +8,7 @@ exception: a prefix that is missing, unmounted or unreadable is never an empty o
 import logging
 import os
 import stat
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +57,7 @@ class Scan:
     """
 
     identity: RootIdentity
-    names: frozenset[str]
+    names: Set[str]
     changed: tuple[str, ...]
 
 
@@ -172,7 +172,7 @@ def _scan(root_fd: int, identity: RootIdentity, known: Mapping[str, Finding]) ->
             )  # fmt: skip
             if finding is None or finding.signature != signature:
                 changed.append(name)
-    return Scan(identity, frozenset(names), tuple(changed))
+    return Scan(identity, names, tuple(changed))
 
 
 def _may_be_adapter(entry: "os.DirEntry[str]") -> bool:
