@@ -4,6 +4,7 @@ import argparse
 import warnings
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -11,7 +12,10 @@ from fastapi import FastAPI
 
 from catalog.errors import TooManyRefreshes
 from catalog.gate import MAX_REFRESH_BYTES, REFRESH_PATH
+from catalog.queries import Queries
+from catalog.store import Connection
 from tests.api.test_keys import bearer, operations
+from tests.catalog.fleet import fleet
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what vLLM's imports are warned of is not ours to mend
@@ -99,6 +103,17 @@ async def test_a_body_nobody_needs_is_a_413(client: httpx.AsyncClient) -> None:
     body = b" " * (MAX_REFRESH_BYTES + 1)
     answer = await client.post(REFRESH_PATH, content=body, headers=bearer("first"))
     assert (answer.status_code, answer.json()["error"]["type"]) == (413, "request_too_large")
+
+
+async def test_a_refresh_is_known_by_the_label_of_the_key(
+    vllm: FastAPI, client: httpx.AsyncClient, connection: Connection, redis_url: str
+) -> None:
+    queries = Queries(connection)
+    vllm.state.loradrop = SimpleNamespace(queries=queries)
+    async with fleet(redis_url, workers=0):
+        for key in ("first", "filed", "vllms-own"):
+            assert (await client.post(REFRESH_PATH, headers=bearer(key))).status_code == 200
+    assert [asked.asked_by for asked in await queries.refreshes(limit=9)] == ["vllm", "line-1", "key-1"]
 
 
 def test_too_many_refreshes_are_told_when_to_ask_again() -> None:
