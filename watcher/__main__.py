@@ -14,6 +14,7 @@ import typer
 from catalog.errors import LoradropError
 from catalog.keys import DEFAULT_POOL
 from catalog.store import DEFAULT_REDIS_URL, Connection
+from watcher.batches import THREADS
 from watcher.removal import RemovalRule
 from watcher.settings import NotifierChoice, Settings
 from watcher.settle import SettleRule
@@ -158,9 +159,9 @@ async def _until_stopped(watcher: Watcher) -> None:
 def _leave() -> None:
     """End the process even where a thread hangs in a read of a dead mount."""
     for thread in threading.enumerate():
-        if thread.name.startswith("look"):
+        if thread.name.startswith(THREADS):
             thread.join(_STOP_SECONDS)
-    if any(thread.name.startswith("look") for thread in threading.enumerate()):
+    if any(thread.name.startswith(THREADS) for thread in threading.enumerate()):
         logging.shutdown()
         os._exit(0)
 

@@ -11,6 +11,9 @@ from watcher.examination import Answers, Examiner
 from watcher.judgement import Question
 from watcher.pace import Pace
 
+THREADS = "look"
+"""How the names of all threads begin that read the disk, and may hang there."""
+
 _BUDGET_SECONDS = 0.05
 
 _Result = TypeVar("_Result")
@@ -24,8 +27,10 @@ class Batches:
         self._examiner = examiner
         self._threads = threads
         self._pace = Pace(threads - 1)
-        self._examiners = ThreadPoolExecutor(threads, thread_name_prefix="examine")
-        self._scanner = ThreadPoolExecutor(1, thread_name_prefix="scan")  # of many, each would keep its heap
+        self._examiners = ThreadPoolExecutor(threads, thread_name_prefix=THREADS)
+        self._scanner = ThreadPoolExecutor(
+            1, thread_name_prefix=f"{THREADS}-scan"
+        )  # of many, each would keep its heap
         self._began: dict[object, float] = {}
         self._examining = 0
 
