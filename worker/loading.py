@@ -19,6 +19,7 @@ from worker.metrics import LOAD_SECONDS, LOADS
 from worker.outcomes import Failed, Rejected
 from worker.pins import Pinned
 from worker.residency import Held, Residency
+from worker.turns import Demand, NotWanted
 
 _log = logging.getLogger("loradrop.worker.loading")
 
@@ -35,23 +36,26 @@ class Loading:
         self._changed = changed
         self._refused: Counter[tuple[str, Revision]] = Counter()  # outlives the entries
 
-    async def hold(self, entry: Entry, source: Source, *, asked: asyncio.Event | None = None) -> Held:
+    async def hold(self, entry: Entry, source: Source, demand: Demand | None = None) -> Held:
         """Return the revision of `source`, loaded, with nothing pointing at it yet.
 
-        With `asked`, it is loaded in the background until that is set.
-        Raises Rejected and Failed, with nothing left behind.
+        It is loaded at once, or in the background, as far as `demand` goes. Raises Rejected, Failed and
+        NotWanted, with nothing left behind.
         """
         started = asyncio.get_running_loop().time()
         entry.loading += 1
         self._changed(entry.name)
         try:
-            held = await self._held(entry, source, asked)
+            held = await self._held(entry, source, demand)
         except Rejected as rejected:
             LOADS.labels("rejected").inc()
             _log.warning("adapter rejected name=%s reason=%s", entry.name, rejected.reason)
             raise
         except Failed as failed:
             self._note_failure(entry, failed.reason)
+            raise
+        except NotWanted:
+            _log.debug("adapter not wanted any more name=%s", entry.name)
             raise
         except Exception as error:
             _log.exception("loading broke name=%s", entry.name)
@@ -74,12 +78,12 @@ class Loading:
             *(entry.name, short(held.handle.revision), held.seconds),
         )
 
-    async def _held(self, entry: Entry, source: Source, asked: asyncio.Event | None) -> Held:
+    async def _held(self, entry: Entry, source: Source, demand: Demand | None) -> Held:
         pinned = await self._prepare(source)
         key = entry.name, pinned.revision
         handle = Handle.of(*key, pinned.directory, attempt=self._refused[key])
         try:
-            return await self._residency.load(handle, pinned, asked=asked)
+            return await self._residency.load(handle, pinned, demand)
         except (Rejected, Failed):
             self._refused[key] += 1
             raise

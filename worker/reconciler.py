@@ -28,6 +28,7 @@ from worker.outcomes import Failed, Rejected
 from worker.residency import EngineLike, Residency, TableLike
 from worker.resolver import Resolver
 from worker.standing import Changes, Standing
+from worker.turns import Demand, NotWanted
 
 _LOOK_SECONDS = 0.5
 
@@ -159,8 +160,11 @@ class Reconciler:
 
     async def _try(self, entry: Entry, source: Source, asked: asyncio.Event) -> None:
         """Try `source` once; what comes of it is in the entry and the residency."""
+        demand = Demand(asked, lambda: entry.wanted == source.revision)
         try:
-            held = await self._loading.hold(entry, source, asked=asked)
+            held = await self._loading.hold(entry, source, demand)
+        except NotWanted:
+            return
         except Rejected as rejected:
             entry.rejected(source.revision, rejected.reason)
         except Failed as failed:

@@ -20,7 +20,7 @@ from catalog.revision import short
 from catalog.status import WorkerRevision, WorkerState
 from worker.handle import Handle
 from worker.pins import Pinned
-from worker.turns import Turns
+from worker.turns import Demand, Turns
 
 _log = logging.getLogger("loradrop.worker.residency")
 
@@ -128,15 +128,15 @@ class Residency:
         most = self._capacity if limit is None else min(limit, self._capacity)
         return len(self._held) + len(self._leaving) < most
 
-    async def load(self, handle: Handle, pinned: Pinned, *, asked: asyncio.Event | None = None) -> Held:
-        """Load `handle`, whose bytes `pinned` keeps; with `asked`, in the background until that is set.
+    async def load(self, handle: Handle, pinned: Pinned, demand: Demand | None = None) -> Held:
+        """Load `handle`, whose bytes `pinned` keeps; at once, or in the background, as far as `demand` goes.
 
-        Raises what the engine raises, the pin released.
+        Raises what the engine raises, and NotWanted; the pin is released then.
         """
         self._coming.append(handle)
         self._changed(handle.name)
         try:
-            async with self._turn(handle.name, asked):
+            async with self._turn(handle.name, demand):
                 await self._make_room()
                 await self._engine.load(handle)
         except BaseException:
@@ -189,10 +189,10 @@ class Residency:
                 await self._let_go(held)
                 self._changed(held.handle.name)
 
-    def _turn(self, name: str, asked: asyncio.Event | None) -> AbstractAsyncContextManager[None]:
-        if asked is None:
+    def _turn(self, name: str, demand: Demand | None) -> AbstractAsyncContextManager[None]:
+        if demand is None:
             return self._turns.at_once()
-        return self._turns.in_the_background(asked, ahead=lambda: name not in self._held)
+        return self._turns.in_the_background(demand, ahead=lambda: name not in self._held)
 
     def _is_unused(self, lora_id: int) -> bool:
         leaving = self._leaving.get(lora_id)

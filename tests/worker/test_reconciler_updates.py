@@ -380,3 +380,38 @@ async def test_an_update_published_the_moment_the_one_before_is_served_is_not_mi
         await asyncio.sleep(0)
     reconciler.apply(wanted("sql", revision("c")))
     await until_serves(reconciler, "sql", revision("c"))
+
+
+async def test_an_update_of_an_adapter_that_is_removed_before_its_turn_never_reaches_the_engine(
+    running: Reconciler, engine: FakeEngine, store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running.apply(wanted("sql", revision("a")))
+    handle = await running.resolve("sql")
+    engine.in_use = {handle.lora_id}  # never idle
+    store.gate.clear()
+    running.apply(wanted("sql", revision("b")))
+    await wait_until(lambda: len(store.sources) == 2, timeout=5, description="the update is copied")
+    running.apply({"sql": None})
+    store.gate.set()
+    await wait_until(
+        lambda: not running._names.known("sql").loading, timeout=5, description="the update is given up"
+    )
+    assert [each.revision for each in engine.loads] == [revision("a")]
+    assert store.pinned() == [revision("a")]
+    engine.in_use = set()
+    await until_forgotten(running, "sql")
+
+
+async def test_of_many_updates_that_wait_for_their_turn_only_the_last_is_loaded(
+    running: Reconciler, engine: FakeEngine, store: FakeStore
+) -> None:
+    running.apply(wanted("sql", revision("0")))
+    await running.resolve("sql")
+    store.gate.clear()
+    running.apply(wanted("sql", revision("1")))
+    await wait_until(lambda: len(store.sources) == 2, timeout=5, description="the first is copied")
+    for digit in "23456789":
+        running.apply(wanted("sql", revision(digit)))
+    store.gate.set()
+    await until_serves(running, "sql", revision("9"))
+    assert [each.revision for each in engine.loads] == [revision("0"), revision("9")]

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import pytest
 
 from tests.waiting import wait_until
-from worker.turns import Turns, pause_seconds
+from worker.turns import Demand, NotWanted, Turns, pause_seconds
 
 Turn = AbstractAsyncContextManager[None]
 
@@ -17,13 +17,15 @@ class _Engine:
         self.idle = True
         self.turns = Turns(lambda: self.idle)
         self.had: list[str] = []
+        self.wanted = True
 
     async def have(self, name: str, turn: Turn) -> None:
         async with turn:
             self.had.append(name)
 
     def background(self, asked: asyncio.Event | None = None, *, ahead: bool = False) -> Turn:
-        return self.turns.in_the_background(asked or asyncio.Event(), ahead=lambda: ahead)
+        demand = Demand(asked or asyncio.Event(), lambda: self.wanted)
+        return self.turns.in_the_background(demand, ahead=lambda: ahead)
 
 
 @pytest.fixture
@@ -153,3 +155,19 @@ async def test_whoever_gives_up_waiting_keeps_nobody_from_their_turn(
         pass
     await engine.have("request", engine.turns.at_once())
     assert engine.had == ["first", "request"]
+
+
+@pytest.mark.parametrize("asked_for", [False, True])
+async def test_what_is_not_wanted_any_more_when_its_turn_comes_has_none(
+    engine: _Engine, monkeypatch: pytest.MonkeyPatch, asked_for: bool
+) -> None:
+    monkeypatch.setattr("worker.turns._LOOK_SECONDS", 0.001)
+    engine.idle = False
+    asked = asyncio.Event()
+    async with under_way(engine.have("ahead", engine.background(asked, ahead=True))) as (ahead,):
+        engine.wanted = False
+        if asked_for:
+            asked.set()
+        with pytest.raises(NotWanted):
+            await ahead
+    assert engine.had == []
