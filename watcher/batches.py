@@ -28,9 +28,8 @@ class Batches:
         self._threads = threads
         self._pace = Pace(threads - 1)
         self._examiners = ThreadPoolExecutor(threads, thread_name_prefix=THREADS)
-        self._scanner = ThreadPoolExecutor(
-            1, thread_name_prefix=f"{THREADS}-scan"
-        )  # of many, each would keep its heap
+        # One thread for all scans: of many, each would keep a heap of its own.
+        self._scanner = ThreadPoolExecutor(1, thread_name_prefix=f"{THREADS}-scan")
         self._began: dict[object, float] = {}
         self._examining = 0
 
