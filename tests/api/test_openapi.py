@@ -97,7 +97,7 @@ async def test_with_a_fleet_every_answer_is_as_described(guarded: ApiProcess, re
     async with fleet(redis_url, disk=DISK):
         answered = await asyncio.to_thread(ask_for_everything, guarded)
     assert answered["POST /v1/refresh_lora_discovery"] >= {200, 400, 401}
-    assert answered["GET /v1/lora_adapters"] == {200, 401}
+    assert answered["GET /v1/lora_adapters"] >= {200, 401}
     assert 404 in answered["GET /v1/lora_adapters/{name}"]
     assert "Traceback" not in guarded.log
 

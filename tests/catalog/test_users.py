@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, suppress
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import httpx
@@ -218,8 +219,8 @@ async def test_every_other_command_of_the_server_is_denied(role: str, operator: 
 async def test_a_role_reads_and_writes_its_own_keys_and_no_others(
     role: str, server: ValkeyServer, operator: "Redis[str]"
 ) -> None:
-    for name, (command, *arguments) in WRITES.items():
-        key = f"loradrop:{{default}}:{name}"
+    for pool, (name, (command, *arguments)) in product(("default", "blue"), WRITES.items()):
+        key = f"loradrop:{{{pool}}}:{name}"
         assert await may(operator, role, command, key, *arguments) == (name in MAY_WRITE[role]), name
         assert await may(operator, role, "HGETALL", key) == (name not in MAY_NOT_READ[role]), name
     for key in ("somebody:else", "loradrop", "loradrop:{default}:other"):
