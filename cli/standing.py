@@ -27,6 +27,11 @@ class Standing:
         found = [check["reason"]["message"] for check in self.readiness["checks"] if not check["ok"]]
         if watcher.get("degraded"):
             found.append(f"The watcher is degraded: {watcher['degraded']['message']}")
+        found += [
+            f"The worker {worker['id']} is degraded: {worker['degraded']['message']}"
+            for worker in self.workers
+            if worker.get("degraded")
+        ]
         if behind := [worker["id"] for worker in self.workers if worker["lag"]]:
             found.append(f"Behind the catalog: {', '.join(behind)}.")
         return found

@@ -146,7 +146,7 @@ class WorkerSettings:
         ),
     )
     api_keys: tuple[str, ...] = ()
-    """Any of these opens everything under /v1, here and on the API; from LORADROP_API_KEY, commas between."""
+    """Open everything under /v1 here and on the API: `KEY`, or `KEY SCOPE LABEL`; from LORADROP_API_KEY."""
     named: bool = False
     """Whether we were started by name (`loradrop serve`, VLLM_PLUGINS), even if nothing else is given."""
 

@@ -90,6 +90,7 @@ class FakeWorker:
     def __init__(self, connection: Connection, worker_id: str) -> None:
         self.id = worker_id
         self.paused = False
+        self.degraded: Reason | None = None
         self.adapters: dict[str, WorkerAdapter] = {}
         self._reader = Reader(connection)
         self._reports = Reports(connection)
@@ -106,7 +107,8 @@ class FakeWorker:
             listing = await self._reader.listing()
             self._seen = (listing.epoch, listing.seq)
         epoch, seq = self._seen
-        status = a_worker(self.id, epoch=epoch, observed_seq=seq, counts={"listed": 1})
+        counts = {"listed": 1}
+        status = a_worker(self.id, epoch=epoch, observed_seq=seq, counts=counts, degraded=self.degraded)
         await self._reports.report_worker(status, self.adapters, everything=True)
 
 

@@ -53,6 +53,15 @@ async def test_a_degraded_watcher_is_a_no_that_says_why(loradrop: Loradrop, redi
     assert "Raise fs.inotify.max_user_watches." in result.output
 
 
+async def test_a_degraded_worker_is_a_no_that_names_it(loradrop: Loradrop, redis_url: str) -> None:
+    async with fleet(redis_url) as (_, [_, poisoned]):
+        poisoned.degraded = Reason("nan_logits", "Restart it.")
+        await poisoned.report()
+        result = await loradrop("status")
+    assert result.exit_code == 1
+    assert f"The worker {poisoned.id} is degraded: Restart it." in result.output
+
+
 async def test_without_a_watcher_it_is_a_no_that_says_what_to_start(loradrop: Loradrop) -> None:
     result = await loradrop("status")
     assert result.exit_code == 1
