@@ -17,7 +17,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def all_in_one(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator["AllInOne"]:
     """`loradrop serve` with nothing but a prefix: Valkey, watcher and API are its children."""
     directory = tmp_path_factory.mktemp("all_in_one")
