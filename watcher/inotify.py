@@ -19,7 +19,7 @@ from asyncinotify import Event, Inotify, Mask, Watch
 from catalog.adapter import CONFIG_FILENAME, Reason, WeightsFormat
 from catalog.status import WatcherMode
 from watcher.names import is_atomic_writer, is_ignored
-from watcher.notifier import Hint, NotifierLost
+from watcher.notifier import Hint, NotifierLost, prove_by
 
 _CHANGES = Mask.CLOSE_WRITE | Mask.MOVED_TO | Mask.MOVED_FROM | Mask.CREATE | Mask.DELETE | Mask.ATTRIB
 _SELF = Mask.DELETE_SELF | Mask.MOVE_SELF
@@ -112,17 +112,7 @@ class InotifyNotifier:
 
     async def prove_alive(self, timeout_seconds: float) -> None:
         """Return where a change made now comes back as a notification; raises NotifierLost."""
-        self._proven.clear()
-        try:
-            self._write_proof()
-            async with asyncio.timeout(timeout_seconds):
-                await self._proven.wait()
-        except OSError as error:  # TimeoutError is one, too
-            raise NotifierLost(
-                "notifier_silent",
-                f"No notification came back within {timeout_seconds:g} s. The notifier is replaced; rescans"
-                " go on meanwhile.",
-            ) from error
+        await prove_by(self._write_proof, self._proven, timeout_seconds)
 
     def close(self) -> None:
         """Stop watching."""

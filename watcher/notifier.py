@@ -152,6 +152,21 @@ class Notifications:
             self._notifier = None
 
 
+async def prove_by(change: Callable[[], None], noticed: asyncio.Event, timeout_seconds: float) -> None:
+    """Return where `change`, made now, sets `noticed` within the time; raises NotifierLost."""
+    noticed.clear()
+    try:
+        change()
+        async with asyncio.timeout(timeout_seconds):
+            await noticed.wait()
+    except OSError as error:  # TimeoutError is one, too
+        raise NotifierLost(
+            "notifier_silent",
+            f"No notification came back within {timeout_seconds:g} s. The notifier is replaced; rescans go on"
+            " meanwhile.",
+        ) from error
+
+
 async def _follow(notifier: Notifier) -> None:
     """Follow a notifier until it is lost; raises NotifierLost, whatever went wrong in it."""
     lost: NotifierLost | None = None

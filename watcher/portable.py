@@ -36,7 +36,7 @@ from catalog.errors import DiscoveryError
 from catalog.status import WatcherMode
 from watcher.discovery import RootIdentity, identity_of
 from watcher.names import is_atomic_writer, is_ignored
-from watcher.notifier import Hint, NotifierLost
+from watcher.notifier import Hint, NotifierLost, prove_by
 
 _FILTER: list[type[FileSystemEvent]] = [
     DirCreatedEvent,
@@ -126,17 +126,7 @@ class WatchdogNotifier:
 
     async def prove_alive(self, timeout_seconds: float) -> None:
         """Return where a change made now comes back as a notification; raises NotifierLost."""
-        self._proven.clear()
-        try:
-            self._write_proof()
-            async with asyncio.timeout(timeout_seconds):
-                await self._proven.wait()
-        except OSError as error:  # TimeoutError is one, too
-            raise NotifierLost(
-                "notifier_silent",
-                f"No notification came back within {timeout_seconds:g} s. The notifier is replaced; rescans"
-                " go on meanwhile.",
-            ) from error
+        await prove_by(self._write_proof, self._proven, timeout_seconds)
 
     def close(self) -> None:
         """Stop watching; threads that hang are left behind."""
