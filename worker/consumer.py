@@ -1,7 +1,8 @@
 """List, then follow: keeps what is wanted equal to the catalog, whatever Redis does.
 
 A gap, a regress or a new epoch means: list again. A Redis that is away means: go on with what is known,
-say that it is stale, and try again with growing pauses. Nothing is ever unloaded because Redis is away.
+say that it is stale, and try again with growing pauses. Nothing is ever unloaded because Redis is away, nor
+because it fell back to older data: what it forgot is not gone, and its watcher publishes it again.
 """
 
 import asyncio
@@ -70,7 +71,9 @@ class Consumer:
         listing = await self._reader.listing()
         if listing.unreadable:
             _log.warning("records not readable, kept as they were names=%s", sorted(listing.unreadable))
-        if listing.complete:
+        if self._is_older(listing):
+            _log.warning("Redis fell back, keeping what is known until a watcher has published it again")
+        elif listing.complete:
             self._reconciler.replace(listing.adapters, listing.unreadable)
         else:  # a name that is missing may only be late
             self._reconciler.apply(listing.adapters)
@@ -80,6 +83,10 @@ class Consumer:
             "catalog listed epoch=%s seq=%d adapters=%d complete=%s",
             *(listing.epoch, listing.seq, len(listing.adapters), listing.complete),
         )
+
+    def _is_older(self, listing: Listing) -> bool:
+        """Return whether Redis holds less of this catalog than we have seen of it."""
+        return listing.epoch == self.position.epoch and listing.seq < self.position.seq
 
     def _move_to(self, listing: Listing) -> None:
         if self.position.stale is not None and self.position.epoch is not None:

@@ -194,6 +194,34 @@ async def test_an_emptied_redis_unloads_nothing_until_the_new_catalog_is_complet
     assert set(table.served) == set()
 
 
+async def test_a_redis_that_fell_back_takes_nothing_from_what_is_served(
+    publisher: Publisher, follower: _Follower, table: FakeTable, redis_url: str
+) -> None:
+    await publish(publisher, "sql", digit="a")
+    with redis.Redis.from_url(redis_url) as raw:
+        early = raw.hget(KEYS.adapters, "sql")
+    await publish(publisher, "code")
+    await publish(publisher, "sql", digit="b")
+    await follower.until_names("code", "sql")
+    for name in follower.names():
+        await follower.reconciler.resolve(name)
+    with redis.Redis.from_url(redis_url) as raw:
+        raw.hset(KEYS.adapters, "sql", early)
+        raw.hdel(KEYS.adapters, "code")
+        raw.hset(KEYS.meta, "seq", 1)
+    await wait_until(lambda: follower.consumer.position.seq == 1, timeout=5, description="it is listed again")
+    assert follower.names() == ["code", "sql"]
+    assert {name: handle.revision for name, handle in table.served.items()} == {
+        "code": revision("a"),
+        "sql": revision("b"),
+    }
+
+    await publisher.lead()  # it sees what happened, and begins a new epoch
+    await publish(publisher, "sql", digit="b")
+    await publisher.complete()
+    await follower.until_names("sql")
+
+
 async def test_a_redis_that_dies_changes_nothing_and_is_caught_up_with_when_it_is_back(
     own_valkey: ValkeyServer, reconciler: Reconciler, table: FakeTable, engine: FakeEngine, store: FakeStore
 ) -> None:
