@@ -12,6 +12,7 @@ from pathlib import Path
 from catalog.adapter import Revision
 from catalog.events import EventType
 from catalog.store import Connection
+from tests.adapters import publish_adapter
 from tests.faults.table import Row
 from tests.waiting import wait_until
 from tests.watcher.running import PATIENCE_SECONDS, Catalog
@@ -64,6 +65,14 @@ class History:
                 found[event.name].append(event.revision)
         return found
 
+    async def until_complete(self) -> float:
+        """Wait until the catalog is said to be complete; return the seconds it took."""
+
+        async def is_so() -> bool:
+            return (await self.catalog.reader.listing()).complete
+
+        return await wait_until(is_so, timeout=PATIENCE_SECONDS, description="the catalog is complete")
+
     async def until_revisions(self, wanted: Mapping[str, Revision]) -> float:
         """Wait until exactly `wanted` are served; return the seconds it took."""
 
@@ -107,6 +116,14 @@ async def watcher_process(
 
 async def _reports(catalog: Catalog) -> bool:
     return await catalog.status() is not None
+
+
+def drop(history: History, prefix: Path, *names: str, seed: int = 1) -> dict[str, Revision]:
+    """Drop adapters, each of its own bytes, and return what is then to be served."""
+    return {
+        name: history.note(publish_adapter(prefix, name, seed=seed + number))
+        for number, name in enumerate(names)
+    }
 
 
 def since(started: float) -> float:
