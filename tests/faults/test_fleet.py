@@ -1,0 +1,302 @@
+"""Faults of those who use Redis, watchers and workers: 23, 25, 26 and 28; and refreshes all have seen."""
+
+import asyncio
+import signal
+import statistics
+import subprocess
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from api.settings import Settings
+from catalog.adapter import AdapterState, Revision
+from catalog.status import WorkerAdapter, WorkerState
+from catalog.store import Connection, Reports
+from tests.adapters import write_adapter
+from tests.api.conftest import api_client
+from tests.fakes import failed, rejected
+from tests.faults.followers import follower_process, following
+from tests.faults.proxy import Loses, Way, proxy_to
+from tests.faults.table import Row
+from tests.faults.watchers import drop, since, watcher_process
+from tests.servers import ValkeyServer
+from tests.waiting import wait_until
+from tests.watcher.running import PATIENCE_SECONDS
+
+REFRESHES = 200
+EVERYBODY = 100
+
+
+@pytest.fixture
+def prefix(tmp_path: Path) -> Path:
+    path = tmp_path / "prefix"
+    path.mkdir()
+    return path
+
+
+async def until_loaded(reports: Reports, worker_id: str, wanted: Mapping[str, Revision]) -> float:
+    """Wait until a worker says that exactly `wanted` is loaded; return the seconds it took."""
+
+    async def is_so() -> bool:
+        told = await reports.worker_adapters(worker_id)
+        return {n: a.revision for n, a in told.items() if a.state is WorkerState.LOADED} == wanted
+
+    return await wait_until(is_so, timeout=PATIENCE_SECONDS, description=f"{len(wanted)} are loaded")
+
+
+async def test_23_the_stream_is_trimmed_past_a_paused_worker(
+    connection: Connection, prefix: Path, tmp_path: Path, row: Row
+) -> None:
+    log, reports = tmp_path / "log", Reports(connection)
+    async with watcher_process(connection, prefix) as (_, history):
+        wanted = drop(history, prefix, "keep", "change", "remove")
+        await history.until_revisions(wanted)
+        await history.until_complete()
+        with follower_process(connection.url, tmp_path / "store", "me", log=log) as worker:
+            await until_loaded(reports, "me", wanted)
+            worker.send_signal(signal.SIGSTOP)
+            (prefix / "remove").rename(tmp_path / "removed")
+            for seed in (30, 40, 50):
+                (prefix / "change").rename(tmp_path / f"before{seed}")
+                wanted |= drop(history, prefix, "change", f"new{seed}", seed=seed)
+                await history.until_revision("change", wanted["change"])
+            del wanted["remove"]
+            await history.until_revisions(wanted)
+            await connection.commands.xtrim(connection.keys.events, maxlen=2, approximate=False)
+            woken = time.monotonic()
+            worker.send_signal(signal.SIGCONT)
+            await until_loaded(reports, "me", wanted)
+            row.converge_seconds = since(woken)
+            told = await reports.worker_adapters("me")
+            assert told["change"].loads == 2, "what came between was skipped"
+            assert log.read_text().count("catalog listed") == 2
+            await history.check(row, expected=wanted, removed=["remove"])
+
+
+def killing(child: "subprocess.Popen[bytes]", *, before_the_script: bool) -> Loses:
+    """Kill a watcher when it publishes `sql`: before the script runs, or when it has run."""
+    asked = asyncio.Event()
+
+    def loses(way: Way, chunk: bytes) -> bool:
+        if way is Way.REQUEST and b'"name":"sql"' in chunk and b'"state":"ready"' in chunk:
+            asked.set()
+            is_lost = before_the_script
+        else:
+            is_lost = asked.is_set() and chunk.startswith(b"*2\r\n$2\r\nok")
+        if is_lost:
+            child.kill()
+        return is_lost
+
+    return loses
+
+
+@pytest.mark.parametrize("at", ["while files settle", "before the script", "after the script"])
+async def test_25_watcher_killed(
+    at: str, connection: Connection, prefix: Path, tmp_path: Path, row: Row
+) -> None:
+    async with proxy_to(urlsplit(connection.url).port or 0) as network:
+        flags = ("--redis-url", network.url, "--lora-settle", "600" if at == "while files settle" else "0.3")
+        async with watcher_process(connection, prefix, *flags) as (child, first):
+            wanted = drop(first, prefix, "known")
+            await first.until_revisions(wanted)
+            network.loses = killing(child, before_the_script=at == "before the script")
+            if at == "while files settle":
+                wanted["sql"] = first.note(write_adapter(prefix / "sql", seed=5))
+                await first.catalog.until("sql", AdapterState.SETTLING)
+                child.kill()
+            else:
+                wanted |= drop(first, prefix, "sql", seed=5)
+            await asyncio.to_thread(child.wait, PATIENCE_SECONDS)
+        assert ("sql" in await first.published()) is (at == "after the script")
+        killed = time.monotonic()
+        async with (
+            watcher_process(connection, prefix) as (_, second),
+            following(connection.url, tmp_path) as fleet,
+        ):
+            second.complete |= first.complete
+            await fleet.until_listed(wanted)
+            row.converge_seconds = since(killed)
+            wanted |= drop(second, prefix, "later", seed=7)
+            await fleet.until_listed(wanted)
+            assert await second.published() == {name: [wanted[name]] for name in wanted}, "each exactly once"
+            await fleet.check(row, second, wanted)
+
+
+async def test_25_two_watchers_at_once(
+    connection: Connection, prefix: Path, tmp_path: Path, row: Row
+) -> None:
+    log = tmp_path / "log"
+    async with (
+        watcher_process(connection, prefix, log=log) as (stale, history),
+        following(connection.url, tmp_path) as fleet,
+    ):
+        wanted = drop(history, prefix, "known")
+        await fleet.until_listed(wanted)
+        await fleet.serve(wanted)
+        stale.send_signal(signal.SIGSTOP)
+        async with watcher_process(connection, prefix) as (successor, _):
+            await connection.commands.pexpire(connection.keys.watcher, 1)  # its lease runs out
+            wanted |= drop(history, prefix, "meanwhile", seed=5)
+            await fleet.until_listed(wanted)
+            woken = time.monotonic()
+            stale.send_signal(signal.SIGCONT)
+            await wait_until(
+                lambda: "Watcher stands by" in log.read_text(),
+                timeout=PATIENCE_SECONDS,
+                description="the stale one stands by",
+            )
+            row.detect_seconds = since(woken)
+            wanted |= drop(history, prefix, "then", seed=6)
+            await fleet.until_listed(wanted)
+            successor.kill()
+            successor.wait()
+        killed = time.monotonic()
+        wanted |= drop(history, prefix, "later", seed=7)
+        await fleet.until_listed(wanted)
+        row.converge_seconds = since(killed)
+        assert await history.published() == {name: [wanted[name]] for name in wanted}, "each exactly once"
+        await fleet.check(row, history, wanted)
+
+
+async def test_26_worker_killed_in_the_middle_of_a_load(
+    connection: Connection, prefix: Path, tmp_path: Path, row: Row
+) -> None:
+    log, store, reports = tmp_path / "log", tmp_path / "store", Reports(connection)
+
+    async def told() -> dict[str, WorkerAdapter]:
+        return await reports.worker_adapters("me")
+
+    async def is_loading() -> bool:
+        return any(adapter.state is WorkerState.LOADING for adapter in (await told()).values())
+
+    async with watcher_process(connection, prefix) as (_, history):
+        wanted = drop(history, prefix, "sql", "code", "math")
+        await history.until_revisions(wanted)
+        with follower_process(connection.url, store, "me", log=log, held=True):
+            await wait_until(is_loading, timeout=PATIENCE_SECONDS, description="a load is under way")
+        killed = time.monotonic()
+        with follower_process(connection.url, store, "me", log=log):
+            await until_loaded(reports, "me", wanted)
+            row.converge_seconds = since(killed)
+            assert {name: adapter.loads for name, adapter in (await told()).items()} == dict.fromkeys(
+                wanted, 1
+            )
+            await history.check(row, expected=wanted)
+
+
+async def test_26_100_workers_start_together(
+    server: ValkeyServer, own: Connection, prefix: Path, tmp_path: Path, row: Row
+) -> None:
+    async with watcher_process(own, prefix) as (_, history):
+        wanted = drop(history, prefix, *(f"a{number}" for number in range(20)))
+        await history.until_revisions(wanted)
+        await history.until_complete()
+        started = time.monotonic()
+        async with following(server.url, tmp_path, count=EVERYBODY) as fleet:
+            await fleet.until_listed(wanted)
+            row.detect_seconds = since(started)
+            server.kill()
+            await fleet.until_stale()
+            wanted |= drop(history, prefix, "later", seed=30)
+            server.start()
+            back = time.monotonic()
+            await fleet.until_listed(wanted)
+            row.converge_seconds = since(back)
+            assert [follower.reader.listings for follower in fleet.followers] == [1] * EVERYBODY
+            await fleet.check(row, history, wanted)
+
+
+@pytest.fixture
+def soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What failed is tried again within a moment."""
+    monkeypatch.setattr("worker.entry._FIRST_PAUSE", timedelta(milliseconds=20))
+    monkeypatch.setattr("worker.entry._LONGEST_PAUSE", timedelta(milliseconds=200))
+
+
+@pytest.mark.usefixtures("soon_again")
+@pytest.mark.parametrize(
+    ("outcomes", "code"),
+    [
+        pytest.param([rejected("engine_refused")], "engine_refused", id="refused"),
+        pytest.param([failed("out_of_memory")] * 1_000, "out_of_memory", id="out of memory for a while"),
+    ],
+)
+async def test_28_vllm_does_not_take_an_update(
+    outcomes: list[Exception],
+    code: str,
+    connection: Connection,
+    prefix: Path,
+    tmp_path: Path,
+    row: Row,
+) -> None:
+    reports = Reports(connection)
+    async with (
+        watcher_process(connection, prefix) as (_, history),
+        following(connection.url, tmp_path) as fleet,
+    ):
+        wanted = drop(history, prefix, "sql", "code")
+        await fleet.until_listed(wanted)
+        await fleet.serve(wanted)
+        for follower in fleet.followers:
+            follower.engine.outcomes["sql"].extend(outcomes)
+
+        async def is_told() -> bool:
+            told = [(await reports.worker_adapters(follower.id)).get("sql") for follower in fleet.followers]
+            return all(sql is not None and sql.reason and sql.reason.code == code for sql in told)
+
+        old = wanted["sql"]
+        updated = time.monotonic()
+        (prefix / "sql").rename(tmp_path / "old")
+        wanted |= drop(history, prefix, "sql", "math", seed=5)
+        await wait_until(is_told, timeout=PATIENCE_SECONDS, description="the reason is reported")
+        row.detect_seconds = since(updated)
+        await fleet.until_listed(wanted)
+        await fleet.serve(["code", "math"])  # the others go on
+        for follower in fleet.followers:
+            assert follower.table.served["sql"].revision == old
+            assert (follower.engine.unloads, follower.table.withdrawn) == ([], [])
+        if code == "engine_refused":
+            (prefix / "sql").rename(tmp_path / "refused")
+            wanted |= drop(history, prefix, "sql", seed=9)
+        else:
+            for follower in fleet.followers:
+                follower.engine.outcomes["sql"].clear()
+        mended = time.monotonic()
+        await wait_until(
+            lambda: all(f.table.served["sql"].revision == wanted["sql"] for f in fleet.followers),
+            timeout=PATIENCE_SECONDS,
+            description="the update is served",
+        )
+        row.converge_seconds = since(mended)
+        await fleet.check(row, history, wanted)
+
+
+async def test_8_workers_agree_when_a_refresh_has_converged(
+    connection: Connection, prefix: Path, tmp_path: Path, row: Row
+) -> None:
+    row.scenario = f"8 workers agree after each of {REFRESHES} refreshes, median"
+    async with (
+        watcher_process(connection, prefix) as (_, history),
+        following(connection.url, tmp_path, count=8) as fleet,
+        api_client(Settings(redis_url=connection.url)) as api,
+    ):
+        wanted: dict[str, Revision] = {}
+        seconds = []
+
+        async def all_report() -> bool:
+            return len(await Reports(connection).workers()) == len(fleet.followers)
+
+        await wait_until(all_report, timeout=PATIENCE_SECONDS, description="every worker reports")
+        for number in range(REFRESHES):
+            wanted |= drop(history, prefix, f"a{number}", seed=number + 1)
+            asked = time.monotonic()
+            answer = (await api.post("/v1/refresh_lora_discovery", json={})).json()
+            assert [follower.listed() for follower in fleet.followers] == [wanted] * len(fleet.followers)
+            seconds.append(since(asked))
+            assert (answer["status"], answer["workers"]["converged"]) == ("converged", 8)
+        row.converge_seconds = statistics.median(seconds)
+        await fleet.check(row, history, wanted)
