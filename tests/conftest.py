@@ -1,5 +1,6 @@
 """Fixtures every test may use: a real Valkey, and a catalog in it that starts empty."""
 
+import logging
 import signal
 from collections.abc import AsyncIterator, Iterator
 
@@ -11,6 +12,12 @@ from tests.servers import ValkeyServer, valkey
 
 # A shell that runs us in the background has its children ignore Ctrl-C, which tests press on theirs.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def root_log_level() -> None:
+    """Let every test begin with the level a process begins with: importing parts of vLLM sets another."""
+    logging.getLogger().setLevel(logging.WARNING)
 
 
 @pytest.fixture(scope="session")
