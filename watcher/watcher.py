@@ -42,7 +42,9 @@ _logger = logging.getLogger(__name__)
 HEARTBEAT_SECONDS = 2.0
 _STANDBY_SECONDS = 1.0
 _FIRST_PAUSE_SECONDS = 0.8
-_LAST_PAUSE_SECONDS = 30.0
+_LAST_PAUSE_SECONDS = 3.0
+"""However long Redis was away, what was dropped meanwhile is to be served within 5 s of its return."""
+
 _RESIGN_SECONDS = 1.0
 _PUBLISHED_AT_ONCE = 1_000
 

@@ -1,23 +1,33 @@
-"""Faults of Redis, from the drop of an adapter to every worker's list: 19 to 22, and 24."""
+"""Faults of Redis, from the drop of an adapter to every worker's list: 19 to 22, and 24.
 
+`LORADROP_TEST_AWAY_SECONDS=600` plays the outage under load at full length.
+"""
+
+import asyncio
+import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
 
 from api.settings import Settings
+from catalog.errors import CatalogDenied
 from catalog.store import Connection
 from catalog.store import connection as connection_module
 from tests.api.conftest import api_client
-from tests.faults.followers import following
+from tests.faults.followers import Fleet, following
 from tests.faults.proxy import losing_replies, proxy_to
 from tests.faults.table import Row
 from tests.faults.watchers import History, drop, since, watcher_process
 from tests.servers import ValkeyServer, valkey
 from tests.waiting import wait_until
 from tests.watcher.running import PATIENCE_SECONDS, Catalog
+from watcher import watcher as watcher_module
+from worker import consumer as consumer_module
+
+AWAY_SECONDS = float(os.environ.get("LORADROP_TEST_AWAY_SECONDS", "3"))
 
 
 @pytest.fixture
@@ -193,4 +203,74 @@ async def test_24_every_tenth_reply_is_lost(
         mended = time.monotonic()
         await fleet.until_listed(wanted)
         row.converge_seconds = since(mended)
+        await fleet.check(row, history, wanted)
+
+
+async def test_redis_denies_everything_for_a_while(
+    server: ValkeyServer, own: Connection, prefix: Path, tmp_path: Path, row: Row
+) -> None:
+    async def permit(*rules: str) -> None:
+        await own.commands.execute_command("ACL", "SETUSER", "fleet", "on", ">pw", *rules)
+
+    await permit("~*", "+@all")
+    url = server.url.replace("//", "//fleet:pw@")
+    async with (
+        watcher_process(own, prefix, "--redis-url", url) as (_, history),
+        following(url, tmp_path) as fleet,
+    ):
+        wanted = drop(history, prefix, "sql", "code")
+        await fleet.until_listed(wanted)
+        await fleet.serve(wanted)
+        denied = time.monotonic()
+        await permit("-@all")
+        await fleet.until_stale()
+        row.detect_seconds = since(denied)
+        stale = [follower.consumer.position.stale for follower in fleet.followers]
+        assert all(isinstance(error, CatalogDenied) for error in stale)
+        assert [follower.listed() for follower in fleet.followers] == [wanted, wanted]
+        wanted |= drop(history, prefix, "later", seed=7)
+        await permit("+@all")
+        permitted = time.monotonic()
+        await fleet.until_listed(wanted)
+        row.converge_seconds = since(permitted)
+        await fleet.check(row, history, wanted)
+
+
+def test_however_long_redis_is_away_nobody_waits_five_seconds_before_looking_again() -> None:
+    assert max(watcher_module._LAST_PAUSE_SECONDS, consumer_module._LONGEST_PAUSE_SECONDS) < 5
+
+
+async def ask_for_ever(fleet: Fleet, names: Collection[str]) -> None:
+    """Ask every follower for what is known, all the time; an answer that fails ends it."""
+    while True:
+        await fleet.serve(names)
+        await asyncio.sleep(0)
+
+
+@pytest.mark.timeout(300 + AWAY_SECONDS)
+async def test_redis_away_under_load(
+    server: ValkeyServer, own: Connection, prefix: Path, tmp_path: Path, row: Row
+) -> None:
+    row.scenario = f"redis away for {AWAY_SECONDS:g} s under load"
+    async with (
+        watcher_process(own, prefix) as (_, history),
+        following(server.url, tmp_path, count=4) as fleet,
+    ):
+        known = drop(history, prefix, *(f"a{number}" for number in range(20)))
+        await fleet.until_listed(known)
+        load = asyncio.create_task(ask_for_ever(fleet, known))
+        killed = time.monotonic()
+        server.kill()
+        await fleet.until_stale()
+        row.detect_seconds = since(killed)
+        wanted = known | drop(history, prefix, "later", "last", seed=30)
+        done, _ = await asyncio.wait([load], timeout=AWAY_SECONDS)
+        assert not done, "a request for what was known has failed"
+        assert [follower.listed() for follower in fleet.followers] == [known] * len(fleet.followers)
+        server.start()
+        back = time.monotonic()
+        await fleet.until_listed(wanted)
+        row.converge_seconds = since(back)
+        assert not load.done(), "a request for what was known has failed"
+        load.cancel()
         await fleet.check(row, history, wanted)
