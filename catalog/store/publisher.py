@@ -134,7 +134,7 @@ class Publisher:
         async with translated():
             answer = await self._report(
                 keys=[keys.meta, keys.watcher],
-                args=[lease.fence, lease.epoch, _milliseconds(LEASE), *fields],
+                args=[lease.fence, lease.epoch, self._seq, _milliseconds(LEASE), *fields],
             )
         self._accepted(answer)
 

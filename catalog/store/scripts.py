@@ -70,10 +70,11 @@ if new.revision ~= '' then
   elseif old.revision ~= new.revision then kind = 'modified' end
 end
 local seq = tostring(redis.call('HINCRBY', KEYS[1], 'seq', 1))
-redis.call('HSET', KEYS[2], name, '{{"seq":' .. seq .. ',' .. ARGV[4]:sub(2))
+local stored = '{{"seq":' .. seq .. ',' .. ARGV[4]:sub(2)
+redis.call('HSET', KEYS[2], name, stored)
 redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[5], '*', 'epoch', ARGV[2], 'seq', seq, 'type', kind,
   'name', name, 'revision', new.revision, 'state', new.state, 'reason_code', new.code, 'reason', new.message,
-  'at', text(record.updated_at))
+  'at', text(record.updated_at), 'record', stored)
 return {{'ok', seq}}
 """
 
@@ -90,7 +91,7 @@ local seq = tostring(redis.call('HINCRBY', KEYS[1], 'seq', 1))
 redis.call('HDEL', KEYS[2], ARGV[4])
 redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[8], '*', 'epoch', ARGV[2], 'seq', seq, 'type', 'deleted',
   'name', ARGV[4], 'revision', revision, 'state', '', 'reason_code', ARGV[5],
-  'reason', ARGV[6], 'at', ARGV[7])
+  'reason', ARGV[6], 'at', ARGV[7], 'record', '')
 return {{'ok', seq}}
 """
 
@@ -111,16 +112,16 @@ redis.call('HSET', KEYS[1], 'complete', '1')
 return {{'ok', meta[3]}}
 """
 
-REPORT = """
+REPORT = f"""
 -- The watcher's heartbeat, which keeps its lease. KEYS: meta, watcher.
--- ARGV: fence, epoch, ttl ms, then field, value, ... Answers {'ok'}, {'fence'} or {'epoch'}.
--- The fence alone proves nothing: in a Redis that was emptied, fences start from 1 again.
-local meta = redis.call('HMGET', KEYS[1], 'fence', 'epoch')
-if meta[1] ~= ARGV[1] then return {'fence'} end
-if meta[2] ~= ARGV[2] then return {'epoch'} end
-redis.call('HSET', KEYS[2], 'fence', ARGV[1], unpack(ARGV, 4))
-redis.call('PEXPIRE', KEYS[2], ARGV[3])
-return {'ok'}
+-- ARGV: fence, epoch, last known seq, ttl ms, then field, value, ...
+-- Answers {{'ok'}}, or a word of the guard.
+-- The fence alone proves nothing: in a Redis that was emptied, fences start from 1 again; and of one that
+-- fell back a watcher with nothing to publish would not hear otherwise.
+{_GUARD}
+redis.call('HSET', KEYS[2], 'fence', ARGV[1], unpack(ARGV, 5))
+redis.call('PEXPIRE', KEYS[2], ARGV[4])
+return {{'ok'}}
 """
 
 RESIGN = """

@@ -154,6 +154,15 @@ async def test_a_redis_that_fell_back_is_started_anew(
     assert await publish(publisher, an_adapter("one")) == 1
 
 
+async def test_a_heartbeat_notices_a_redis_that_fell_back_while_there_is_nothing_to_publish(
+    publisher: Publisher, raw: "Redis[str]"
+) -> None:
+    await publish(publisher, an_adapter("one"), an_adapter("two"))
+    await raw.hset(META, "seq", "1")
+    with pytest.raises(LeaseLost, match="older data"):
+        await publisher.report(a_watcher())
+
+
 async def test_a_catalog_of_another_schema_is_started_anew(publisher: Publisher, raw: "Redis[str]") -> None:
     await publish(publisher, an_adapter())
     old = publisher.lease.epoch
