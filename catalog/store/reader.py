@@ -7,8 +7,8 @@ reads is not the unbroken continuation of what was listed: a gap (the stream was
 block is followed by a look at the epoch and seq: behind ours, or ahead of a stream that holds nothing
 new, both say that the stream is not the one we followed.
 
-An event says only that a name changed; the record is then read from the hash. Reading late is harmless:
-the newest record is the one that counts.
+An entry carries the record as it became, so that many readers in step need no second question. Whoever is
+behind reads the newest records from the hash instead: what was published in between is wanted no more.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -123,7 +123,7 @@ class Reader:
                     )
                 seq = event.seq
             cursor = entries[-1][0]
-            yield Batch(seq, cursor, await self._records({event.name for event in events}), tuple(events))
+            yield Batch(seq, cursor, await self._changes(entries), tuple(events))
 
     async def events_after(
         self, cursor: str, *, block_seconds: float = BLOCK_SECONDS
@@ -178,14 +178,17 @@ class Reader:
         async with translated():
             return bool(await self._connection.commands.hget(self._connection.keys.meta, "complete") == "1")
 
-    async def _records(self, names: set[str]) -> dict[str, Adapter | None]:
-        ordered = sorted(names)
+    async def _changes(self, entries: list[tuple[str, dict[str, str]]]) -> dict[str, Adapter | None]:
+        records = {fields["name"]: fields.get("record") for _, fields in entries}
+        if len(entries) == _COUNT or None in records.values():  # behind, or told by an older watcher
+            records = await self._newest(sorted(records))
+        found, unreadable = _decode_all({name: record for name, record in records.items() if record})
+        return {name: found.get(name) for name in sorted(records) if name not in unreadable}
+
+    async def _newest(self, names: list[str]) -> dict[str, str | None]:
         async with translated():
-            records = await self._connection.commands.hmget(self._connection.keys.adapters, ordered)
-        found, unreadable = _decode_all(
-            {name: record for name, record in zip(ordered, records, strict=True) if record is not None}
-        )
-        return {name: found.get(name) for name in ordered if name not in unreadable}
+            records = await self._connection.commands.hmget(self._connection.keys.adapters, names)
+        return dict(zip(names, records, strict=True))
 
 
 def _decode_all(records: Mapping[str, str]) -> tuple[dict[str, Adapter], frozenset[str]]:

@@ -32,6 +32,8 @@ async def publish(publisher: Publisher, *changes: Adapter | Withdrawal) -> int:
 async def test_a_change_is_in_the_hash_and_in_the_stream(publisher: Publisher, raw: "Redis[str]") -> None:
     assert await publish(publisher, an_adapter()) == 1
     [event] = await events(raw)
+    record = await raw.hget(ADAPTERS, "sql_adapter") or ""
+    assert record.startswith('{"seq":1,"name":"sql_adapter"')
     assert event == {
         "epoch": publisher.lease.epoch,
         "seq": "1",
@@ -42,8 +44,8 @@ async def test_a_change_is_in_the_hash_and_in_the_stream(publisher: Publisher, r
         "reason_code": "",
         "reason": "",
         "at": "2026-11-23T12:00:00Z",
+        "record": record,
     }
-    assert (await raw.hget(ADAPTERS, "sql_adapter") or "").startswith('{"seq":1,"name":"sql_adapter"')
     assert (await raw.hgetall(META)).items() >= {"seq": "1", "schema": "1", "fence": "1"}.items()
 
 

@@ -1,7 +1,7 @@
 """List, then follow: the same truth as the hash, or a demand to list again."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -133,15 +133,59 @@ async def test_every_reader_sees_every_event(
             assert set((await next_of(batches)).changes) == {"sql_adapter"}
 
 
+async def test_who_is_in_step_is_told_all_by_the_stream(
+    reader: Reader, publisher: Publisher, raw: "Redis[str]"
+) -> None:
+    listing = await reader.listing()
+    await publish(publisher, an_adapter("good"), an_adapter("gone"), Withdrawal("gone", GONE))
+    await raw.delete(ADAPTERS)
+    async with aclosing(reader.follow(listing)) as batches:
+        batch = await next_of(batches)
+    assert batch.changes == {"good": replace(an_adapter("good"), seq=1), "gone": None}
+
+
+async def test_who_is_behind_is_given_the_newest_record_and_none_in_between(
+    reader: Reader, publisher: Publisher
+) -> None:
+    listing = await reader.listing()
+    revisions = [revision("ab"[number % 2]) for number in range(299)]
+    await publish(publisher, *(an_adapter(revision=digest) for digest in revisions), an_adapter("last"))
+    async with aclosing(reader.follow(listing)) as batches:
+        first, second = await next_of(batches), await next_of(batches)
+    assert first.seq < second.seq == 300
+    newest = replace(an_adapter(revision=revisions[-1]), seq=299)
+    assert first.changes == {"sql_adapter": newest}
+    assert second.changes == {"sql_adapter": newest, "last": replace(an_adapter("last"), seq=300)}
+
+
+async def test_an_entry_of_a_watcher_that_does_not_carry_records_is_looked_up(
+    reader: Reader, publisher: Publisher, raw: "Redis[str]"
+) -> None:
+    listing = await reader.listing()
+    await publish(publisher, an_adapter())
+    await retell(raw, lambda fields: fields.pop("record"))
+    async with aclosing(reader.follow(listing)) as batches:
+        assert (await next_of(batches)).changes == {"sql_adapter": replace(an_adapter(), seq=1)}
+
+
 async def test_an_unreadable_record_is_left_out_of_a_batch(
     reader: Reader, publisher: Publisher, raw: "Redis[str]"
 ) -> None:
     listing = await reader.listing()
     await publish(publisher, an_adapter("good"), an_adapter("broken"))
-    await raw.hset(ADAPTERS, "broken", "{")
+    await retell(raw, lambda fields: fields.update(record=fields["record"].replace('"name":"broken"', "{")))
     async with aclosing(reader.follow(listing)) as batches:
         batch = await next_of(batches)
     assert (set(batch.changes), batch.seq) == ({"good"}, 2)
+
+
+async def retell(raw: "Redis[str]", change: Callable[[dict[str, str]], object]) -> None:
+    """Write the stream again, with `change` made to each entry."""
+    entries = await raw.xrange(EVENTS)
+    await raw.delete(EVENTS)
+    for entry_id, fields in entries:
+        change(fields)
+        await raw.xadd(EVENTS, fields, id=entry_id)  # type: ignore[arg-type]  # a dict of text will do
 
 
 async def resynced(reader: Reader, listing: Listing) -> str:
