@@ -6,6 +6,10 @@ PREFIX = demo/loras
 STATE = demo/state
 MODEL = demo
 
+SEED = 1
+SECONDS = 60
+WORKERS = 8
+
 PYTHON = $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null && echo $$python && break; done)
 DEVICE := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
@@ -13,7 +17,7 @@ DEVICE := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 BIN       := .venv/bin
 INSTALLED := .venv/.installed-$(DEVICE)
 
-.PHONY: help run test unit e2e lint types imports bench vllm-contract lock clean
+.PHONY: help run test unit e2e lint types imports bench chaos vllm-contract lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 15
@@ -48,6 +52,9 @@ imports: $(INSTALLED) ## which package may import which
 
 bench: $(INSTALLED) demo/model ## the benchmarks, one after another
 	@for file in $(wildcard bench/*.py); do echo "==> $$file"; $(BIN)/python $$file || exit 1; done
+
+chaos: $(INSTALLED) ## random faults while a random history is written: SEED, SECONDS, WORKERS
+	@$(BIN)/python -m tests.chaos $(SEED) $(SECONDS) $(WORKERS)
 
 vllm-contract: $(INSTALLED) ## what we rely on in vLLM, looked up in every release since 0.26 (1 GB of downloads)
 	@$(BIN)/python -m tests.vllm_releases

@@ -1,0 +1,46 @@
+"""Random faults while a random history is written: `make chaos SEED=7 SECONDS=60 WORKERS=8`.
+
+    python -m tests.chaos SEED SECONDS WORKERS
+
+Prints what was done and ends with 1 where an invariant broke; the record is then kept.
+"""
+
+import asyncio
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+from tests.chaos.record import Record
+from tests.chaos.run import Plan, run
+
+_SHOWN = 20
+
+
+def main() -> int:
+    """Make the run the command line asks for, and say how it went."""
+    seed, seconds, workers = (int(text) for text in sys.argv[1:])
+    directory = Path(tempfile.mkdtemp(prefix=f"loradrop-chaos-{seed}-"))
+    record = Record(directory / "record.jsonl")
+    try:
+        faults = asyncio.run(run(Plan(directory, seed, seconds, workers), record))
+    except AssertionError as error:
+        faults = [str(error)]
+    record.close()
+    struck = Counter(entry["name"] for entry in record.entries if entry["what"] == "fault")
+    print(f"seed {seed}: {workers} workers, {struck.total()} faults: {dict(sorted(struck.items()))}")
+    counts = Counter(entry["what"] for entry in record.entries)
+    print(", ".join(f"{what} {number}" for what, number in sorted(counts.items())))
+    for fault in faults[:_SHOWN]:
+        print(f"BROKEN {fault}")
+    if faults:
+        print(f"{len(faults)} in all; the record is {record.path}")
+        return 1
+    shutil.rmtree(directory)
+    print("every invariant held")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
