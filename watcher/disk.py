@@ -14,7 +14,7 @@ from watcher.diff import record_for, with_twin
 from watcher.discovery import RootIdentity
 from watcher.findings import Absent, Examined, Finding, Unreadable
 from watcher.names import Twins, is_ignored, shown, twin_reason
-from watcher.removal import Absence, RemovalRule, Removals, decide_removals, miss
+from watcher.removal import Absence, RemovalRule, Removals, decide_removals, miss, miss_anew
 
 _FIRST_RETRY_SECONDS = 1.0
 _LAST_RETRY_SECONDS = 30.0
@@ -33,6 +33,7 @@ class Disk:
     away: bool = False
     twins: Twins = field(default_factory=Twins)
     _pauses: dict[str, float] = field(default_factory=dict)
+    _held: frozenset[str] = frozenset()
 
     def copy(self) -> "Disk":
         """Return an independent copy, to try something on."""
@@ -82,6 +83,8 @@ class Disk:
             case Finding():
                 self._is_legible(name)
                 self.absent.pop(name, None)
+                if name in self._held:
+                    self._miss_anew()
                 if name not in self.findings:
                     self.twins.add(name)
                 self.findings[name] = examined
@@ -94,12 +97,19 @@ class Disk:
         if self.findings.pop(name, None) is not None:
             self.twins.discard(name)
 
+    def _miss_anew(self) -> None:
+        """Forget how often names were missed: one that vanished with them is back, and they may be late."""
+        now = time.monotonic()
+        self.absent = {name: miss_anew(absence, now=now) for name, absence in self.absent.items()}
+        self._held = frozenset()
+
     def _is_legible(self, name: str) -> None:
         self.unreadable.pop(name, None)
         self._pauses.pop(name, None)
 
     def removals(self, records: Mapping[str, Adapter], *, confirmed: bool = False) -> Removals:
         """Return which absent names are proven gone; none while another device is under the prefix."""
+        self._held = frozenset()
         if not self.absent or (self.away and not confirmed):
             return Removals((), {}, ())
         served = {
@@ -107,7 +117,9 @@ class Disk:
             for name, record in records.items()
             if record.revision is not None and record.prefix == self.prefix
         }
-        return decide_removals(self.absent, served, self.rule, confirmed=confirmed)
+        removals = decide_removals(self.absent, served, self.rule, confirmed=confirmed)
+        self._held = frozenset(removals.held)
+        return removals
 
     def record(self, name: str, records: Mapping[str, Adapter], *, now: datetime) -> Adapter | None:
         """Return the record the catalog should hold for `name`, or None where nothing is known of it."""

@@ -3,7 +3,8 @@
 An absent name proves little: a rename swaps two directories through an instant with neither, a mount goes
 away and leaves an empty directory, a script empties the wrong folder. So one absence is only noted, and the
 removal waits for a second look after a grace period. Where most adapters vanish together, the grace is
-much longer and people are told.
+much longer and people are told. Once one of those is back, the others may only be late, and what was seen
+before counts no more.
 
 Pure: the clock is passed in, in monotonic seconds. Not here: the guard against another device under the
 prefix (`disk`).
@@ -53,6 +54,11 @@ def miss(before: Absence | None, *, now: float, hurried: bool) -> Absence:
     if before is None:
         return Absence(now, now, hurried=hurried)
     return replace(before, last=now, looks=before.looks + 1, hurried=before.hurried or hurried)
+
+
+def miss_anew(absence: Absence, *, now: float) -> Absence:
+    """Return an absence of which no look before `now` counts."""
+    return replace(absence, since=now, last=now, looks=0)
 
 
 def decide_removals(

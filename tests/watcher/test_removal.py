@@ -1,8 +1,14 @@
 """When an adapter is really gone."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from catalog.adapter import AdapterState
+from tests.catalog.values import an_adapter
+from watcher.disk import Disk
+from watcher.findings import Absent, Finding
 from watcher.removal import Absence, RemovalRule, decide_removals, miss
 
 RULE = RemovalRule(grace_seconds=1.0, mass_share=0.5, mass_count=3, mass_grace_seconds=30.0)
@@ -67,6 +73,23 @@ def test_names_that_were_never_served_are_no_mass_and_are_not_held() -> None:
     mixed = decide_removals(absent, NAMES[:6], RULE)
     assert set(mixed.proven) == set(NAMES[6:])
     assert set(mixed.held) == set(NAMES[:6])
+
+
+def test_when_one_of_many_is_back_what_was_seen_of_the_others_proves_nothing() -> None:
+    disk = Disk("/srv/loras", replace(RULE, grace_seconds=0))
+    records = {name: an_adapter(name) for name in NAMES}
+    miss_twice(disk, NAMES)
+    assert set(disk.removals(records).held) == set(NAMES)
+    for name in NAMES[:6]:
+        disk.learn(name, Finding(signature=b"s", state=AdapterState.READY))
+    assert disk.removals(records).look_again.keys() == set(NAMES[6:])
+    miss_twice(disk, NAMES[6:])
+    assert set(disk.removals(records).proven) == set(NAMES[6:])
+
+
+def miss_twice(disk: Disk, names: list[str]) -> None:
+    for name in names * 2:
+        disk.learn(name, Absent())
 
 
 @given(
