@@ -140,6 +140,12 @@ class Fleet:
             description=f"{len(self.followers)} followers list {len(wanted)} adapters",
         )
 
+    async def until_converged(self, history: History, wanted: Mapping[str, Revision]) -> None:
+        """Wait until the catalog holds exactly `wanted`, says that this is all, and all followers list it."""
+        await history.until_revisions(wanted)
+        await history.until_complete()
+        await self.until_listed(wanted)
+
     async def until_stale(self) -> float:
         """Wait until every follower knows that it may be behind; return the seconds it took."""
         return await wait_until(

@@ -82,7 +82,7 @@ async def test_20_emptied(
         await fleet.until_epoch_other_than(epoch)
         row.detect_seconds = since(emptied)
         wanted |= drop(history, prefix, "later", seed=7)
-        await fleet.until_listed(wanted)
+        await fleet.until_converged(history, wanted)
         row.converge_seconds = since(emptied)
         await fleet.check(row, history, wanted)
 
@@ -143,9 +143,9 @@ async def test_21_a_lagging_replica_takes_over(
         failed_over = time.monotonic()
         await fleet.until_epoch_other_than(epoch)
         row.detect_seconds = since(failed_over)
-        await fleet.until_listed(wanted)
-        row.converge_seconds = since(failed_over)
         history = History(Catalog(promoted), complete=told.complete)
+        await fleet.until_converged(history, wanted)
+        row.converge_seconds = since(failed_over)
         await fleet.check(row, history, wanted)
 
 
@@ -175,7 +175,7 @@ async def test_21_an_older_copy_is_restored_in_place(
         restored = time.monotonic()
         await fleet.until_epoch_other_than(epoch)
         row.detect_seconds = since(restored)
-        await fleet.until_listed(wanted)
+        await fleet.until_converged(history, wanted)
         row.converge_seconds = since(restored)
         await fleet.check(row, history, wanted)
 
