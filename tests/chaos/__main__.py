@@ -6,6 +6,7 @@ Prints what was done and ends with 1 where an invariant broke; the record is the
 """
 
 import asyncio
+import logging
 import shutil
 import sys
 import tempfile
@@ -22,6 +23,7 @@ def main() -> int:
     """Make the run the command line asks for, and say how it went."""
     seed, seconds, workers = (int(text) for text in sys.argv[1:])
     directory = Path(tempfile.mkdtemp(prefix=f"loradrop-chaos-{seed}-"))
+    logging.basicConfig(filename=directory / "workers.log", format="%(asctime)s %(message)s")
     record = Record(directory / "record.jsonl")
     try:
         faults = asyncio.run(run(Plan(directory, seed, seconds, workers), record))
