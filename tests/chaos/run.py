@@ -18,6 +18,9 @@ from tests.servers import valkey
 SERVED = 40
 """Adapters every worker serves from the start: the steady ones, and as many that change."""
 
+_MOST_GROWTH = 2
+"""Of tasks, the proxy's three a connection among them: a pool may open a few more, never one for each fault."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -62,7 +65,7 @@ async def _struck(plan: Plan, record: Record, fleet: Fleet, writer: Writer, neme
         await fleet.serve(list(writer.on_disk)[:SERVED])
     for one in observed:
         one.look()
-    assert len(asyncio.all_tasks()) <= tasks + len(fleet.followers), "tasks pile up"  # I8
+    assert len(asyncio.all_tasks()) <= _MOST_GROWTH * tasks, "tasks pile up"  # I8
 
 
 @asynccontextmanager
