@@ -19,7 +19,7 @@ SERVED = 40
 """Adapters every worker serves from the start: the steady ones, and as many that change."""
 
 _MOST_GROWTH = 2
-"""Of tasks, the proxy's three a connection among them: a pool may open a few more, never one for each fault."""
+"""Of tasks, three a connection of the proxy among them: a pool may open a few more, but none a fault."""
 
 
 @dataclass(frozen=True, slots=True)
