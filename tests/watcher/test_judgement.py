@@ -67,7 +67,10 @@ def test_times_of_another_clock_prove_nothing(tmp_path: Path, monkeypatch: pytes
     assert examined.state is AdapterState.SETTLING
 
 
-def test_very_young_bytes_are_published_and_digested_once_more(tmp_path: Path) -> None:
+def test_very_young_bytes_are_published_and_digested_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judgement, "_RACY_SECONDS", 60.0)  # young they are, however slow this machine is
     write_adapter(tmp_path / "sql")
     first = finding(tmp_path, settle=PATIENT, arrived=True)
     assert (first.state, first.racy) == (AdapterState.READY, True)
@@ -80,6 +83,7 @@ def test_very_young_bytes_are_published_and_digested_once_more(tmp_path: Path) -
 def test_a_write_hidden_behind_the_same_times_is_found_by_the_second_digest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(judgement, "_RACY_SECONDS", 60.0)
     write_adapter(tmp_path / "sql", seed=1)
     first = finding(tmp_path, arrived=True)
     write_adapter(tmp_path / "sql", seed=2)
