@@ -6,10 +6,14 @@ the engine holds for it (`residency`).
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
-from catalog.adapter import Adapter
+from catalog.adapter import Adapter, AdapterState
 from worker.entry import Entry
 from worker.residency import Residency
+
+_DOUBTS = frozenset({AdapterState.SETTLING, AdapterState.INCOMPLETE, AdapterState.UNKNOWN})
+"""States that say nothing against the revision there was before."""
 
 
 class Names:
@@ -41,7 +45,7 @@ class Names:
     def want(self, name: str, adapter: Adapter) -> Entry:
         """Note what the catalog says of `name`, and return all that is known of it."""
         entry = self.known(name)
-        entry.adapter = adapter
+        entry.adapter = _in_doubt_as_before(adapter, entry.adapter)
         self._lost.discard(name)
         self._changed(name)
         return entry
@@ -70,3 +74,13 @@ class Names:
     def stirring(self) -> list[Entry]:
         """Return what has anything in the engine, or has to go: all that may change by itself."""
         return [self._entries[name] for name in self._residency.names() | self._lost]
+
+
+def _in_doubt_as_before(adapter: Adapter, before: Adapter | None) -> Adapter:
+    """Return `adapter` with the revision it had before, where that is only unknown to a new watcher.
+
+    A watcher that took over an emptied Redis cannot know what was served before an update began.
+    """
+    if adapter.revision is not None or adapter.state not in _DOUBTS or before is None:
+        return adapter
+    return replace(adapter, revision=before.revision, size_bytes=before.size_bytes)

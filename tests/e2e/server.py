@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -145,10 +145,15 @@ def start(
             [sys.executable, "-m", *command, "--port", str(port)],
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=os.environ | settings | environment,
+            env=_untraced(os.environ) | settings | environment,
             start_new_session=True,
         )
     return Server(process, port, log_path)
+
+
+def _untraced(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return `variables` without those that let coverage trace a child: vLLM would import half as fast."""
+    return {name: value for name, value in variables.items() if not name.startswith("COVERAGE_PROCESS")}
 
 
 def _is_alive(pid: int) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -159,6 +160,23 @@ async def test_a_new_state_on_disk_alone_changes_nothing_that_is_served(
     running.apply(wanted("sql", revision("a"), state=AdapterState.INCOMPLETE, reason=TRUNCATED))
     assert (await running.resolve("sql")).revision == revision("a")
     assert len(engine.loads) == 1
+
+
+@pytest.mark.parametrize("state", [AdapterState.SETTLING, AdapterState.INCOMPLETE, AdapterState.UNKNOWN])
+async def test_a_watcher_that_cannot_know_what_was_served_takes_nothing_away(
+    running: Reconciler, state: AdapterState
+) -> None:
+    """As after Redis was emptied and a standby took over, while the files are being changed."""
+    running.replace(wanted("sql", revision("a")))
+    await running.resolve("sql")
+    in_doubt = an_adapter("sql", revision=None, state=state, reason=TRUNCATED)
+    running.replace({"sql": in_doubt, "never ready": replace(in_doubt, name="never ready")})
+    assert [adapter.name for adapter in running.listed()] == ["sql"]
+    assert (await running.resolve("sql")).revision == revision("a")
+    running.apply(wanted("sql", revision("b")))
+    await until_serves(running, "sql", revision("b"))
+    running.apply({"sql": replace(in_doubt, state=AdapterState.REJECTED)})
+    assert running.listed() == []
 
 
 async def test_a_removed_adapter_is_unknown_at_once_and_drains(
