@@ -66,6 +66,7 @@ class Queries:
             at=datetime.now(UTC),
             names=tuple(body.names),
             dry_run=body.dry_run,
+            confirm_removals=body.confirm_removals,
             timeout_seconds=max(body.timeout - _FOR_THE_WORKERS_SECONDS, body.timeout / 2),
             asked_by=asked_by,
         )

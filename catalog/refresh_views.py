@@ -20,6 +20,8 @@ class RefreshBody(BaseModel):
     """Look at these adapters only; empty: at all."""
     dry_run: bool = False
     """Report what would change, and change nothing."""
+    confirm_removals: bool = False
+    """Remove what the watcher holds back because so much vanished at once: it is meant."""
     timeout: float = Field(default=30.0, gt=0, le=600)
     """Seconds to wait for the scan and for the workers."""
 
@@ -66,6 +68,7 @@ class AskedRefresh(BaseModel):
     asked_at: datetime
     names: list[str]
     dry_run: bool
+    confirm_removals: bool
     status: RefreshStatus | None
 
 
@@ -104,6 +107,7 @@ def asked_refresh(request: RefreshRequest, status: RefreshStatus | None) -> Aske
         asked_at=request.at,
         names=list(request.names),
         dry_run=request.dry_run,
+        confirm_removals=request.confirm_removals,
         status=status,
     )
 

@@ -17,11 +17,15 @@ _SPARE_SECONDS = 15.0
 """The API answers when the time is up; the way there and back comes on top."""
 
 
-def refresh(
+def refresh(  # noqa: PLR0913 - one parameter a flag: Typer reads them from here
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Only these.")] = None,
     *,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would change; change nothing.")
+    ] = False,
+    confirm_removals: Annotated[
+        bool,
+        typer.Option("--confirm-removals", help="Remove what is held back because much vanished at once."),
     ] = False,
     timeout: Annotated[
         float, typer.Option(min=0.1, max=600, help="Seconds to wait for the scan and the workers.")
@@ -37,7 +41,12 @@ def refresh(
     client = ApiClient.at(api_url)
     body = client.post(
         _PATH,
-        {"names": names or [], "dry_run": dry_run, "timeout": timeout},
+        {
+            "names": names or [],
+            "dry_run": dry_run,
+            "confirm_removals": confirm_removals,
+            "timeout": timeout,
+        },
         headers={"Prefer": "respond-async"} if no_wait else {},
         seconds=timeout + _SPARE_SECONDS,
     )

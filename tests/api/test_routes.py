@@ -232,7 +232,7 @@ async def test_who_asked_for_which_refresh_is_kept(redis_url: str) -> None:
     assert last == deploy
     assert datetime.fromisoformat(deploy.pop("asked_at")) >= datetime.fromisoformat(before.pop("asked_at"))
     assert len({deploy.pop("id"), before.pop("id")}) == 2
-    common = {"object": "lora_refresh", "status": "scanned"}
+    common = {"object": "lora_refresh", "status": "scanned", "confirm_removals": False}
     assert before == common | {"asked_by": "key-1", "names": [], "dry_run": True}
     assert deploy == common | {"asked_by": "deploy", "names": ["good"], "dry_run": False}
 

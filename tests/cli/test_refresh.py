@@ -1,13 +1,20 @@
 """`loradrop refresh`: ask for a look, and know when every worker knows."""
 
 import json
+import shutil
+from pathlib import Path
 
 import httpx
 
 from catalog.adapter import AdapterState, Reason
+from catalog.store import Connection
+from tests.adapters import write_adapter
 from tests.catalog.fleet import fleet
 from tests.catalog.values import TRUNCATED, an_adapter, revision
 from tests.cli.conftest import Loradrop
+from tests.watcher.running import watching
+from watcher.removal import RemovalRule
+from watcher.settle import SettleRule
 
 GOOD = an_adapter("good")
 BAD = an_adapter("bad", revision=None, state=AdapterState.REJECTED, reason=TRUNCATED)
@@ -28,6 +35,26 @@ async def test_it_says_what_was_found_and_that_every_worker_knows(loradrop: Lora
     assert ["old", "removed"] in rows
     assert ["bad", "rejected", "weights_truncated:"] in rows
     assert result.output.endswith("converged: 2 of 2 workers know\n")
+
+
+async def test_a_mass_removal_that_is_held_back_is_made_when_a_person_confirms_it(
+    loradrop: Loradrop, connection: Connection, tmp_path: Path
+) -> None:
+    for name in ("a", "b", "c", "d", "e", "kept"):
+        write_adapter(tmp_path / name)
+    rules = {"removal": RemovalRule(grace_seconds=0.1, mass_grace_seconds=600)}
+    async with watching(connection, tmp_path, settle=SettleRule(settle_seconds=0), **rules) as catalog:
+        await catalog.until_served({"a", "b", "c", "d", "e", "kept"})
+        for name in ("a", "b", "c", "d", "e"):
+            shutil.rmtree(tmp_path / name)
+        await catalog.until_degraded("mass_removal")
+        assert "removed" not in (await loradrop("refresh")).output
+        result = await loradrop("refresh", "--confirm-removals")
+        await catalog.until_served({"kept"})
+    assert result.exit_code == 0
+    assert [line.split()[:2] for line in result.output.splitlines() if " removed " in line] == [
+        [name, "removed"] for name in ("a", "b", "c", "d", "e")
+    ]
 
 
 async def test_a_name_asked_for_that_is_not_ready_is_a_no(loradrop: Loradrop, redis_url: str) -> None:
