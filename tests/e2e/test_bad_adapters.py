@@ -47,8 +47,9 @@ class Ground:
         path = self.prefix.directory / name
         path.unlink() if path.is_symlink() else shutil.rmtree(path)
 
-    def refresh(self, *names: str) -> None:
-        answer = self.api.post("/v1/refresh_lora_discovery", json={"names": list(names), "timeout": 30})
+    def refresh(self, *names: str, confirm: bool = False) -> None:
+        body = {"names": list(names), "confirm_removals": confirm, "timeout": 30}
+        answer = self.api.post("/v1/refresh_lora_discovery", json=body)
         assert answer.json()["status"] == "converged", answer.text
 
     def shown(self, name: str) -> dict[str, Any]:
@@ -87,6 +88,7 @@ def ground(all_in_one: AllInOne) -> Iterator[Ground]:
     yield ground
     for name in GOOD:
         ground.prefix.remove(name)
+    ground.refresh(confirm=True)  # all at once: held back otherwise, and with them what the next test removes
     ground.api.close()
 
 
