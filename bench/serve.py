@@ -6,6 +6,7 @@ ratios between the two are what to look at.
 """
 
 import asyncio
+import math
 import os
 import shutil
 import statistics
@@ -22,7 +23,7 @@ from bench.support.catalog import BenchCatalog
 from bench.support.gaps import Gaps
 from bench.support.model import build_model, write_adapter
 from bench.support.sides import Loradrop, Stock, ask
-from bench.support.tables import ratio
+from bench.support.tables import ratio, show_ratios
 from catalog.adapter import CONFIG_FILENAME, WeightsFormat
 from catalog.store import Connection
 from tests.e2e.server import Server, start
@@ -30,7 +31,7 @@ from tests.servers import valkey
 
 LOST = ("lost-0", "lost-1", "lost-2")
 GAPS_HEAD = "| meanwhile | server | tokens | p50 | p99 | max | max / quiet max |\n" + "|---" * 7 + "|"
-ROUNDS = 3
+ROUNDS = 9
 COLD = 12
 QUIET_TOKENS = 60
 MANY = 1_000
@@ -99,9 +100,12 @@ async def streams(stock: Stock, ours: Loradrop) -> None:
         for name, found in gaps.items():
             if seconds := sorted(found.seconds.get(phase, [])):
                 print(row(phase, name, seconds, quiet[name]))
+    print(f"\n## Longest gap between a stream's tokens, medians of {ROUNDS} times, ms\n")
+    print("| meanwhile | stock | loradrop | median ratio, pair by pair |\n|---|---|---|---|")
     for phase in ("load", "update", "remove"):
-        worst = [max(gaps[name].seconds[phase]) for name in ("loradrop", "stock")]
-        print(f"\n{phase}: longest gap, loradrop / stock = {worst[0] / worst[1]:.2f}")
+        longest = {name: found.longest[phase] for name, found in gaps.items()}
+        a, b = (1000 * statistics.median(longest[name]) for name in ("stock", "loradrop"))
+        print(f"| {phase} | {a:.0f} | {b:.0f} | {ratio(longest['loradrop'], longest['stock']):.2f} |")
 
 
 def phases(side: Stock | Loradrop, adapter: str) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
@@ -115,33 +119,44 @@ def phases(side: Stock | Loradrop, adapter: str) -> list[tuple[str, Callable[[],
 
 def row(phase: str, name: str, seconds: list[float], quiet: float) -> str:
     """Return one line of the table of gaps."""
-    p50, p99, most = statistics.median(seconds), seconds[int(0.99 * (len(seconds) - 1))], seconds[-1]
+    p50, p99, most = statistics.median(seconds), seconds[math.ceil(0.99 * len(seconds)) - 1], seconds[-1]
     figures = " | ".join(f"{1000 * value:.0f}" for value in (p50, p99, most))
     return f"| {phase} | {name} | {len(seconds)} | {figures} | {most / quiet:.2f} |"
 
 
-async def first_requests(stock: Stock, ours: Loradrop, prefix: Path, local: Path) -> None:
-    """Print what the first request for a cold adapter costs, against a copy and vLLM's own load."""
-    seconds: dict[str, list[float]] = {"stock": [], "loradrop": []}
+async def first_requests(stock: Stock, ours: Loradrop, prefix: Path, resolved: Path) -> None:
+    """Print what the first request for a cold adapter costs, against a copy and vLLM's own ways to load."""
+    by_hand = resolved.with_name("by-hand")
+
+    async def ask_after_load(name: str) -> None:
+        copy_to_disk(prefix / name, by_hand / name)
+        await stock.load(f"{name}-by-hand", by_hand / name)
+
+    async def ask_resolver(name: str) -> None:
+        copy_to_disk(prefix / name, resolved / name)
+        await ask(stock.client, name)
+
+    async def ask_ours(name: str) -> None:
+        await ask(ours.client, name)
+
+    ways = {
+        "vLLM: copy to local disk, load by hand, ask": ask_after_load,
+        "vLLM: copy to local disk, ask its filesystem resolver": ask_resolver,
+        "loradrop: ask": ask_ours,
+    }
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
     for number in range(COLD):
         name = f"cold-{number}"
         await ours.publish(name)
-        for side in sorted(seconds, reverse=number % 2 == 0):  # neither always comes first
+        for step in range(len(ways)):
+            way = list(ways)[(number + step) % len(ways)]  # none always comes first
             started = time.perf_counter()
-            if side == "stock":
-                copy_to_disk(prefix / name, local / name)
-                await stock.load(name, local / name)
-            else:
-                await ask(ours.client, name)
-            seconds[side].append(time.perf_counter() - started)
+            await ways[way](name)
+            seconds[way].append(time.perf_counter() - started)
+        await stock.remove(f"{name}-by-hand")
         await stock.remove(name)
         await ours.remove(name)
-    a, b = (1000 * statistics.median(seconds[side]) for side in ("loradrop", "stock"))
-    print("\n## First request for a cold adapter of 37 MB, one token, median ms\n")
-    print(
-        "| vLLM: copy to local disk, load, ask | loradrop: ask | median ratio, pair by pair |\n|---|---|---|"
-    )
-    print(f"| {b:.0f} | {a:.0f} | {ratio(seconds['loradrop'], seconds['stock']):.2f} |")
+    show_ratios("First request for a cold adapter of 37 MB, one token", seconds, *list(ways)[:2])
 
 
 def copy_to_disk(source: Path, target: Path) -> None:
@@ -177,19 +192,23 @@ async def listing_ms(side: Stock | Loradrop) -> float:
     return 1000 * statistics.median(taken)
 
 
-def write_adapters(prefix: Path) -> None:
-    """Write every adapter the benchmark uses."""
+def write_adapters(prefix: Path, model: Path) -> None:
+    """Write every adapter the benchmark uses, trained on `model`, as vLLM's resolver insists."""
     names = [f"stream-{number}{suffix}" for number in range(ROUNDS) for suffix in ("", "-new")]
     for seed, name in enumerate([*names, *(f"cold-{number}" for number in range(COLD))]):
-        write_adapter(prefix / name, seed=seed)
+        write_adapter(prefix / name, seed=seed, base_model_name_or_path=str(model))
 
 
 def start_servers(stack: ExitStack, directory: Path, redis_url: str, prefix: Path) -> tuple[Server, Server]:
-    """Start both servers, and end them with `stack`."""
-    model = str(build_model(directory / "model"))
+    """Start both servers, for what lies in `directory`, and end them with `stack`."""
+    model = str(directory / "model")
     stock = ["vllm.entrypoints.openai.api_server", "--model", model, *FLAGS]
     ours = ["worker", model, *FLAGS, "--redis-url", redis_url, "--lora-dir-prefix", str(prefix)]
-    switches = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_PLUGINS": ""}
+    switches = {
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
+        "VLLM_PLUGINS": "lora_filesystem_resolver",
+        "VLLM_LORA_RESOLVER_CACHE_DIR": str(directory / "resolved"),
+    }
     servers = (
         start(stock, directory=directory, name="stock", **switches),
         start(ours, directory=directory, name="loradrop"),
@@ -203,8 +222,10 @@ def start_servers(stack: ExitStack, directory: Path, redis_url: str, prefix: Pat
 
 async def main(directory: Path) -> None:
     """Run everything in `directory`."""
-    prefix, local = directory / "loras", directory / "local"
+    prefix, resolved = directory / "loras", directory / "resolved"
     (directory / "redis").mkdir()
+    resolved.mkdir()
+    model = build_model(directory / "model")
     with ExitStack() as stack:
         redis = stack.enter_context(valkey(directory / "redis"))
         async with Connection(redis.url) as connection:
@@ -213,11 +234,11 @@ async def main(directory: Path) -> None:
             stock, ours = Stock(servers[0], prefix), Loradrop(servers[1], catalog)
             try:
                 await lost_prefix(ours, prefix, redis.url)
-                write_adapters(prefix)
+                write_adapters(prefix, model)
                 await catalog.begin()
                 await catalog.withdraw(*LOST)
                 await streams(stock, ours)
-                await first_requests(stock, ours, prefix, local)
+                await first_requests(stock, ours, prefix, resolved)
                 await listings(stock, ours)
             except httpx.HTTPError:
                 print(*(server.log[-4000:] for server in servers), sep="\n")

@@ -13,7 +13,10 @@ _MAX_TOKENS = 1500
 
 
 class Gaps:
-    """Reads one endless stream. `seconds` are the gaps, by phase; a gap counts for the phase it ends in."""
+    """Reads one endless stream. `seconds` are the gaps, by phase; a gap counts for the phase it ends in.
+
+    `longest` are, by phase, the longest of each time it was gone through.
+    """
 
     def __init__(self, client: httpx.AsyncClient, model: str) -> None:
         """Ask `model` over `client`, again and again."""
@@ -21,6 +24,7 @@ class Gaps:
         self._model = model
         self._phase = ""
         self.seconds: dict[str, list[float]] = defaultdict(list)
+        self.longest: dict[str, list[float]] = defaultdict(list)
         self._tokens = asyncio.Condition()
 
     @asynccontextmanager
@@ -38,9 +42,11 @@ class Gaps:
         """Count the gaps of the block, and of the two tokens after it, for `phase`."""
         await self._next_tokens(2)
         self._phase = phase
+        known = len(self.seconds[phase])
         yield
         await self._next_tokens(2)
         self._phase = ""
+        self.longest[phase].append(max(self.seconds[phase][known:]))
 
     async def quiet(self, tokens: int, phase: str = "quiet") -> None:
         """Count `tokens` gaps of nothing being done by us."""

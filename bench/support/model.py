@@ -36,8 +36,8 @@ def build_model(directory: Path) -> Path:
     return directory
 
 
-def write_adapter(directory: Path, *, seed: int) -> Path:
-    """Write an adapter for all linear layers into `directory`, and return it."""
+def write_adapter(directory: Path, *, seed: int, **config: object) -> Path:
+    """Write an adapter for all linear layers into `directory`, and return it; `config` as PEFT has it."""
     generator = torch.Generator().manual_seed(seed)
     tensors = {}
     for layer in range(_LAYERS):
@@ -46,4 +46,6 @@ def write_adapter(directory: Path, *, seed: int) -> Path:
                 name = f"base_model.model.model.layers.{layer}.{module}.lora_{side}.weight"
                 tensors[name] = (torch.randn(shape, generator=generator) * 0.01).to(torch.bfloat16)
     modules = [module.rpartition(".")[2] for module in _SHAPES]
-    return write_tiny_adapter(directory, seed=seed, rank=_RANK, tensors=tensors, target_modules=modules)
+    return write_tiny_adapter(
+        directory, seed=seed, rank=_RANK, tensors=tensors, target_modules=modules, **config
+    )

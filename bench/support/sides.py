@@ -1,5 +1,6 @@
 """The two servers a benchmark compares, driven the way people drive them."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,9 @@ import psutil
 from bench.support.catalog import BenchCatalog
 from tests.e2e.server import Server
 from tests.waiting import wait_until
+
+_LOOK_SECONDS = 0.05
+"""Between two looks at what loradrop has done, which must not be what a running stream notices."""
 
 
 class Stock:
@@ -65,6 +69,7 @@ class Loradrop:
         await self.catalog.publish_at(name, path)
 
         async def has_loaded() -> bool:
+            await asyncio.sleep(_LOOK_SECONDS)
             return await self.loads() > before
 
         await wait_until(has_loaded, timeout=60, description=f"{name} is updated")
@@ -93,6 +98,7 @@ class Loradrop:
 
     async def _until(self, is_so: Callable[[set[str]], bool]) -> None:
         async def is_listed() -> bool:
+            await asyncio.sleep(_LOOK_SECONDS)
             cards = (await self.client.get("/v1/models")).json()["data"]
             return is_so({card["id"] for card in cards})
 
