@@ -13,7 +13,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from tests.chaos.record import Record
+from tests.chaos.record import Entry, Record
 from tests.chaos.run import Plan, run
 
 _SHOWN = 20
@@ -32,6 +32,7 @@ def main() -> int:
     record.close()
     struck = Counter(entry["name"] for entry in record.entries if entry["what"] == "fault")
     print(f"seed {seed}: {workers} workers, {struck.total()} faults: {dict(sorted(struck.items()))}")
+    print(f"one every {_seconds_apart(record.entries):.1f} s; the API answered {_answers(record.entries)}")
     counts = Counter(entry["what"] for entry in record.entries)
     print(", ".join(f"{what} {number}" for what, number in sorted(counts.items())))
     for fault in faults[:_SHOWN]:
@@ -42,6 +43,15 @@ def main() -> int:
     shutil.rmtree(directory)
     print("every invariant held")
     return 0
+
+
+def _seconds_apart(entries: list[Entry]) -> float:
+    at = [entry["at"] for entry in entries if entry["what"] == "fault"]
+    return (at[-1] - at[0]) / (len(at) - 1) if len(at) > 1 else 0.0
+
+
+def _answers(entries: list[Entry]) -> dict[int, int]:
+    return dict(sorted(Counter(entry["status"] for entry in entries if entry["what"] == "answer").items()))
 
 
 if __name__ == "__main__":

@@ -14,27 +14,26 @@ from watcher.inspection import inspect_adapter
 
 STEADY = 20
 """Adapters that never change: nothing that happens elsewhere may touch them."""
-FIRST = 80
-MOST = 1_000
 _PAUSE_SECONDS = 0.1
 
 
 class Writer:
     """Changes a prefix. `on_disk` is what is completely there, by name."""
 
-    def __init__(self, prefix: Path, record: Record, *, seed: int) -> None:
+    def __init__(self, prefix: Path, record: Record, *, adapters: int, seed: int) -> None:
         self.prefix = prefix
         self.on_disk: dict[str, Revision] = {}
         self.steady: list[str] = []
         self.free = asyncio.Lock()
         """Held while the prefix is changed, or is away."""
         self._record = record
+        self._adapters = adapters
         self._dice = random.Random(f"writer {seed}")
         self._numbers = count(1)
 
     def begin(self) -> None:
-        """Write what is there from the start."""
-        for _ in range(STEADY + FIRST):
+        """Write what is there from the start; about as many there will be all along."""
+        for _ in range(self._adapters):
             self._drop()
         self.steady = list(self.on_disk)[:STEADY]
 
@@ -47,7 +46,7 @@ class Writer:
 
     def _change(self) -> None:
         kinds: list[Callable[[], None]] = [self._swap, self._overwrite, self._remove]
-        kinds += [self._drop] * 2 if len(self.on_disk) < MOST else []
+        kinds += [self._drop] * 2 if len(self.on_disk) < self._adapters else []
         self._dice.choice(kinds)()
 
     def _drop(self) -> None:
