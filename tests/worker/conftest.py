@@ -63,3 +63,14 @@ async def run(reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch) -> AsyncI
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+
+
+@pytest.fixture
+async def running(reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Reconciler]:
+    """The reconciler, looking after itself all the time, with no grace for what nobody uses."""
+    monkeypatch.setattr("worker.reconciler._LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("worker.residency.GRACE_SECONDS", 0.0)
+    task = asyncio.create_task(reconciler.run(preload=0))
+    yield reconciler
+    assert not task.done(), "the background task broke"
+    task.cancel()
