@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from worker.admission import Limits
+from worker.admission import Limits, find_fault
 from worker.base_fit import BaseModel
 from worker.lora import LoraConfig, Tensor
 
@@ -66,3 +66,19 @@ def weights(
 
 def without(tensors: Mapping[str, Tensor], *ends: str) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in tensors.items() if not name.endswith(ends)}
+
+
+BASE = llama()
+Q0 = "model.layers.0.self_attn.q_proj"
+Q0_A, Q0_B = (f"base_model.model.{Q0}.lora_{side}.weight" for side in "AB")
+
+
+def fault(
+    tensors: dict[str, Tensor],
+    adapter: LoraConfig | None = None,
+    base: BaseModel | None = BASE,
+    limits: Limits = LIMITS,
+) -> str | None:
+    found = find_fault(adapter or config(), tensors, base, limits)
+    assert found is None or found.message.endswith((".", ":")), "a reason is a sentence"
+    return found.code if found else None
