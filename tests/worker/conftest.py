@@ -1,4 +1,4 @@
-"""A reconciler between an engine, a table and a store that can be scripted."""
+"""A reconciler, and a residency alone, between an engine, a table and a store that can be scripted."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes import FakeEngine, FakeStore, FakeTable
+from tests.worker.ground import Ground
 from worker.reconciler import Reconciler
 
 CAPACITY = 4
@@ -74,3 +75,14 @@ async def running(reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch) -> As
     yield reconciler
     assert not task.done(), "the background task broke"
     task.cancel()
+
+
+@pytest.fixture
+def ground(engine: FakeEngine, table: FakeTable, store: FakeStore) -> Ground:
+    return Ground(engine, table, store)
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Let the grace period be over from now on."""
+    return lambda: monkeypatch.setattr("worker.residency.GRACE_SECONDS", -1.0)
