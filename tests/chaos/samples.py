@@ -15,16 +15,18 @@ _PAUSE_SECONDS = 1.0
 
 
 async def weigh(pids: Callable[[], Mapping[str, int]], record: Record) -> None:
-    """Note memory, threads and files of the processes `pids` names, and the tasks of this one."""
+    """Note memory, threads and files of the processes `pids` names; of this one threads, and its tasks.
+
+    Here the rest says nothing: the record grows, and stub workers keep open whatever they have ever loaded.
+    """
     own = psutil.Process()
     while True:
         for who, pid in pids().items():
             with suppress(psutil.NoSuchProcess):  # killed
                 process = psutil.Process(pid)
-                rss = process.memory_info().rss
-                record.note(who, "weighs", pid=pid, rss=rss, **_held_by(process))
-        # Of the driver no memory: it holds the record, which grows.
-        record.note("driver", "weighs", pid=own.pid, tasks=len(asyncio.all_tasks()), **_held_by(own))
+                rss, threads, files = process.memory_info().rss, process.num_threads(), process.num_fds()
+                record.note(who, "weighs", pid=pid, rss=rss, threads=threads, files=files)
+        record.note("driver", "weighs", pid=own.pid, threads=own.num_threads(), tasks=_tasks())
         await asyncio.sleep(_PAUSE_SECONDS)  # how finely the record is drawn
 
 
@@ -50,5 +52,8 @@ async def _measure(connection: Connection, record: Record) -> None:
         record.note("redis", "holds", epoch=epoch, seq=int(seq), complete=complete == "1", **facts)
 
 
-def _held_by(process: psutil.Process) -> dict[str, int]:
-    return {"threads": process.num_threads(), "files": process.num_fds()}
+def _tasks() -> int:
+    """Return how many tasks there are beside those of the proxy, three a connection."""
+    return sum(
+        not repr(task.get_coro()).startswith("<coroutine object Proxy.") for task in asyncio.all_tasks()
+    )
