@@ -1,4 +1,4 @@
-"""Every Redis key, in one place. One hash tag for a pool, so that it also works on Redis Cluster."""
+"""Every Redis key, in one place. One hash tag for a pool, so one node of a Redis Cluster holds it all."""
 
 from dataclasses import dataclass
 

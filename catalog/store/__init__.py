@@ -1,6 +1,7 @@
 """The catalog in Redis: publish, list, follow, report. The only importer of redis.
 
-address      where a Redis is: one server, behind TLS, or whoever Sentinels say
+address      where a Redis is: one server, behind TLS, or whoever Sentinels or a cluster say
+cluster      where in a Redis Cluster a pool is
 connection   one Redis, its errors translated into ours
 scripts      the Lua scripts: each change of the catalog is one of them, so it is whole or not at all
 publisher    the one watcher that writes: lead, publish, report

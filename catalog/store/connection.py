@@ -39,7 +39,7 @@ _AWAY = (
     OSError,
 )
 _UNVERIFIED = "CERTIFICATE_VERIFY_FAILED"
-_AWAY_WORDS = ("MISCONF", "NOREPLICAS", "MASTERDOWN")
+_AWAY_WORDS = ("MISCONF", "NOREPLICAS", "MASTERDOWN", "UNBLOCKED")
 """Answers for which redis-py has no class: Redis cannot take writes for now."""
 
 
@@ -50,8 +50,9 @@ class Connection:
         """Connect on first use to `url` (see `address`); raises CatalogRefused where it is none."""
         self.keys = Keys(pool)
         self.url = url
-        self.commands = _client(url, _COMMAND_TIMEOUT_SECONDS, _retry())
-        self.blocking = _client(url, BLOCK_SECONDS + _MARGIN_SECONDS, Retry(NoBackoff(), 0))
+        key = self.keys.meta  # any would do: they share a hash slot
+        self.commands = _client(url, key, _COMMAND_TIMEOUT_SECONDS, _retry())
+        self.blocking = _client(url, key, BLOCK_SECONDS + _MARGIN_SECONDS, Retry(NoBackoff(), 0))
 
     async def ping(self) -> None:
         """Return when Redis answers; raises CatalogUnavailable or CatalogDenied."""
@@ -124,8 +125,8 @@ def _away(error: Exception) -> CatalogUnavailable | None:
 def _refused(error: Exception) -> CatalogRefused:
     if isinstance(error, exceptions.MovedError):
         return CatalogRefused(
-            f"This Redis is a node of a cluster, and another node holds this pool: {error}. A pool lives on "
-            "one server: give the URL of that node, or of Sentinels (redis+sentinel://)."
+            f"This Redis is a node of a cluster, and another node holds this pool: {error}. "
+            "Give the URL of the cluster: redis+cluster://HOST:6379,HOST:6379."
         )
     return CatalogRefused(f"Redis refused a command: {error}")
 
@@ -141,9 +142,10 @@ def _retry() -> Retry:
     return Retry(ExponentialBackoff(cap=0.5, base=0.05), 2, (exceptions.ConnectionError,))
 
 
-def _client(url: str, timeout_seconds: float, retry: Retry) -> Any:
+def _client(url: str, key: str, timeout_seconds: float, retry: Retry) -> Any:
     return client_of(
         url,
+        key=key,
         decode_responses=True,
         encoding_errors="replace",  # one record that is not text must not hide all the others
         protocol=2,  # the reply shapes this package reads are the same on every server version

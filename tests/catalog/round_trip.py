@@ -1,0 +1,13 @@
+"""What every way to a Redis must carry."""
+
+from catalog.store import Connection, Publisher, Reader
+from tests.catalog.values import an_adapter
+
+
+async def publish_and_read(url: str) -> None:
+    """Do as a watcher and a reader do: scripts, pipelines and transactions."""
+    async with Connection(url) as connection:
+        publisher = Publisher(connection, owner="watcher-1")
+        await publisher.lead()
+        await publisher.publish([an_adapter("one"), an_adapter("two")], catalog_size=2)
+        assert set((await Reader(connection).listing()).adapters) == {"one", "two"}
