@@ -12,12 +12,23 @@ from catalog.errors import CatalogUnavailable
 from catalog.events import AdapterEvent, EventType
 from catalog.status import WatcherStatus
 from catalog.store import Connection, Reader, Reports
+from tests.adapters import publish_adapter
 from tests.waiting import wait_until
+from watcher.inspection import inspect_adapter
+from watcher.removal import RemovalRule
 from watcher.settings import Settings
+from watcher.settle import SettleRule
 from watcher.watcher import Watcher
 
+ADDED, MODIFIED, DELETED = EventType.ADDED, EventType.MODIFIED, EventType.DELETED
+READY = AdapterState.READY
 PATIENCE_SECONDS = 30.0
 """How long a test waits for something that takes far less; only a failure takes this long."""
+SOON = {
+    "settle": SettleRule(settle_seconds=0.2, unstable_after_seconds=1.0),
+    "removal": RemovalRule(grace_seconds=0.2, mass_grace_seconds=0.5),
+}
+"""Settings that shorten what people wait for; the rules are the same."""
 
 
 @dataclass
@@ -122,3 +133,13 @@ async def watching(connection: Connection, prefix: Path, **settings: Any) -> Asy
 
 async def _leads(catalog: Catalog) -> bool:
     return await catalog.status() is not None
+
+
+def revision_of(directory: Path) -> str | None:
+    return inspect_adapter(directory, with_revision=True).revision
+
+
+async def fence(catalog: Catalog, prefix: Path) -> None:
+    """Return once all that was done to the prefix before has been seen: a later change came through."""
+    publish_adapter(prefix, "fence", seed=99)
+    await catalog.until("fence", READY)
