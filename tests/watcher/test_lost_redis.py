@@ -1,0 +1,91 @@
+"""Whatever happens to Redis, the catalog ends up right."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from catalog.adapter import AdapterState
+from catalog.store import Connection
+from tests.adapters import publish_adapter, write_adapter
+from tests.servers import ValkeyServer, valkey
+from tests.watcher.running import SOON, watching
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ValkeyServer]:
+    """A Valkey of this test alone, to be killed and frozen."""
+    directory = tmp_path / "valkey"
+    directory.mkdir()
+    with valkey(directory) as server:
+        yield server
+
+
+@pytest.fixture
+async def own(server: ValkeyServer) -> AsyncIterator[Connection]:
+    async with Connection(server.url) as connection:
+        yield connection
+
+
+async def test_an_emptied_redis_is_filled_again_under_a_new_epoch(
+    connection: Connection, prefix: Path
+) -> None:
+    for name in ("one", "two"):
+        write_adapter(prefix / name)
+    async with watching(connection, prefix, **SOON) as catalog:
+        await catalog.until_served({"one", "two"})
+        before = await catalog.reader.listing()
+        await connection.commands.flushall()
+        await catalog.until_served({"one", "two"})
+        after = await catalog.reader.listing()
+        assert after.epoch != before.epoch
+        assert {n: a.revision for n, a in after.adapters.items()} == {
+            n: a.revision for n, a in before.adapters.items()
+        }
+
+
+async def test_an_update_under_way_keeps_its_last_good_revision_even_where_redis_forgot_it(
+    connection: Connection, prefix: Path
+) -> None:
+    directory = write_adapter(prefix / "sql")
+    async with watching(connection, prefix, **SOON) as catalog:
+        good = await catalog.until("sql", AdapterState.READY)
+        (directory / "adapter_model.safetensors").write_bytes(b"")
+        await catalog.until("sql", AdapterState.INCOMPLETE)
+        await connection.commands.flushall()
+        torn = await catalog.until("sql", AdapterState.INCOMPLETE)
+        assert (torn.revision, torn.rank) == (good.revision, good.rank)
+        shutil.rmtree(directory)
+        await catalog.until_gone("sql")
+
+
+async def test_changes_made_while_redis_is_dead_are_published_when_it_is_back(
+    server: ValkeyServer, own: Connection, prefix: Path
+) -> None:
+    for name in ("keep", "remove"):
+        write_adapter(prefix / name)
+    async with watching(own, prefix, **SOON) as catalog:
+        await catalog.until_served({"keep", "remove"})
+        server.kill()
+        publish_adapter(prefix, "add")
+        shutil.rmtree(prefix / "remove")
+        server.start()
+        await catalog.until_served({"keep", "add"})
+
+
+async def test_a_redis_that_is_there_later_than_the_watcher_is_waited_for(
+    server: ValkeyServer, own: Connection, prefix: Path
+) -> None:
+    write_adapter(prefix / "sql")
+    server.kill()
+    made = asyncio.create_task(_served_once(own, prefix))
+    await asyncio.sleep(0)
+    server.start()
+    await made
+
+
+async def _served_once(own: Connection, prefix: Path) -> None:
+    async with watching(own, prefix, **SOON) as catalog:
+        await catalog.until_served({"sql"})
