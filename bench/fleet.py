@@ -1,13 +1,14 @@
 """How a fleet keeps up with its catalog, against bare clients of the same Redis: XADD, XREAD, HGETALL.
 
-    python bench/fleet.py [FOLLOWERS ...]
+    python bench/fleet.py [FOLLOWERS ...] [--plots DIRECTORY]
 
+Tables go to the terminal, plots to `docs/` or DIRECTORY; matplotlib draws them: pip install -e '.[bench]'.
 Followers are the worker's own consumer and reconciler, without an engine, in a few processes; as many bare
 clients run in the same processes. They take turns, so that all meet the same noise.
 """
 
+import argparse
 import asyncio
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,8 +19,9 @@ from typing import Any
 from bench.publish import BARE, bare
 from bench.scan import watcher
 from bench.support import followers
-from bench.support.catalog import BenchCatalog
+from bench.support.catalog import Alternating
 from bench.support.crews import Crew, Crews, crews
+from bench.support.plots import Seconds, plot_drops, plot_refreshes, plot_starts
 from bench.support.prefixes import dropping, filled, names
 from bench.support.tables import show_latencies, show_ratios
 from catalog.keys import Keys
@@ -27,7 +29,6 @@ from catalog.queries import Queries
 from catalog.refresh_views import RefreshBody
 from catalog.status import RefreshStatus
 from catalog.store import Connection
-from tests.adapters import write_adapter
 from tests.servers import valkey
 from tests.waiting import wait_until_sync
 
@@ -59,19 +60,28 @@ Drop = Callable[[str], Dropped]
 
 
 def main() -> None:
-    """Print the tables."""
-    counts = [int(count) for count in sys.argv[1:]] or FOLLOWERS
+    """Print the tables and draw the plots."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("followers", nargs="*", type=int, default=FOLLOWERS)
+    parser.add_argument("--plots", type=Path, default=Path("docs"))
+    arguments = parser.parse_args()
+    counts = arguments.followers
     with surroundings() as (directory, fleet):
-        show_watched(fleet, counts)
+        drops, refreshes = show_watched(fleet, counts)
         fleet.client.flushall()
-        alternating = Alternating(directory / "two", fleet.url)
+        alternating = Alternating(directory / "two", fleet.url, names(CATALOG))
+        starts, catching_up = {}, {}
         for count in counts:
-            show_starts(fleet, count)
-            show_catching_up(fleet, count, alternating)
+            starts[count] = show_starts(fleet, count)
+            catching_up[count] = show_catching_up(fleet, count, alternating)
+    arguments.plots.mkdir(exist_ok=True)
+    plot_drops(drops, arguments.plots / "drop-to-listed.png", LISTED)
+    plot_refreshes(refreshes, arguments.plots / "refresh.png", LISTED, REFRESH_FOLLOWERS)
+    plot_starts(starts, catching_up, arguments.plots / "start-and-catch-up.png", CATALOG)
 
 
-def show_watched(fleet: Crews, counts: Sequence[int]) -> None:
-    """Print what takes a watcher: drops and refreshes."""
+def show_watched(fleet: Crews, counts: Sequence[int]) -> tuple[Mapping[int, Seconds], Seconds]:
+    """Print and return what takes a watcher: drops by count of followers, and refreshes."""
     with filled(LISTED) as ours, filled(LISTED) as theirs, watcher(ours, fleet.url), bare(theirs, fleet.url):
         wait_until_sync(
             lambda: fleet.client.hlen(KEYS.adapters) == LISTED and fleet.client.xlen(BARE) > 0,
@@ -79,9 +89,8 @@ def show_watched(fleet: Crews, counts: Sequence[int]) -> None:
             description="both watchers have seen all",
         )
         time.sleep(2)
-        for count in counts:
-            show_drops(fleet, count, ours, theirs)
-        show_refreshes(fleet, ours)
+        drops = {count: show_drops(fleet, count, ours, theirs) for count in counts}
+        return drops, show_refreshes(fleet, ours)
 
 
 @contextmanager
@@ -93,8 +102,8 @@ def surroundings() -> Iterator[tuple[Path, Crews]]:
             yield directory, fleet
 
 
-def show_drops(fleet: Crews, count: int, ours: Path, theirs: Path) -> None:
-    """Print how long after a drop the first and the last of `count` followers list it."""
+def show_drops(fleet: Crews, count: int, ours: Path, theirs: Path) -> Seconds:
+    """Print how long after a drop the first and the last of `count` followers list it; return the last."""
     first: dict[str, list[float]] = {}
     last: dict[str, list[float]] = {}
     ways: Mapping[str, Drop] = {
@@ -116,6 +125,7 @@ def show_drops(fleet: Crews, count: int, ours: Path, theirs: Path) -> None:
     if count > 1:
         show_latencies(f"From drop to listed, the first of {count} followers", first, "XADD, XREAD")
     show_latencies(f"From drop to listed, the last of {count} followers", last, "XADD, XREAD")
+    return last
 
 
 def add(fleet: Crews, count: int, label: str) -> Dropped:
@@ -140,8 +150,8 @@ def rename(prefix: Path, label: str, listen: Callable[[frozenset[str]], Crew[fol
         return drops.times(), crew.results()
 
 
-def show_refreshes(fleet: Crews, prefix: Path) -> None:
-    """Print how long a refresh takes until every follower has observed it."""
+def show_refreshes(fleet: Crews, prefix: Path) -> Seconds:
+    """Print and return how long a refresh takes until every follower has observed it."""
     bare_way = "stat all, XADD, acknowledge"
     seconds: dict[str, list[float]] = {}
     for _ in range(REFRESH_ROUNDS):
@@ -158,6 +168,7 @@ def show_refreshes(fleet: Crews, prefix: Path) -> None:
         fleet.client.delete(DONE)
     title = f"A refresh, {LISTED} adapters, until {REFRESH_FOLLOWERS} followers have observed it"
     show_latencies(title, seconds, bare_way)
+    return seconds
 
 
 async def ask(url: str, body: RefreshBody) -> list[float]:
@@ -198,8 +209,8 @@ def ask_bare(fleet: Crews, prefix: Path) -> list[float]:
     return seconds
 
 
-def show_starts(fleet: Crews, count: int) -> None:
-    """Print how long `count` followers take to list a whole catalog, from nothing."""
+def show_starts(fleet: Crews, count: int) -> Seconds:
+    """Print and return how long `count` followers take to list a whole catalog, from nothing."""
     seconds = measured(
         {
             "HGETALL, json": lambda: fleet.start(followers.start_bare, count, KEYS.adapters, "json"),
@@ -210,10 +221,11 @@ def show_starts(fleet: Crews, count: int) -> None:
     )
     title = f"Start on {CATALOG} adapters, the last of {count} followers"
     show_ratios(title, seconds, "HGETALL, json", "HGETALL, msgspec")
+    return seconds
 
 
-def show_catching_up(fleet: Crews, count: int, catalog: "Alternating") -> None:
-    """Print how long `count` followers take to catch up with what was published while they were away."""
+def show_catching_up(fleet: Crews, count: int, catalog: Alternating) -> Seconds:
+    """Print and return how long `count` followers take to catch up with what they missed."""
     events = KEYS.events
     seconds = measured(
         {
@@ -225,6 +237,7 @@ def show_catching_up(fleet: Crews, count: int, catalog: "Alternating") -> None:
     )
     title = f"Catch up with {MISSED} missed events, the last of {count} followers"
     show_ratios(title, seconds, "XREAD", "HGETALL, json")
+    return seconds
 
 
 def measured(
@@ -240,30 +253,6 @@ def measured(
             at = crew.go()
             seconds[way].append(max(crew.results()) - at)
     return seconds
-
-
-class Alternating:
-    """A catalog of `CATALOG` names, all of which change from one revision to another and back."""
-
-    def __init__(self, prefix: Path, url: str) -> None:
-        """Publish to the Redis at `url`; the two revisions lie under `prefix`."""
-        self._prefix = prefix
-        self._url = url
-        self._revisions = ("one", "two")
-        for seed, name in enumerate(self._revisions):
-            write_adapter(prefix / name, seed=seed + 1)
-        self.change_all()
-
-    def change_all(self) -> None:
-        """Publish one event for each name."""
-        asyncio.run(self._publish(self._revisions[0]))
-        self._revisions = self._revisions[::-1]
-
-    async def _publish(self, like: str) -> None:
-        async with Connection(self._url) as connection:
-            catalog = BenchCatalog(connection, self._prefix)
-            await catalog.begin()
-            await catalog.publish_many(names(CATALOG), like)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """A catalog without a watcher: benchmarks publish what they like."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -8,6 +9,7 @@ from pathlib import Path
 from catalog.adapter import CONFIG_FILENAME, Adapter, AdapterState, Reason, Revision, WeightsFormat
 from catalog.revision import RevisionHasher
 from catalog.store import Connection, Publisher, Withdrawal
+from tests.adapters import write_adapter
 
 
 class BenchCatalog:
@@ -50,6 +52,31 @@ class BenchCatalog:
 
     def _record(self, name: str, path: str) -> Adapter:
         return replace(self._records[self._prefix / path], name=name)
+
+
+class Alternating:
+    """A catalog of `names`, all of which change from one revision to another and back."""
+
+    def __init__(self, prefix: Path, url: str, names: Sequence[str]) -> None:
+        """Publish to the Redis at `url`; the two revisions lie under `prefix`."""
+        self._prefix = prefix
+        self._url = url
+        self._names = names
+        self._revisions = ("one", "two")
+        for seed, name in enumerate(self._revisions):
+            write_adapter(prefix / name, seed=seed + 1)
+        self.change_all()
+
+    def change_all(self) -> None:
+        """Publish one event for each name."""
+        asyncio.run(self._publish(self._revisions[0]))
+        self._revisions = self._revisions[::-1]
+
+    async def _publish(self, like: str) -> None:
+        async with Connection(self._url) as connection:
+            catalog = BenchCatalog(connection, self._prefix)
+            await catalog.begin()
+            await catalog.publish_many(self._names, like)
 
 
 def _record(name: str, directory: Path) -> Adapter:
