@@ -50,7 +50,7 @@ imports: $(INSTALLED) ## which package may import which
 	@echo '==> imports'
 	@$(BIN)/lint-imports
 
-bench: $(INSTALLED) demo/model ## the benchmarks, one after another
+bench: .venv/.installed-bench demo/model ## the benchmarks, one after another; plots go to docs/
 	@for file in $(wildcard bench/*.py); do echo "==> $$file"; $(BIN)/python $$file || exit 1; done
 
 chaos: $(INSTALLED) ## random faults while a random history is written: SEED, SECONDS, WORKERS
@@ -86,6 +86,10 @@ demo/model: | $(INSTALLED)
 .venv/.installed-gpu: pyproject.toml | $(BIN)/pip
 	@echo '==> vLLM for the GPU, and everything else (several minutes)'
 	@$(BIN)/pip install --quiet -e '.[vllm,dev]'
+	@touch $@
+
+.venv/.installed-bench: $(INSTALLED)
+	@$(BIN)/uv pip install --quiet -e '.[bench]'
 	@touch $@
 
 $(BIN)/pip:
