@@ -40,10 +40,11 @@ class Cluster:
 class ClusterConnection(Connection):
     """A connection to the node that holds the key of `cluster`."""
 
-    def __init__(self, *, cluster: Cluster, **options: Any) -> None:
-        """Connect later; `options` are redis-py's."""
+    def __init__(self, *, cluster: Cluster, socket_connect_timeout: float, **options: Any) -> None:
+        """Connect later, within `socket_connect_timeout` for all that are asked; `options` are redis-py's."""
         self._cluster = cluster
-        super().__init__(**options)
+        self._patience = socket_connect_timeout
+        super().__init__(socket_connect_timeout=socket_connect_timeout, **options)
 
     async def connect_check_health(self, *args: Any, **options: Any) -> None:
         """Connect where there is no connection: redis-py calls this ahead of any command."""
@@ -51,7 +52,7 @@ class ClusterConnection(Connection):
             return
         nodes, self._cluster.holder = self._cluster.nodes(), None
         try:
-            async with asyncio.timeout(self.socket_connect_timeout):
+            async with asyncio.timeout(self._patience):
                 self._cluster.holder = await self._find(nodes, *args, **options)
         except TimeoutError as error:
             raise exceptions.TimeoutError(
@@ -76,14 +77,15 @@ class ClusterConnection(Connection):
             asked.add(node)
             self.host, self.port = node
             try:
-                await super().connect_check_health(*args, **options)
-                await self.send_command("HGET", self._cluster.key, "epoch", check_health=False)
-                await super().read_response()
+                async with asyncio.timeout(self._patience / 2):  # one that hangs leaves time for another
+                    await super().connect_check_health(*args, **options)
+                    await self.send_command("HGET", self._cluster.key, "epoch", check_health=False)
+                    await super().read_response()
             except exceptions.MovedError as moved:
                 nodes.insert(0, (moved.host or self.host, moved.port))
             except _NOT_HERE as error:
                 failure = self._lost(error)
-            except (exceptions.ConnectionError, exceptions.TimeoutError) as error:
+            except (exceptions.ConnectionError, exceptions.TimeoutError, TimeoutError) as error:
                 failure = error
             else:
                 return node

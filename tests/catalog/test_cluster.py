@@ -1,6 +1,7 @@
 """Redis Cluster: the pool's node is found, and found again, whatever becomes of it."""
 
 import re
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -44,6 +45,16 @@ async def test_any_nodes_will_do_as_seeds(cluster: Cluster) -> None:
     await publish_and_read(cluster.url)
     await publish_and_read(f"redis+cluster://127.0.0.1:{cluster.nodes[0].port}/0")
     await publish_and_read(f"redis+cluster://127.0.0.1:{free_port()},{cluster.hosts}")
+
+
+async def test_a_node_that_hangs_is_not_waited_for(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_module, "_COMMAND_TIMEOUT_SECONDS", 2.0)
+    with socket.create_server(("127.0.0.1", 0)) as hanging:
+        port = hanging.getsockname()[1]
+        await publish_and_read(f"redis+cluster://127.0.0.1:{port},127.0.0.1:{cluster.nodes[0].port}")
+        async with Connection(f"redis+cluster://127.0.0.1:{port}") as connection:
+            with pytest.raises(CatalogUnavailable, match=f"Timeout asking the cluster, at last .*{port}"):
+                await connection.ping()
 
 
 async def test_the_url_of_another_node_alone_is_answered_with_the_clusters(cluster: Cluster) -> None:
