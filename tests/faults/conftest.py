@@ -68,3 +68,10 @@ def row(request: pytest.FixtureRequest) -> Iterator[Row]:
     yield scenario
     request.node.user_properties.append((_PROPERTY, asdict(scenario)))
     assert not any(scenario.faults().values()), scenario.faults()
+
+
+@pytest.fixture
+def prefix(tmp_path: Path) -> Path:
+    path = tmp_path / "prefix"
+    path.mkdir()
+    return path

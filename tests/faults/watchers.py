@@ -12,17 +12,24 @@ from pathlib import Path
 from catalog.adapter import Revision
 from catalog.events import EventType
 from catalog.store import Connection
-from tests.adapters import publish_adapter
+from tests.adapters import publish_adapter, write_adapter
 from tests.faults.table import Row
 from tests.waiting import wait_until
 from tests.watcher.running import PATIENCE_SECONDS, Catalog
 from watcher.inspection import inspect_adapter
+from watcher.removal import RemovalRule
+from watcher.settle import SettleRule
 
 QUICK = (
     "--lora-settle", "0.3", "--removal-grace", "0.3", "--mass-removal-grace", "600",
     "--lora-discovery-interval", "0.5",
 )  # fmt: skip
 """Flags that shorten the waiting; a mass removal is never made by itself."""
+SETTINGS = {
+    "settle": SettleRule(settle_seconds=0.3),
+    "removal": RemovalRule(grace_seconds=0.3, mass_grace_seconds=600),
+}
+"""The same for a watcher within the test."""
 
 
 @dataclass
@@ -129,3 +136,23 @@ def drop(history: History, prefix: Path, *names: str, seed: int = 1) -> dict[str
 def since(started: float) -> float:
     """Return the seconds since `started` (`time.monotonic`)."""
     return time.monotonic() - started
+
+
+def works(*command: str) -> bool:
+    """Return whether this machine lets us inject a fault that way."""
+    try:
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+def write_some(prefix: Path, count: int, *, start: int = 0) -> list[str]:
+    names = [f"a{number}" for number in range(start, start + count)]
+    for number, name in enumerate(names):
+        write_adapter(prefix / name, seed=start + number + 1)
+    return names
+
+
+def note_all(history: History, prefix: Path, names: Iterable[str]) -> None:
+    for name in names:
+        history.note(prefix / name)

@@ -1,0 +1,34 @@
+"""A clock that is stepped, back or forth. Scenario 18."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from catalog.store import Connection
+from tests.adapters import write_adapter
+from tests.faults.table import Row
+from tests.faults.watchers import SETTINGS, History, since
+from tests.watcher.running import watching
+from watcher import judgement
+
+
+@pytest.mark.parametrize("step_seconds", [-3600.0, 3600.0])
+async def test_18_clock_stepped(
+    step_seconds: float, connection: Connection, prefix: Path, row: Row, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with watching(connection, prefix, **SETTINGS) as catalog:
+        history = History(catalog)
+        await catalog.until_scanned()
+        real = time.time
+        monkeypatch.setattr(judgement.time, "time", lambda: real() + step_seconds)
+        stepped = time.monotonic()
+        revision = history.note(write_adapter(prefix / "sql"))
+        await history.until_revision("sql", revision)
+        row.converge_seconds = since(stepped)
+        assert row.converge_seconds >= 0.3  # it has settled by our own clock, whatever the other says
+        write_adapter(prefix / "sql", seed=2)
+        second = history.note(prefix / "sql")
+        await history.until_revision("sql", second)
+        assert await history.revisions_of("sql") == [revision, second]
+        await history.check(row, expected=["sql"])
