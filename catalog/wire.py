@@ -75,6 +75,19 @@ def decode_event(fields: Mapping[str, str]) -> AdapterEvent:
         raise RecordInvalid(f"An entry of the event stream is not of our shape: {error!r}.") from error
 
 
+def decode_place(fields: Mapping[str, str]) -> tuple[str, int]:
+    """Return the epoch and seq of a stream entry that names an adapter; raises RecordInvalid.
+
+    All that who follows needs beside the record, for a fraction of what the whole event takes.
+    """
+    if "name" not in fields:
+        raise RecordInvalid("An entry of the event stream is not of our shape: it names no adapter.")
+    try:
+        return fields["epoch"], int(fields["seq"])
+    except (KeyError, ValueError) as error:
+        raise RecordInvalid(f"An entry of the event stream is not of our shape: {error!r}.") from error
+
+
 def to_fields(value: Any) -> dict[str, str]:
     """Return the flat text fields of a status, a request or a result."""
     return {key: _to_text(item) for key, item in msgspec.to_builtins(value).items()}

@@ -18,7 +18,7 @@ from catalog.adapter import Adapter
 from catalog.errors import CatalogRefused, CatalogUnavailable, RecordInvalid, ResyncNeeded
 from catalog.events import AdapterEvent
 from catalog.store.connection import BLOCK_SECONDS, Connection, translated
-from catalog.wire import SCHEMA, decode_adapter, decode_event
+from catalog.wire import SCHEMA, decode_adapter, decode_event, decode_place
 
 _COUNT = 256
 _START = "0-0"
@@ -52,7 +52,6 @@ class Batch:
     seq: int
     cursor: str
     changes: Mapping[str, Adapter | None]
-    events: tuple[AdapterEvent, ...] = ()
 
 
 class Reader:
@@ -115,15 +114,15 @@ class Reader:
             if not entries:
                 yield Batch(seq, cursor, {})
                 continue
-            events = [_event(fields) for _, fields in entries]
-            for event in events:
-                if event.epoch != listing.epoch or event.seq != seq + 1:
+            for _, fields in entries:
+                if _place(fields) != (listing.epoch, seq + 1):
                     raise ResyncNeeded(
-                        f"Expected seq {seq + 1} of epoch {listing.epoch}, read {event.seq} of {event.epoch}."
+                        f"Expected seq {seq + 1} of epoch {listing.epoch}, "
+                        f"read {fields['seq']} of {fields['epoch']}."
                     )
-                seq = event.seq
+                seq += 1
             cursor = entries[-1][0]
-            yield Batch(seq, cursor, await self._changes(entries), tuple(events))
+            yield Batch(seq, cursor, await self._changes(entries))
 
     async def events_after(
         self, cursor: str, *, block_seconds: float = BLOCK_SECONDS
@@ -200,6 +199,13 @@ def _decode_all(records: Mapping[str, str]) -> tuple[dict[str, Adapter], frozens
         except RecordInvalid:
             unreadable.add(name)
     return adapters, frozenset(unreadable)
+
+
+def _place(fields: Mapping[str, str]) -> tuple[str, int]:
+    try:
+        return decode_place(fields)
+    except RecordInvalid as error:
+        raise ResyncNeeded(error.message) from error
 
 
 def _event(fields: Mapping[str, str]) -> AdapterEvent:

@@ -22,6 +22,7 @@ from catalog.status import (
 from catalog.wire import (
     decode_adapter,
     decode_event,
+    decode_place,
     decode_worker_adapter,
     encode_adapter,
     encode_worker_adapter,
@@ -197,6 +198,18 @@ def test_an_entry_that_is_not_ours_is_invalid(changed: dict[str, str | None]) ->
     entry = {key: value for key, value in (ENTRY | changed).items() if value is not None}
     with pytest.raises(RecordInvalid):
         decode_event(entry)
+
+
+def test_the_place_of_an_entry_is_its_epoch_and_seq() -> None:
+    event = decode_event(ENTRY)
+    assert decode_place(ENTRY) == (event.epoch, event.seq)
+
+
+@pytest.mark.parametrize("changed", [{"seq": "one"}, {"seq": None}, {"epoch": None}, {"name": None}])
+def test_an_entry_without_a_place_or_a_name_is_invalid(changed: dict[str, str | None]) -> None:
+    entry = {key: value for key, value in (ENTRY | changed).items() if value is not None}
+    with pytest.raises(RecordInvalid):
+        decode_place(entry)
 
 
 def test_an_adapter_without_a_revision_is_written_as_null() -> None:

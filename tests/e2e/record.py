@@ -58,8 +58,10 @@ class Record:
         listing = await self._reader.listing()
         for name, adapter in listing.adapters.items():
             self._catalog[name] = [Span(adapter.revision, time.time())]
-        async for batch in self._reader.follow(listing):
-            for event in batch.events:
+        cursor = listing.cursor
+        while True:
+            for entry_id, event in await self._reader.events_after(cursor, block_seconds=0.5):
+                cursor = entry_id
                 revision = None if event.type is EventType.DELETED else event.revision
                 spans = self._catalog.setdefault(event.name, [])
                 if spans and spans[-1].revision == revision:
