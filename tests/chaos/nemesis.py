@@ -72,7 +72,7 @@ class Nemesis:
 
     async def _strike(self) -> None:
         fault, seconds = self._dice.choice(self._faults), self._dice.uniform(0.5, _LONGEST_SECONDS)
-        name = fault.__name__  # type: ignore[attr-defined]  # a method has one
+        name = fault.__name__
         self._record.note("nemesis", "fault", name=name)
         self._struck = self._record.now
         async with fault():
