@@ -29,7 +29,7 @@ run: $(INSTALLED) $(if $(filter demo,$(MODEL)),demo/model) ## serve a demo model
 
 test: lint types imports demo/model ## everything CI checks: lint, types, imports, all tests, coverage
 	@echo '==> all tests, real vLLM and Valkey among them'
-	@$(BIN)/pytest --durations=15 --cov --cov-report=term --cov-fail-under=90
+	@$(BIN)/pytest -n 2 --durations=15 --cov --cov-report=term --cov-fail-under=90
 
 unit: $(INSTALLED) ## the tests that need no vLLM server
 	@$(BIN)/pytest -n 2 -m 'not e2e and not demo'

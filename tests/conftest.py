@@ -6,12 +6,25 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import redis
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from catalog.store import Connection
 from tests.servers import ValkeyServer, valkey
 
 # A shell that runs us in the background has its children ignore Ctrl-C, which tests press on theirs.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class OneVllmAtATime(LoadScopeScheduling):
+    """Spreads tests over processes as they come, but leaves all that start a vLLM to one of them."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "tests/e2e" if nodeid.startswith("tests/e2e/") else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneVllmAtATime:
+    return OneVllmAtATime(config, log)
 
 
 @pytest.fixture(autouse=True)

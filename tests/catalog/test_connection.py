@@ -20,8 +20,8 @@ pytestmark = pytest.mark.faults
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ValkeyServer]:
-    """A Valkey of this test's own."""
-    with valkey(tmp_path) as server:
+    """A Valkey of this test's own, which has on disk whatever it answered to."""
+    with valkey(tmp_path, "--appendfsync", "always") as server:
         yield server
 
 
