@@ -1,7 +1,8 @@
-"""What the watcher knows about the prefix: a finding for each name, the unreadable, and the absent.
+"""What the watcher knows about the prefix: a finding for each name, the unreadable, the missing, the absent.
 
 Facts come in from scans and examinations; which records the catalog should hold comes out. A name that
-cannot be read keeps its last finding. A name that is absent keeps it too, until its removal is proven.
+cannot be read keeps its last finding. A name that the last listing lacked is missing; looked for in vain, it
+is absent. It keeps its finding too, until its removal is proven.
 """
 
 import time
@@ -29,6 +30,7 @@ class Disk:
     findings: dict[str, Finding] = field(default_factory=dict)
     unreadable: dict[str, Unreadable] = field(default_factory=dict)
     absent: dict[str, Absence] = field(default_factory=dict)
+    missing: set[str] = field(default_factory=set)
     home: RootIdentity | None = None
     away: bool = False
     twins: Twins = field(default_factory=Twins)
@@ -43,6 +45,7 @@ class Disk:
             dict(self.findings),
             dict(self.unreadable),
             dict(self.absent),
+            set(self.missing),
             self.home,
             self.away,
             Twins(self.findings),
@@ -83,6 +86,7 @@ class Disk:
             case Finding():
                 self._is_legible(name)
                 self.absent.pop(name, None)
+                self.missing.discard(name)
                 if name in self._held:
                     self._miss_anew()
                 if name not in self.findings:
@@ -93,6 +97,7 @@ class Disk:
     def forget(self, name: str) -> None:
         """Drop all that is known about a name that is proven gone."""
         self.absent.pop(name, None)
+        self.missing.discard(name)
         self._is_legible(name)
         if self.findings.pop(name, None) is not None:
             self.twins.discard(name)
@@ -117,8 +122,9 @@ class Disk:
             for name, record in records.items()
             if record.revision is not None and record.prefix == self.prefix
         }
-        removals = decide_removals(self.absent, served, self.rule, confirmed=confirmed)
-        self._held = frozenset(removals.held)
+        removals = decide_removals(self.absent, served, self.rule, missing=self.missing, confirmed=confirmed)
+        if removals.held:
+            self._held = frozenset({*removals.held, *self.missing})
         return removals
 
     def record(self, name: str, records: Mapping[str, Adapter], *, now: datetime) -> Adapter | None:
@@ -147,10 +153,11 @@ class Disk:
             if (is_usable_name(name) and not is_ignored(name)) or name in self.findings or name in records
         }
 
-    def missing(self, seen: Collection[str], records: Iterable[str]) -> list[str]:
-        """Return the names that are known, here or in the catalog, and were not seen."""
+    def compare(self, seen: Collection[str], records: Iterable[str]) -> None:
+        """Note as `missing` what is known, here or in the catalog, and not among the names that were seen."""
         legible = {shown(name) for name in seen if not name.isascii()}  # as the catalog spells them
-        return [name for name in {*self.findings, *records} if name not in seen and name not in legible]
+        known = {*self.findings, *records}
+        self.missing = {name for name in known if name not in seen and name not in legible}
 
     def is_unsettled(self, name: str) -> bool:
         """Return whether looking at `name` again soon may tell something else."""

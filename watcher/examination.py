@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from catalog.errors import DiscoveryError
-from watcher.discovery import RootIdentity, open_root
-from watcher.findings import Examined, Finding, Unreadable
+from watcher.discovery import RootIdentity, list_names, open_root
+from watcher.findings import Absent, Examined, Finding, Unreadable
 from watcher.inspection import Rules
 from watcher.judgement import Judge, Question, TooLarge
 from watcher.look import failed
@@ -25,12 +25,14 @@ _logger = logging.getLogger(__name__)
 class Answers:
     """What a batch found, and what it took.
 
-    `left` were not reached within the time, or are too large to be examined beside others; `error` says
-    that nothing could be told.
+    `listed` is all the prefix held after the batch; None where none of `found` is absent. `left` were not
+    reached within the time, or are too large to be examined beside others; `error` says that nothing could
+    be told.
     """
 
     identity: RootIdentity | None
     found: dict[str, Examined] = field(default_factory=dict)
+    listed: frozenset[str] | None = None
     left: tuple[Question, ...] = ()
     error: DiscoveryError | None = None
     hashed_bytes: int = 0
@@ -57,11 +59,14 @@ class Examiner:
         try:
             with open_root(self._prefix, marker=self._marker) as (root_fd, identity):
                 found, left = self._examine(questions, root_fd, until=started + budget_seconds)
+                vanished = any(isinstance(examined, Absent) for examined in found.values())
+                listed = list_names(root_fd, self._prefix) if vanished else None
         except DiscoveryError as error:
             return Answers(None, error=error)
         return Answers(
             identity,
             found,
+            listed=listed,
             left=tuple(left),
             hashed_bytes=_hashed_bytes(questions, found),
             wall_seconds=time.monotonic() - started,

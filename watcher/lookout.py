@@ -188,6 +188,8 @@ class Lookout:
         if self.disk.arrive(identity):
             self._note_filesystem()
             self.want_scan()
+        if answers.listed is not None:
+            self.disk.compare(answers.listed, self.known())
         self.tally.examined += len(answers.found)
         self.tally.examined_seconds += answers.wall_seconds
         self.tally.digested_bytes += answers.hashed_bytes
@@ -197,6 +199,7 @@ class Lookout:
                 self.tally.forget(name)
             if isinstance(examined, Absent) and name not in self.disk.findings and name not in self.known():
                 self.tally.forget(name)
+                self.disk.forget(name)
                 continue
             self.agenda.schedule(name, self.disk.learn(name, examined, hurried=self.is_hurried(name)))
             self.touched.add(name)
@@ -222,13 +225,13 @@ class Lookout:
         self.scans.succeed(number)
         if self.disk.arrive(found.identity):
             self._note_filesystem()
-        missing = self.disk.missing(found.names, self.known())
-        if self.disk.away and (not missing or self.is_confirmed()):
+        self.disk.compare(found.names, self.known())
+        if self.disk.away and (not self.disk.missing or self.is_confirmed()):
             self.disk.settle_in(found.identity)
         if self._touches_all is not None and number >= self._touches_all:
             self._touches_all = None
             self.touched |= self.disk.findings.keys() & found.names - set(found.changed)
-        for names in (found.changed, self.notifications.uncovered(found.names), missing):
+        for names in (found.changed, self.notifications.uncovered(found.names), self.disk.missing):
             self.agenda.find(names)
         self.agenda.find([*self.disk.unreadable, *self.disk.absent])
         self.health.set("prefix", None)

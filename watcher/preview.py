@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 
 from catalog.adapter import Adapter
@@ -30,7 +30,7 @@ async def preview(
             names = await _differing(lookout, disk, records)
         touched = set(names)
         while names:
-            due = await _examine(lookout, disk, names)
+            due = await _examine(lookout, disk, names, records)
             names = {name for name, at in due.items() if at < deadline and disk.is_unsettled(name)}
             if names:
                 await asyncio.sleep(max(0.0, min(due[name] for name in names) - time.monotonic()))
@@ -43,10 +43,13 @@ async def preview(
 
 async def _differing(lookout: Lookout, disk: Disk, records: Mapping[str, Adapter]) -> set[str]:
     found, _ = await lookout.batches.scan(lookout.look_at_all)
-    return {*found.changed, *disk.missing(found.names, records), *disk.unreadable, *disk.absent}
+    disk.compare(found.names, records)
+    return {*found.changed, *disk.missing, *disk.unreadable, *disk.absent}
 
 
-async def _examine(lookout: Lookout, disk: Disk, names: set[str]) -> dict[str, float]:
+async def _examine(
+    lookout: Lookout, disk: Disk, names: set[str], records: Collection[str]
+) -> dict[str, float]:
     """Examine `names`, keep what was found in `disk`, and return when to look again at which."""
     due: dict[str, float] = {}
     questions = [Question(name, disk.findings.get(name)) for name in sorted(names)]
@@ -54,6 +57,8 @@ async def _examine(lookout: Lookout, disk: Disk, names: set[str]) -> dict[str, f
         answers = await lookout.batches.examine(questions)
         if answers.error is not None:
             raise answers.error
+        if answers.listed is not None:
+            disk.compare(answers.listed, records)
         for name, examined in answers.found.items():
             look_again = disk.learn(name, examined, hurried=True)
             if look_again is not None:

@@ -10,7 +10,7 @@ Pure: the clock is passed in, in monotonic seconds. Not here: the guard against 
 prefix (`disk`).
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 
 _LOOKS = 2
@@ -62,15 +62,21 @@ def miss_anew(absence: Absence, *, now: float) -> Absence:
 
 
 def decide_removals(
-    absent: Mapping[str, Absence], served: Collection[str], rule: RemovalRule, *, confirmed: bool = False
+    absent: Mapping[str, Absence],
+    served: Set[str],
+    rule: RemovalRule,
+    *,
+    missing: Set[str] = frozenset(),
+    confirmed: bool = False,
 ) -> Removals:
     """Return which of `absent` are proven gone.
 
     `served` are all names with a revision, the absent among them included: only their loss can be a mass
-    removal. `confirmed`: a person has said that a mass removal is meant.
+    removal. `missing` are those a listing of the prefix lacked, most of which nobody may have looked for
+    yet. `confirmed`: a person has said that a mass removal is meant.
     """
-    missing = sum(1 for name in absent if name in served)
-    mass = not confirmed and missing > rule.mass_count and missing > rule.mass_share * len(served)
+    lost = len(served & (absent.keys() | missing))
+    mass = not confirmed and lost > rule.mass_count and lost > rule.mass_share * len(served)
     proven, look_again, held = [], {}, []
     for name, absence in absent.items():
         is_held = mass and name in served

@@ -4,6 +4,7 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,9 @@ from catalog.adapter import AdapterState
 from catalog.store import Connection
 from tests.adapters import publish_adapter, write_adapter
 from tests.servers import ValkeyServer, valkey
-from tests.watcher.running import SOON, watching
+from tests.waiting import wait_until
+from tests.watcher.running import PATIENCE_SECONDS, SOON, fence, watching
+from watcher.removal import RemovalRule
 
 
 @pytest.fixture
@@ -59,6 +62,29 @@ async def test_an_update_under_way_keeps_its_last_good_revision_even_where_redis
         assert (torn.revision, torn.rank) == (good.revision, good.rank)
         shutil.rmtree(directory)
         await catalog.until_gone("sql")
+
+
+async def test_a_catalog_is_complete_again_though_a_name_only_redis_knew_is_gone_from_both(
+    connection: Connection, prefix: Path
+) -> None:
+    for name in ("kept", "gone"):
+        write_adapter(prefix / name)
+    async with watching(connection, prefix, **SOON) as catalog:
+        await catalog.until_served({"kept", "gone"})
+    shutil.rmtree(prefix / "gone")
+    patient: dict[str, Any] = SOON | {"removal": RemovalRule(grace_seconds=60), "interval_seconds": 0.2}
+    async with watching(connection, prefix, **patient) as catalog:
+        await catalog.until_scanned()
+        await fence(catalog, prefix)
+        assert "gone" in await catalog.adapters()
+        await connection.commands.flushall()
+
+        async def is_complete() -> bool:
+            if set(await catalog.adapters()) != {"kept", "fence"}:
+                return False
+            return (await catalog.reader.listing()).complete
+
+        await wait_until(is_complete, timeout=PATIENCE_SECONDS, description="the new catalog is complete")
 
 
 async def test_changes_made_while_redis_is_dead_are_published_when_it_is_back(

@@ -210,6 +210,22 @@ async def test_a_mass_removal_waits_for_a_refresh_that_confirms_it(
         assert set(await catalog.adapters()) == {"a5"}
 
 
+async def test_a_refresh_of_a_few_names_removes_none_of_them_where_the_whole_prefix_is_empty(
+    connection: Connection, prefix: Path
+) -> None:
+    names = [f"a{number}" for number in range(10)]
+    for name in names:
+        write_adapter(prefix / name)
+    async with watching(connection, prefix, **BLIND) as catalog:
+        await catalog.until_served(set(names))
+        prefix.rename(prefix.with_name("away"))
+        prefix.mkdir()
+        foreseen = await refresh(connection, *names[:4], dry_run=True)
+        assert (foreseen.removed, foreseen.total) == ((), 10)
+        result = await refresh(connection, *names[:4])
+        assert (result.removed, result.total) == ((), 10)
+
+
 async def test_a_refresh_nobody_has_answered_is_answered_by_the_next_watcher(
     connection: Connection, prefix: Path
 ) -> None:
