@@ -4,6 +4,7 @@ import logging
 import signal
 from collections.abc import AsyncIterator, Iterator
 
+import hypothesis
 import pytest
 import redis
 from xdist.remote import Producer
@@ -11,6 +12,9 @@ from xdist.scheduler import LoadScopeScheduling
 
 from catalog.store import Connection
 from tests.servers import ValkeyServer, valkey
+
+hypothesis.settings.register_profile("a machine that is busy elsewhere", deadline=None)
+hypothesis.settings.load_profile("a machine that is busy elsewhere")
 
 # A shell that runs us in the background has its children ignore Ctrl-C, which tests press on theirs.
 signal.signal(signal.SIGINT, signal.default_int_handler)

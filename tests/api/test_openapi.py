@@ -43,7 +43,6 @@ CHECKS = [
 ]
 _bounded = settings(
     max_examples=40,
-    deadline=None,
     derandomize=True,
     database=None,
     phases=[Phase.explicit, Phase.generate],

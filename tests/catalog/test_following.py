@@ -129,7 +129,7 @@ changes = st.lists(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 @given(changes=changes, listed_after=st.integers(0, 20))
 async def test_a_listing_and_what_follows_it_is_always_the_catalog(
     connection: Connection, changes: list[tuple[str, str]], listed_after: int

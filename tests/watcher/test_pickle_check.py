@@ -193,7 +193,7 @@ def _claiming_many_records() -> bytes:
     return bytes(content)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(position=st.integers(0, 2000), value=st.integers(0, 255))
 def test_no_damage_raises_anything_else(
     tmp_path_factory: pytest.TempPathFactory, position: int, value: int
@@ -212,7 +212,7 @@ def test_no_damage_raises_anything_else(
 
 # Python says so of damaged text in a pickle; people never see it.
 @pytest.mark.filterwarnings("ignore:invalid escape sequence:DeprecationWarning")
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(edits=st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 255)), min_size=1, max_size=3))
 def test_no_program_raises_anything_but_a_verdict(edits: list[tuple[int, int]]) -> None:
     program = bytearray(_program())

@@ -69,7 +69,7 @@ def test_every_type_of_the_format_is_known(dtype: str, scratch: Path) -> None:
     assert proves(scratch)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(position=st.integers(0, len(WHOLE) - 1), value=st.integers(0, 255), cut=st.integers(-20, 20))
 def test_what_we_prove_the_library_accepts(scratch: Path, position: int, value: int, cut: int) -> None:
     content = bytearray(WHOLE)
@@ -79,7 +79,7 @@ def test_what_we_prove_the_library_accepts(scratch: Path, position: int, value: 
     assert not proves(scratch) or library_accepts(scratch)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     spans=st.lists(
         st.tuples(st.integers(0, 40), st.integers(0, 40), st.integers(0, 10)), min_size=1, max_size=4
