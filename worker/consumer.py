@@ -1,16 +1,18 @@
 """List, then follow: keeps what is wanted equal to the catalog, whatever Redis does.
 
 A gap, a regress or a new epoch means: list again. A Redis that is away means: go on with what is known,
-say that it is stale, and try again with growing pauses. Nothing is ever unloaded because Redis is away, nor
-because it fell back to older data: what it forgot is not gone, and its watcher publishes it again.
+say that it is stale, and try again with growing pauses; where nothing is known yet, begin with what was
+served before the start. Nothing is ever unloaded because Redis is away, nor because it fell back to older
+data: what it forgot is not gone, and its watcher publishes it again.
 """
 
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 
+from catalog.adapter import Adapter
 from catalog.errors import CatalogDenied, CatalogRefused, CatalogUnavailable, LoradropError, ResyncNeeded
 from catalog.store import Listing, Reader
 from worker.reconciler import Reconciler
@@ -33,11 +35,22 @@ class Position:
 class Consumer:
     """Feeds the reconciler. Keeps true: what it has applied is the catalog at `position`."""
 
-    def __init__(self, reader: Reader, reconciler: Reconciler, *, moved: asyncio.Event) -> None:
-        """Read from `reader`; set `moved` whenever the position changes."""
+    def __init__(
+        self,
+        reader: Reader,
+        reconciler: Reconciler,
+        *,
+        moved: asyncio.Event,
+        last_known: Mapping[str, Adapter] | None = None,
+    ) -> None:
+        """Read from `reader`; set `moved` whenever the position changes.
+
+        `last_known` is what was served before the start; it counts until there is a listing.
+        """
         self._reader = reader
         self._reconciler = reconciler
         self._moved = moved
+        self._last_known = last_known
         self._listing: Listing | None = None
         self.position = Position()
 
@@ -103,5 +116,10 @@ class Consumer:
             "catalog not reachable, serving what is known error=%s",
             error,
         )
+        if self.position == Position() and self._last_known:
+            _log.warning(
+                "starting without Redis, offering what was served last adapters=%d", len(self._last_known)
+            )
+            self._reconciler.apply(self._last_known)
         self.position = replace(self.position, stale=error)
         self._moved.set()

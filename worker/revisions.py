@@ -90,6 +90,10 @@ class RevisionStore:
             discard=_release,
         )
 
+    def revisions(self) -> frozenset[Revision]:
+        """Return all that is in the store, proven by this process or not. Raises OSError."""
+        return frozenset(Revision(path.name) for path in self._revisions.iterdir())
+
     def _pin_proven(self, revision: Revision) -> Pinned | None:
         pinned = pin(self._revisions / revision, revision)
         if pinned is None:

@@ -15,10 +15,12 @@ from catalog.errors import LoradropError
 from catalog.queries import Queries
 from catalog.status import WorkerStatus
 from catalog.store import Connection, Reader, Reports
+from catalog.store.address import without_password
 from worker.base_model import read_base_model
 from worker.consumer import Consumer
 from worker.embedded import embedded_stack, joined_stack
 from worker.engine import Engine
+from worker.last_known import LastKnown
 from worker.model_cards import ModelCards
 from worker.model_table import ModelTable
 from worker.nan_alarm import NanAlarm
@@ -77,7 +79,14 @@ async def running_worker(
             engine, table, preparation.prepare, prefix=settings.lora_dir_prefix, capacity=engine.capacity
         )
         stack.push_async_callback(reconciler.aclose)
-        consumer = Consumer(Reader(connection), reconciler, moved=reconciler.standing.bell)
+        last_known = LastKnown(
+            settings.lora_cache_dir / "last-known",
+            store,
+            of=f"{without_password(redis_url)}\n{settings.pool}\n{settings.lora_dir_prefix}",
+        )
+        consumer = Consumer(
+            Reader(connection), reconciler, moved=reconciler.standing.bell, last_known=last_known.read()
+        )
         reports = Reports(connection)
         status = _identity(engine, table, identity, url)
         reporter = Reporter(
@@ -96,6 +105,9 @@ async def running_worker(
                     "consumer": consumer.run,
                     "reconciler": lambda: reconciler.run(preload=settings.lora_preload),
                     "reporter": reporter.run,
+                    "last known": lambda: last_known.keep(
+                        lambda: reconciler.listed() if consumer.position.epoch is not None else None
+                    ),
                 }
             )
         )

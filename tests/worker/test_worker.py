@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from catalog.adapter import AdapterState
 from catalog.status import WorkerState
 from catalog.store import Connection, Publisher, Reports
 from tests.catalog.values import an_adapter
-from tests.servers import free_port
+from tests.servers import free_port, valkey
 from tests.tiny_model import write_tiny_adapter
 from tests.waiting import wait_until
 from tests.worker.sources import digest_of
@@ -143,6 +144,48 @@ async def test_a_redis_that_is_away_delays_the_start_and_does_not_prevent_it(
     async with serving(away, tmp_path) as server:
         assert server.worker.reconciler.listed() == []
         assert "adapters follow" in caplog.text
+
+
+async def test_started_while_redis_is_away_it_serves_what_it_served_before_and_then_catches_up(
+    settings: WorkerSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.worker._PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("worker.last_known._PAUSE_SECONDS", 0.05)
+    (tmp_path / "valkey").mkdir()
+    with valkey(tmp_path / "valkey", "--appendfsync", "always") as redis_server:
+        settings = dataclasses.replace(settings, redis_url=redis_server.url)
+        async with Connection(redis_server.url) as connection:
+            publisher = Publisher(connection, owner="watcher-1")
+            await publisher.lead()
+            await publish(publisher, write_tiny_adapter(tmp_path / "loras" / "sql", seed=1))
+            await publish(publisher, write_tiny_adapter(tmp_path / "loras" / "poet", seed=2))
+            await publisher.complete()
+            async with serving(settings, tmp_path) as server:
+                assert isinstance(await server.models.resolve_lora("sql"), LoRARequest)
+                kept = settings.lora_cache_dir / "last-known"
+                await wait_until(
+                    lambda: kept.is_dir() and any(path.suffix == ".jsonl" for path in kept.iterdir()),
+                    timeout=10,
+                    description="what is served is kept",
+                )
+            redis_server.kill()
+            shutil.rmtree(tmp_path / "loras")
+            async with serving(settings, tmp_path) as server:
+                reconciler = server.worker.reconciler
+                await wait_until(
+                    lambda: [adapter.name for adapter in reconciler.listed()] == ["sql"],
+                    timeout=20,
+                    description="what was served is listed",
+                )
+                assert isinstance(await server.models.resolve_lora("sql"), LoRARequest)
+                assert len(server.client.loaded) == 1
+                redis_server.start()
+                await wait_until(
+                    lambda: [adapter.name for adapter in reconciler.listed()] == ["poet", "sql"],
+                    timeout=20,
+                    description="the catalog is listed",
+                )
+                assert len(server.client.loaded) == 1
 
 
 async def test_without_a_redis_everything_is_started_and_what_is_there_is_listed_at_once(
