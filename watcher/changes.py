@@ -23,13 +23,13 @@ def changed_records(
 ) -> list[Adapter]:
     """Return the records of `names` that must be written over `records`.
 
-    `remembered` also holds records that Redis has lost, whose revision stays served during an update.
+    `remembered` also holds records that Redis has lost: their revision stays served during an update, and
+    until they are proven gone.
     """
     changes = []
     for name in names:
-        if name in disk.absent:
-            continue
-        record = disk.record(name, remembered, now=now)
+        before = remembered.get(shown(name))
+        record = before if name in disk.absent else disk.record(name, remembered, now=now) or before
         known = records.get(shown(name))
         if record is None or record is known or _is_chatter(record, known, now):
             continue

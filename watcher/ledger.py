@@ -6,7 +6,7 @@ be told without asking Redis. A write that is refused leaves it untouched: the w
 
 import logging
 from collections import ChainMap, Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from catalog.adapter import Adapter, AdapterState
@@ -14,6 +14,7 @@ from catalog.errors import LeaseHeld
 from catalog.revision import short
 from catalog.status import WatcherStatus
 from catalog.store import Connection, Listing, Publisher, Reader, Withdrawal
+from watcher.names import shown
 from watcher.ownership import is_dead
 
 _logger = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ class Ledger:
 
     @property
     def remembered(self) -> Mapping[str, Adapter]:
-        """The records, and those that Redis has lost since: what was served before an update began."""
+        """The records, and those that Redis has lost since: what is served until something else is proven."""
         return ChainMap(self._records, self._lost) if self._lost else self._records
 
     @property
@@ -90,6 +91,11 @@ class Ledger:
                 self._records[change.name] = change
                 self._counts[_kind(change)] += 1
             _log(before, change)
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Remember nothing of `names` that Redis has lost: they are proven gone."""
+        for name in names:
+            self._lost.pop(shown(name), None)
 
     async def complete(self) -> None:
         """Say that everything under the prefix is published; raises LeaseLost and the catalog's errors."""

@@ -68,7 +68,7 @@ class Watcher:
         rules = Rules(roots, settings.allow_pickle, self._stopping.is_set)
         examiner = Examiner(settings.prefix, rules, settings.settle, marker=settings.marker)
         self._lookout = Lookout(settings, examiner)
-        self._lookout.known = lambda: self._ledger.records
+        self._lookout.known = lambda: self._ledger.remembered
         self._desk = Desk(
             Refreshes(connection), self._lookout, self._ledger, is_held=lambda name: name in self._held
         )
@@ -183,7 +183,7 @@ class Watcher:
         names = [lookout.touched.pop() for _ in range(min(len(lookout.touched), _PUBLISHED_AT_ONCE))]
         changes: list[Adapter | Withdrawal] = []
         changes += changed_records(lookout.disk, names, records, remembered, now=datetime.now(UTC))
-        removals = lookout.disk.removals(records, confirmed=self._desk.is_confirmed())
+        removals = lookout.disk.removals(remembered, confirmed=self._desk.is_confirmed())
         self._hold(removals.held)
         for name, at in removals.look_again.items():
             if not lookout.agenda.is_waiting(name):  # it may have to wait for the prefix to come back
@@ -192,6 +192,7 @@ class Watcher:
         if changes:
             await self._ledger.write(changes)
             self._note_published(changes)
+        self._ledger.forget(removals.proven)
         for name in removals.proven:
             lookout.touched.update(lookout.disk.neighbours(name))
             lookout.disk.forget(name)

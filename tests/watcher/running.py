@@ -104,6 +104,15 @@ class Catalog:
 
         return await wait_until(is_so, timeout=PATIENCE_SECONDS, description=f"degraded is {code}")
 
+    async def until_complete(self) -> None:
+        async def is_so() -> bool:
+            try:
+                return (await self.reader.listing()).complete
+            except CatalogUnavailable:
+                return False
+
+        await wait_until(is_so, timeout=PATIENCE_SECONDS, description="the catalog is complete")
+
     async def until_scanned(self) -> None:
         async def is_so() -> bool:
             status = await self.status()

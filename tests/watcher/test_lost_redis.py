@@ -12,8 +12,7 @@ from catalog.adapter import AdapterState
 from catalog.store import Connection
 from tests.adapters import publish_adapter, write_adapter
 from tests.servers import ValkeyServer, valkey
-from tests.waiting import wait_until
-from tests.watcher.running import PATIENCE_SECONDS, SOON, fence, watching
+from tests.watcher.running import SOON, fence, watching
 from watcher.removal import RemovalRule
 
 
@@ -72,19 +71,37 @@ async def test_a_catalog_is_complete_again_though_a_name_only_redis_knew_is_gone
     async with watching(connection, prefix, **SOON) as catalog:
         await catalog.until_served({"kept", "gone"})
     shutil.rmtree(prefix / "gone")
-    patient: dict[str, Any] = SOON | {"removal": RemovalRule(grace_seconds=60), "interval_seconds": 0.2}
+    patient: dict[str, Any] = SOON | {"removal": RemovalRule(grace_seconds=3), "interval_seconds": 0.2}
     async with watching(connection, prefix, **patient) as catalog:
         await catalog.until_scanned()
         await fence(catalog, prefix)
-        assert "gone" in await catalog.adapters()
         await connection.commands.flushall()
+        await catalog.until_complete()
+        await catalog.until_gone("gone")
+        assert set(await catalog.adapters()) == {"kept", "fence"}
 
-        async def is_complete() -> bool:
-            if set(await catalog.adapters()) != {"kept", "fence"}:
-                return False
-            return (await catalog.reader.listing()).complete
 
-        await wait_until(is_complete, timeout=PATIENCE_SECONDS, description="the new catalog is complete")
+async def test_of_a_redis_emptied_while_a_mass_removal_is_held_back_nothing_is_lost(
+    connection: Connection, prefix: Path
+) -> None:
+    names = {f"a{number}" for number in range(6)}
+    for name in names:
+        write_adapter(prefix / name)
+    patient: dict[str, Any] = SOON | {"removal": RemovalRule(grace_seconds=0.2, mass_grace_seconds=60)}
+    async with watching(connection, prefix, **patient) as catalog:
+        await catalog.until_served(names)
+        (prefix / "a0" / "adapter_model.safetensors").write_bytes(b"")
+        await catalog.until("a0", AdapterState.INCOMPLETE)
+        away = prefix.rename(prefix.with_name("away"))
+        prefix.mkdir()
+        await catalog.until_degraded("mass_removal")
+        await connection.commands.flushall()
+        await catalog.until_complete()
+        assert {name for name, a in (await catalog.adapters()).items() if a.revision is not None} == names
+        prefix.rmdir()
+        away.rename(prefix)
+        await fence(catalog, prefix)
+        assert {name for name, a in (await catalog.adapters()).items() if a.revision} == names | {"fence"}
 
 
 async def test_changes_made_while_redis_is_dead_are_published_when_it_is_back(
