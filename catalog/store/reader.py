@@ -96,8 +96,9 @@ class Reader:
     async def follow(self, listing: Listing) -> AsyncIterator[Batch]:
         """Yield what changes after `listing`, for ever; an empty batch each quiet block.
 
-        Raises ResyncNeeded (list again: also once a catalog that was being made is complete) and
-        CatalogUnavailable (wait, then follow on or list again).
+        Raises ResyncNeeded (list again: also once a catalog that was being made is complete, and where a
+        listing is less to read than all that was missed) and CatalogUnavailable (wait, then follow on or
+        list again).
         """
         seq, cursor = listing.seq, listing.cursor
         block_seconds = (
@@ -114,6 +115,8 @@ class Reader:
             if not entries:
                 yield Batch(seq, cursor, {})
                 continue
+            if len(entries) == _COUNT and await self._is_far_behind(seq):
+                raise ResyncNeeded(f"As many changes came after seq {seq} as there are adapters.")
             for _, fields in entries:
                 if _place(fields) != (listing.epoch, seq + 1):
                     raise ResyncNeeded(
@@ -154,6 +157,14 @@ class Reader:
             )
         entries: list[tuple[str, dict[str, str]]] = answer[0][1] if answer else []
         return entries
+
+    async def _is_far_behind(self, seq: int) -> bool:
+        keys = self._connection.keys
+        async with translated(), self._connection.commands.pipeline(transaction=True) as pipeline:
+            pipeline.hget(keys.meta, "seq")
+            pipeline.hlen(keys.adapters)
+            newest, size = await pipeline.execute()
+        return int(newest or 0) - seq >= int(size)
 
     async def _read_now(self, cursor: str) -> list[tuple[str, dict[str, str]]]:
         async with translated():

@@ -82,15 +82,16 @@ async def test_who_is_in_step_is_told_all_by_the_stream(
 async def test_who_is_behind_is_given_the_newest_record_and_none_in_between(
     reader: Reader, publisher: Publisher
 ) -> None:
+    await publish(publisher, *(an_adapter(f"other-{number}") for number in range(300)))
     listing = await reader.listing()
     revisions = [revision("ab"[number % 2]) for number in range(299)]
     await publish(publisher, *(an_adapter(revision=digest) for digest in revisions), an_adapter("last"))
     async with aclosing(reader.follow(listing)) as batches:
         first, second = await next_of(batches), await next_of(batches)
-    assert first.seq < second.seq == 300
-    newest = replace(an_adapter(revision=revisions[-1]), seq=299)
+    assert first.seq < second.seq == 600
+    newest = replace(an_adapter(revision=revisions[-1]), seq=599)
     assert first.changes == {"sql_adapter": newest}
-    assert second.changes == {"sql_adapter": newest, "last": replace(an_adapter("last"), seq=300)}
+    assert second.changes == {"sql_adapter": newest, "last": replace(an_adapter("last"), seq=600)}
 
 
 async def test_an_entry_of_a_watcher_that_does_not_carry_records_is_looked_up(

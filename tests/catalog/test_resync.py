@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from catalog.errors import ResyncNeeded
 from catalog.store import Listing, Publisher, Reader
 from tests.catalog.reading import EVENTS, META, next_of, publish
-from tests.catalog.values import an_adapter
+from tests.catalog.values import an_adapter, revision
 
 
 async def resynced(reader: Reader, listing: Listing) -> str:
@@ -28,6 +28,19 @@ async def test_a_trimmed_stream_is_a_gap(reader: Reader, publisher: Publisher, r
     assert await resynced(reader, listing) == (
         f"Expected seq 1 of epoch {listing.epoch}, read 3 of {listing.epoch}."
     )
+
+
+async def test_as_many_missed_changes_as_there_are_adapters_are_not_read_one_by_one(
+    reader: Reader, publisher: Publisher
+) -> None:
+    names = [f"a{number}" for number in range(200)]
+    await publish(publisher, *(an_adapter(name) for name in names))
+    listing = await reader.listing()
+    await publish(publisher, *(an_adapter(name, revision=revision("b")) for name in names))
+    async with aclosing(reader.follow(listing)) as batches:
+        assert len((await next_of(batches)).changes) == len(names)
+    await publish(publisher, *(an_adapter(name, revision=revision("c")) for name in names))
+    assert await resynced(reader, listing) == "As many changes came after seq 200 as there are adapters."
 
 
 async def test_an_emptied_redis_is_noticed_on_an_idle_stream(
