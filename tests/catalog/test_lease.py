@@ -8,12 +8,10 @@ from redis.asyncio import Redis
 from catalog.adapter import Adapter
 from catalog.errors import LeaseHeld, LeaseLost
 from catalog.store import Connection, Publisher, Reports, Withdrawal
+from tests.catalog.reading import ADAPTERS, EVENTS, META
 from tests.catalog.values import TRUNCATED, a_watcher, an_adapter, revision
 from tests.waiting import wait_until
 
-META = "loradrop:{default}:meta"
-ADAPTERS = "loradrop:{default}:adapters"
-EVENTS = "loradrop:{default}:events"
 WATCHER = "loradrop:{default}:watcher"
 
 

@@ -9,11 +9,9 @@ from redis.asyncio import Redis
 
 from catalog.adapter import Adapter, AdapterState
 from catalog.store import Connection, Publisher, Reader, Withdrawal
+from tests.catalog.reading import ADAPTERS, EVENTS, META
 from tests.catalog.values import GONE, NOON, TRUNCATED, an_adapter, revision
 
-META = "loradrop:{default}:meta"
-ADAPTERS = "loradrop:{default}:adapters"
-EVENTS = "loradrop:{default}:events"
 WATCHER = "loradrop:{default}:watcher"
 
 

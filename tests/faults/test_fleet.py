@@ -31,13 +31,6 @@ REFRESHES = 200
 EVERYBODY = 100
 
 
-@pytest.fixture
-def prefix(tmp_path: Path) -> Path:
-    path = tmp_path / "prefix"
-    path.mkdir()
-    return path
-
-
 async def until_loaded(reports: Reports, worker_id: str, wanted: Mapping[str, Revision]) -> float:
     """Wait until a worker says that exactly `wanted` is loaded; return the seconds it took."""
 

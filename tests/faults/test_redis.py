@@ -31,13 +31,6 @@ from worker import consumer as consumer_module
 AWAY_SECONDS = float(os.environ.get("LORADROP_TEST_AWAY_SECONDS", "3"))
 
 
-@pytest.fixture
-def prefix(tmp_path: Path) -> Path:
-    path = tmp_path / "prefix"
-    path.mkdir()
-    return path
-
-
 async def test_19_killed_and_back_from_its_file(
     server: ValkeyServer, own: Connection, prefix: Path, tmp_path: Path, row: Row
 ) -> None:

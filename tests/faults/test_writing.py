@@ -27,13 +27,6 @@ SETTLE_SECONDS = 0.4
 SETTINGS = {"settle": SettleRule(settle_seconds=SETTLE_SECONDS), "removal": RemovalRule(grace_seconds=0.5)}
 
 
-@pytest.fixture
-def prefix(tmp_path: Path) -> Path:
-    path = tmp_path / "prefix"
-    path.mkdir()
-    return path
-
-
 def pause(seconds: float) -> None:
     """Let time pass: here slowness itself is the fault."""
     threading.Event().wait(seconds)

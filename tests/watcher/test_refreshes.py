@@ -7,8 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from catalog.adapter import AdapterState
 from catalog.events import RefreshRequest
 from catalog.status import RefreshResult, RefreshStatus
@@ -26,13 +24,6 @@ BLIND: dict[str, Any] = {
     "settle": SettleRule(settle_seconds=0.3),
     "removal": RemovalRule(grace_seconds=60, mass_grace_seconds=60),
 }
-
-
-@pytest.fixture
-def prefix(tmp_path: Path) -> Path:
-    path = tmp_path / "prefix"
-    path.mkdir()
-    return path
 
 
 async def ask(connection: Connection, *names: str, **options: Any) -> str:

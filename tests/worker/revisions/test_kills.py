@@ -17,17 +17,6 @@ from tests.worker.sources import digest_of, is_pinned, published, revisions_in, 
 pytestmark = pytest.mark.faults
 
 
-@pytest.fixture
-def prefix(tmp_path: Path) -> Path:
-    (tmp_path / "loras").mkdir()
-    return tmp_path / "loras"
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    return tmp_path / "store"
-
-
 def processes(what: str, place: Path, prefix: Path, *names: str) -> list[str]:
     return [sys.executable, "-m", "tests.worker.store_process", what, str(place), str(prefix), *names]
 
@@ -80,7 +69,7 @@ def test_a_pin_of_another_process_ends_with_it_however_it_ends(place: Path, pref
 
 def test_a_full_disk_is_a_failure_that_says_so_and_ends_with_the_space(place: Path, prefix: Path) -> None:
     write_tiny_adapter(prefix / "large", seed=1)
-    place.mkdir()
+    place.mkdir(parents=True)
     mount = f"mount -t tmpfs -o size=256k tmpfs {place}"
     in_a_namespace = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
     if subprocess.run([*in_a_namespace, mount], capture_output=True, check=False).returncode:
