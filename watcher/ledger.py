@@ -2,22 +2,26 @@
 
 The mirror is listed when the lease is taken and follows every write, so that what differs from the disk can
 be told without asking Redis. A write that is refused leaves it untouched: the watcher leads and lists again.
+Who stands by follows what the leader writes: should Redis lose it, whoever leads next remembers it.
 """
 
 import logging
+import time
 from collections import ChainMap, Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from catalog.adapter import Adapter, AdapterState
-from catalog.errors import LeaseHeld
+from catalog.errors import LeaseHeld, LoradropError, ResyncNeeded
 from catalog.revision import short
 from catalog.status import WatcherStatus
-from catalog.store import Connection, Listing, Publisher, Reader, Withdrawal
+from catalog.store import Batch, Connection, Listing, Publisher, Reader, Withdrawal
 from watcher.names import shown
 from watcher.ownership import is_dead
 
 _logger = logging.getLogger(__name__)
+
+_BLOCK_SECONDS = 0.5
 
 
 class Ledger:
@@ -27,10 +31,10 @@ class Ledger:
         """Publish as `owner`."""
         self.owner = owner
         self._publisher = Publisher(connection, owner=owner)
-        self._reader = Reader(connection)
+        self._reader = Reader(connection, block_seconds=_BLOCK_SECONDS)
+        self._followed: AsyncGenerator[Batch, None] | None = None
         self._records: dict[str, Adapter] = {}
         self._lost: dict[str, Adapter] = {}
-        self._epoch: str | None = None
         self._counts: Counter[tuple[AdapterState, str]] = Counter()
 
     @property
@@ -70,27 +74,27 @@ class Ledger:
                 raise
             _logger.info("Lease of a dead watcher is taken over owner=%s", held.owner)
             lease = await self._publisher.lead(presumed_dead=held.owner)
-        listing = await self._reader.listing()
-        self._lost = _missing(listing, self.remembered) if lease.epoch != self._epoch else {}
-        self._epoch = lease.epoch
-        self._records = dict(listing.adapters) | {name: _illegible(name) for name in listing.unreadable}
-        self._counts = Counter(_kind(record) for record in self._records.values())
+        await self._stop_following()
+        await self._list()
         _logger.info(
             "Watcher leads epoch=%s fence=%s adapters=%s", lease.epoch, lease.fence, len(self._records)
         )
+
+    async def stand_by(self, seconds: float) -> None:
+        """Follow for about `seconds` what another watcher writes; raises the catalog's errors."""
+        until = time.monotonic() + seconds
+        try:
+            while time.monotonic() < until:
+                await self._follow()
+        except LoradropError:
+            await self._stop_following()
+            raise
 
     async def write(self, changes: Sequence[Adapter | Withdrawal]) -> None:
         """Publish `changes` and remember them; raises LeaseLost and the catalog's errors."""
         await self._publisher.publish(changes, catalog_size=len(self._records) + len(changes))
         for change in changes:
-            before = self._records.pop(change.name, None)
-            self._lost.pop(change.name, None)
-            if before is not None:
-                self._counts[_kind(before)] -= 1
-            if isinstance(change, Adapter):
-                self._records[change.name] = change
-                self._counts[_kind(change)] += 1
-            _log(before, change)
+            _log(self._put(change.name, change if isinstance(change, Adapter) else None), change)
 
     def forget(self, names: Iterable[str]) -> None:
         """Remember nothing of `names` that Redis has lost: they are proven gone."""
@@ -109,13 +113,42 @@ class Ledger:
         """Give the lease back."""
         await self._publisher.resign()
 
+    async def _list(self) -> Listing:
+        listing = await self._reader.listing()
+        known = self.remembered
+        self._lost = {} if listing.complete else {n: known[n] for n in known if n not in listing.adapters}
+        self._records = dict(listing.adapters) | {name: _illegible(name) for name in listing.unreadable}
+        self._counts = Counter(_kind(record) for record in self._records.values())
+        return listing
+
+    async def _follow(self) -> None:
+        try:
+            if self._followed is None:
+                self._followed = self._reader.follow(await self._list())
+            for name, record in (await anext(self._followed)).changes.items():
+                self._put(name, record)
+        except ResyncNeeded:
+            await self._stop_following()
+
+    def _put(self, name: str, record: Adapter | None) -> Adapter | None:
+        """Take in what the catalog holds now, and return what it held before."""
+        before = self._records.pop(name, None)
+        self._lost.pop(name, None)
+        if before is not None:
+            self._counts[_kind(before)] -= 1
+        if record is not None:
+            self._records[name] = record
+            self._counts[_kind(record)] += 1
+        return before
+
+    async def _stop_following(self) -> None:
+        if self._followed is not None:
+            await self._followed.aclose()
+            self._followed = None
+
 
 def _kind(record: Adapter) -> tuple[AdapterState, str]:
     return record.state, record.reason.code if record.reason is not None else ""
-
-
-def _missing(listing: Listing, remembered: Mapping[str, Adapter]) -> dict[str, Adapter]:
-    return {name: record for name, record in remembered.items() if name not in listing.adapters}
 
 
 def _illegible(name: str) -> Adapter:

@@ -22,6 +22,8 @@ class RemovalRule:
 
     grace_seconds: float = 1.0
     """Longer than a rename swap leaves a gap, shorter than people wait for `rm -r` to take effect."""
+    hurried_grace_seconds: float = 0.25
+    """For a person who waits: still longer than two renames are apart, but on a machine that is overrun."""
     mass_share: float = 0.5
     """More than this share of the served adapters gone at once is taken for an accident ..."""
     mass_count: int = 3
@@ -80,13 +82,7 @@ def decide_removals(
     proven, look_again, held = [], {}, []
     for name, absence in absent.items():
         is_held = mass and name in served
-        grace = (
-            rule.mass_grace_seconds
-            if is_held
-            else 0.0
-            if absence.hurried or confirmed
-            else rule.grace_seconds
-        )
+        grace = 0.0 if confirmed else _grace_seconds(absence, rule, is_held=is_held)
         if absence.looks >= _LOOKS and absence.last - absence.since >= grace:
             proven.append(name)
             continue
@@ -94,3 +90,11 @@ def decide_removals(
         if is_held:
             held.append(name)
     return Removals(tuple(proven), look_again, tuple(held))
+
+
+def _grace_seconds(absence: Absence, rule: RemovalRule, *, is_held: bool) -> float:
+    if is_held:
+        return rule.mass_grace_seconds
+    if absence.hurried:
+        return min(rule.grace_seconds, rule.hurried_grace_seconds)
+    return rule.grace_seconds

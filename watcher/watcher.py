@@ -127,7 +127,7 @@ class Watcher:
             match error:
                 case LeaseHeld():
                     _logger.log(level, "Watcher stands by owner=%s", error.owner)
-                    await asyncio.sleep(_STANDBY_SECONDS)
+                    await self._stand_by()
                 case LeaseLost():
                     _logger.log(level, "Watcher leads again reason=%s", error.reason)
                     await asyncio.sleep(_FIRST_PAUSE_SECONDS * random.uniform(0, 0.1))
@@ -135,6 +135,13 @@ class Watcher:
                     _logger.log(level, "Watcher waits for Redis reason=%s", error.reason)
                     await asyncio.sleep(pause_seconds * random.uniform(0.5, 1.0))
                     pause_seconds = min(pause_seconds * 2, _LAST_PAUSE_SECONDS)
+
+    async def _stand_by(self) -> None:
+        try:
+            await self._ledger.stand_by(_STANDBY_SECONDS)
+        except LoradropError as error:
+            _logger.debug("Watcher cannot follow while it stands by reason=%s", error.reason)
+            await asyncio.sleep(_STANDBY_SECONDS)
 
     async def _session(self, tasks: asyncio.TaskGroup) -> LoradropError:
         """Lead and publish until something ends it, and return what did."""

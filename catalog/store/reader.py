@@ -11,7 +11,7 @@ An entry carries the record as it became, so that many readers in step need no s
 behind reads the newest records from the hash instead: what was published in between is wanted no more.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 
 from catalog.adapter import Adapter
@@ -21,6 +21,8 @@ from catalog.store.connection import BLOCK_SECONDS, Connection, translated
 from catalog.wire import SCHEMA, decode_adapter, decode_event, decode_place
 
 _COUNT = 256
+_MANY = 1_000
+"""Fewer missed changes than this are read one by one in any case."""
 _START = "0-0"
 _IMPATIENT_SECONDS = 0.2
 """How long a read blocks while the catalog is being made."""
@@ -31,7 +33,8 @@ class Listing:
     """The whole catalog at `seq` of `epoch`.
 
     `unreadable` are names whose record is not of our shape: they exist, and nothing else is known.
-    A catalog that is not `complete` is being made: a name that is missing may only be late.
+    A catalog that is not `complete` is being made: a name that is missing may only be late. `size` is how
+    many there are, also for who keeps none of `adapters`.
     """
 
     epoch: str
@@ -40,6 +43,7 @@ class Listing:
     adapters: Mapping[str, Adapter]
     unreadable: frozenset[str] = frozenset()
     complete: bool = True
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,7 @@ class Reader:
             )
         adapters, unreadable = _decode_all(records)
         cursor = newest[0][0] if newest else _START
-        return Listing(epoch, int(seq), cursor, adapters, unreadable, complete == "1")
+        return Listing(epoch, int(seq), cursor, adapters, unreadable, complete == "1", len(records))
 
     async def get(self, name: str) -> Adapter | None:
         """Return one record, or None; raises RecordInvalid."""
@@ -93,7 +97,7 @@ class Reader:
             record = await self._connection.commands.hget(self._connection.keys.adapters, name)
         return None if record is None else decode_adapter(record)
 
-    async def follow(self, listing: Listing) -> AsyncIterator[Batch]:
+    async def follow(self, listing: Listing) -> AsyncGenerator[Batch, None]:
         """Yield what changes after `listing`, for ever; an empty batch each quiet block.
 
         Raises ResyncNeeded (list again: also once a catalog that was being made is complete, and where a
@@ -115,7 +119,7 @@ class Reader:
             if not entries:
                 yield Batch(seq, cursor, {})
                 continue
-            if len(entries) == _COUNT and await self._is_far_behind(seq):
+            if len(entries) == _COUNT and await self._newest_seq() - seq >= max(_MANY, listing.size):
                 raise ResyncNeeded(f"As many changes came after seq {seq} as there are adapters.")
             for _, fields in entries:
                 if _place(fields) != (listing.epoch, seq + 1):
@@ -158,13 +162,9 @@ class Reader:
         entries: list[tuple[str, dict[str, str]]] = answer[0][1] if answer else []
         return entries
 
-    async def _is_far_behind(self, seq: int) -> bool:
-        keys = self._connection.keys
-        async with translated(), self._connection.commands.pipeline(transaction=True) as pipeline:
-            pipeline.hget(keys.meta, "seq")
-            pipeline.hlen(keys.adapters)
-            newest, size = await pipeline.execute()
-        return int(newest or 0) - seq >= int(size)
+    async def _newest_seq(self) -> int:
+        async with translated():
+            return int(await self._connection.commands.hget(self._connection.keys.meta, "seq") or 0)
 
     async def _read_now(self, cursor: str) -> list[tuple[str, dict[str, str]]]:
         async with translated():

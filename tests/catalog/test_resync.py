@@ -30,17 +30,17 @@ async def test_a_trimmed_stream_is_a_gap(reader: Reader, publisher: Publisher, r
     )
 
 
-async def test_as_many_missed_changes_as_there_are_adapters_are_not_read_one_by_one(
+async def test_of_very_many_missed_changes_the_listing_is_less_to_read(
     reader: Reader, publisher: Publisher
 ) -> None:
-    names = [f"a{number}" for number in range(200)]
-    await publish(publisher, *(an_adapter(name) for name in names))
+    await publish(publisher, an_adapter("one"), an_adapter("two"))
     listing = await reader.listing()
-    await publish(publisher, *(an_adapter(name, revision=revision("b")) for name in names))
+    revisions = [revision("bc"[number % 2]) for number in range(999)]
+    await publish(publisher, *(an_adapter("one", revision=digest) for digest in revisions))
     async with aclosing(reader.follow(listing)) as batches:
-        assert len((await next_of(batches)).changes) == len(names)
-    await publish(publisher, *(an_adapter(name, revision=revision("c")) for name in names))
-    assert await resynced(reader, listing) == "As many changes came after seq 200 as there are adapters."
+        assert (await next_of(batches)).changes.keys() == {"one"}
+    await publish(publisher, an_adapter("two", revision=revision("b")))
+    assert await resynced(reader, listing) == "As many changes came after seq 2 as there are adapters."
 
 
 async def test_an_emptied_redis_is_noticed_on_an_idle_stream(

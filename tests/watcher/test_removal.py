@@ -37,9 +37,11 @@ def test_two_looks_apart_by_the_grace_prove_it() -> None:
     assert decide_removals({"a0": missed(5.0, 6.0)}, set(NAMES), RULE).proven == ("a0",)
 
 
-def test_a_person_who_waits_needs_two_looks_and_no_grace() -> None:
-    assert decide_removals({"a0": missed(5.0, hurried=True)}, set(NAMES), RULE).look_again == {"a0": 5.0}
-    assert decide_removals({"a0": missed(5.0, 5.001, hurried=True)}, set(NAMES), RULE).proven == ("a0",)
+def test_a_person_who_waits_needs_two_looks_and_a_short_grace() -> None:
+    assert decide_removals({"a0": missed(5.0, 5.2, hurried=True)}, set(NAMES), RULE).look_again == {
+        "a0": 5.25
+    }
+    assert decide_removals({"a0": missed(5.0, 5.25, hurried=True)}, set(NAMES), RULE).proven == ("a0",)
 
 
 def test_most_adapters_vanishing_at_once_are_held_back() -> None:
