@@ -40,6 +40,8 @@ from watcher.tally import Tally
 _logger = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 2.0
+_DISTURBED = Look(0)
+"""Stands for a first look that has to be made again."""
 _STANDBY_SECONDS = 1.0
 _FIRST_PAUSE_SECONDS = 0.8
 _LAST_PAUSE_SECONDS = 3.0
@@ -172,8 +174,17 @@ class Watcher:
                 await self._wait()
 
     async def _complete(self) -> None:
-        """Say once in each session that all there is has been published: before, a name may only be late."""
-        if self._first_look is not None and self._desk.is_over(self._first_look):
+        """Say once in each session that all there is has been published: before, a name may only be late.
+
+        What vanishes in the middle of the first look may come back with names that nobody knows yet.
+        """
+        if self._first_look is None:
+            return
+        if self._held:
+            self._first_look = _DISTURBED
+        elif self._first_look is _DISTURBED:
+            self._first_look = Look(self._lookout.want_scan())
+        elif self._desk.is_over(self._first_look):
             self._first_look = None
             await self._ledger.complete()
 
