@@ -2,11 +2,12 @@
 
 Facts come in from scans and examinations; which records the catalog should hold comes out. A name that
 cannot be read keeps its last finding. A name that the last listing lacked is missing; looked for in vain, it
-is absent. It keeps its finding too, until its removal is proven.
+is absent. It keeps its finding too, until its removal is proven. A name that was seen and is not examined yet
+counts as one that may be served.
 """
 
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -31,6 +32,7 @@ class Disk:
     unreadable: dict[str, Unreadable] = field(default_factory=dict)
     absent: dict[str, Absence] = field(default_factory=dict)
     missing: set[str] = field(default_factory=set)
+    unexamined: set[str] = field(default_factory=set)
     home: RootIdentity | None = None
     away: bool = False
     twins: Twins = field(default_factory=Twins)
@@ -46,6 +48,7 @@ class Disk:
             dict(self.unreadable),
             dict(self.absent),
             set(self.missing),
+            set(self.unexamined),
             self.home,
             self.away,
             Twins(self.findings),
@@ -74,6 +77,7 @@ class Disk:
         """Keep what an examination found, and return when (monotonic seconds) to look again, if ever."""
         match examined:
             case Unreadable():
+                self.unexamined.discard(name)
                 self.unreadable[name] = examined
                 before = self._pauses.get(name, _FIRST_RETRY_SECONDS / 2)
                 self._pauses[name] = min(2 * before, _LAST_RETRY_SECONDS)
@@ -87,6 +91,7 @@ class Disk:
                 self._is_legible(name)
                 self.absent.pop(name, None)
                 self.missing.discard(name)
+                self.unexamined.discard(name)
                 if name in self._held:
                     self._miss_anew()
                 if name not in self.findings:
@@ -98,6 +103,7 @@ class Disk:
         """Drop all that is known about a name that is proven gone."""
         self.absent.pop(name, None)
         self.missing.discard(name)
+        self.unexamined.discard(name)
         self._is_legible(name)
         if self.findings.pop(name, None) is not None:
             self.twins.discard(name)
@@ -122,7 +128,9 @@ class Disk:
             for name, record in records.items()
             if record.revision is not None and record.prefix == self.prefix
         }
-        removals = decide_removals(self.absent, served, self.rule, missing=self.missing, confirmed=confirmed)
+        removals = decide_removals(
+            self.absent, served | self.unexamined, self.rule, missing=self.missing, confirmed=confirmed
+        )
         if removals.held:
             self._held = frozenset({*removals.held, *self.missing})
         return removals
@@ -156,8 +164,16 @@ class Disk:
     def compare(self, seen: Collection[str], records: Iterable[str]) -> None:
         """Note as `missing` what is known, here or in the catalog, and not among the names that were seen."""
         legible = {shown(name) for name in seen if not name.isascii()}  # as the catalog spells them
-        known = {*self.findings, *records}
+        known = {*self.findings, *self.unexamined, *records}
         self.missing = {name for name in known if name not in seen and name not in legible}
+
+    def is_known(self, name: str) -> bool:
+        """Return whether anything has been seen of `name`."""
+        return name in self.findings or name in self.unexamined
+
+    def expect(self, seen: Set[str]) -> None:
+        """Note that `seen`, all that a scan saw, is there: what nobody has examined yet may be served."""
+        self.unexamined |= seen - self.findings.keys() - self.unreadable.keys()
 
     def is_unsettled(self, name: str) -> bool:
         """Return whether looking at `name` again soon may tell something else."""

@@ -197,7 +197,7 @@ class Lookout:
             self._verification.done(name)
             if examined is self.disk.findings.get(name):
                 self.tally.forget(name)
-            if isinstance(examined, Absent) and name not in self.disk.findings and name not in self.known():
+            if isinstance(examined, Absent) and not self.disk.is_known(name) and name not in self.known():
                 self.tally.forget(name)
                 self.disk.forget(name)
                 continue
@@ -226,6 +226,7 @@ class Lookout:
         if self.disk.arrive(found.identity):
             self._note_filesystem()
         self.disk.compare(found.names, self.known())
+        self.disk.expect(found.names)
         if self.disk.away and (not self.disk.missing or self.is_confirmed()):
             self.disk.settle_in(found.identity)
         if self._touches_all is not None and number >= self._touches_all:

@@ -73,9 +73,9 @@ def decide_removals(
 ) -> Removals:
     """Return which of `absent` are proven gone.
 
-    `served` are all names with a revision, the absent among them included: only their loss can be a mass
-    removal. `missing` are those a listing of the prefix lacked, most of which nobody may have looked for
-    yet. `confirmed`: a person has said that a mass removal is meant.
+    `served` are all names with a revision, or that may have one, the absent among them included: only their
+    loss can be a mass removal. `missing` are those a listing of the prefix lacked, most of which nobody may
+    have looked for yet. `confirmed`: a person has said that a mass removal is meant.
     """
     lost = len(served & (absent.keys() | missing))
     mass = not confirmed and lost > rule.mass_count and lost > rule.mass_share * len(served)

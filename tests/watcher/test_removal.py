@@ -90,6 +90,18 @@ def test_a_few_that_were_looked_for_are_held_where_most_are_missing_from_a_listi
     assert set(disk.removals(records).proven) == set(NAMES[:2])
 
 
+def test_what_was_seen_and_not_examined_before_it_vanished_is_held_back() -> None:
+    disk = Disk("/srv/loras", replace(RULE, grace_seconds=0))
+    disk.expect(set(NAMES))
+    disk.learn(NAMES[0], Finding(signature=b"s", state=AdapterState.READY))
+    miss_twice(disk, NAMES[1:])
+    assert set(disk.removals({}).held) == set(NAMES[1:])
+    for name in NAMES[1:]:
+        disk.learn(name, Finding(signature=b"s", state=AdapterState.READY))
+    assert not disk.removals({}).held
+    assert not disk.unexamined
+
+
 def test_when_one_of_many_is_back_what_was_seen_of_the_others_proves_nothing() -> None:
     disk = Disk("/srv/loras", replace(RULE, grace_seconds=0))
     records = {name: an_adapter(name) for name in NAMES}
