@@ -129,7 +129,7 @@ class Reader:
                     )
                 seq += 1
             cursor = entries[-1][0]
-            yield Batch(seq, cursor, await self._changes(entries))
+            yield Batch(seq, cursor, await self._changes(entries, listing.epoch, seq))
 
     async def events_after(
         self, cursor: str, *, block_seconds: float = BLOCK_SECONDS
@@ -188,16 +188,24 @@ class Reader:
         async with translated():
             return bool(await self._connection.commands.hget(self._connection.keys.meta, "complete") == "1")
 
-    async def _changes(self, entries: list[tuple[str, dict[str, str]]]) -> dict[str, Adapter | None]:
+    async def _changes(
+        self, entries: list[tuple[str, dict[str, str]]], epoch: str, seq: int
+    ) -> dict[str, Adapter | None]:
         records = {fields["name"]: fields.get("record") for _, fields in entries}
         if len(entries) == _COUNT or None in records.values():  # behind, or told by an older watcher
-            records = await self._newest(sorted(records))
+            records = await self._newest(sorted(records), epoch, seq)
         found, unreadable = _decode_all({name: record for name, record in records.items() if record})
         return {name: found.get(name) for name in sorted(records) if name not in unreadable}
 
-    async def _newest(self, names: list[str]) -> dict[str, str | None]:
-        async with translated():
-            records = await self._connection.commands.hmget(self._connection.keys.adapters, names)
+    async def _newest(self, names: list[str], epoch: str, seq: int) -> dict[str, str | None]:
+        """Return the records of `names`, None where there is none any more, at `seq` of `epoch` or later."""
+        keys = self._connection.keys
+        async with translated(), self._connection.commands.pipeline(transaction=True) as pipeline:
+            pipeline.hmget(keys.meta, "epoch", "seq")
+            pipeline.hmget(keys.adapters, names)
+            (epoch_now, seq_now), records = await pipeline.execute()
+        if epoch_now != epoch or int(seq_now) < seq:  # what is not there may only be lost
+            raise ResyncNeeded(f"The catalog was replaced, or fell back, behind seq {seq} of epoch {epoch}.")
         return dict(zip(names, records, strict=True))
 
 

@@ -7,7 +7,7 @@ import pytest
 from redis.asyncio import Redis
 
 from catalog.errors import ResyncNeeded
-from catalog.store import Listing, Publisher, Reader
+from catalog.store import Connection, Listing, Publisher, Reader
 from tests.catalog.reading import EVENTS, META, next_of, publish
 from tests.catalog.values import an_adapter, revision
 
@@ -41,6 +41,25 @@ async def test_of_very_many_missed_changes_the_listing_is_less_to_read(
         assert (await next_of(batches)).changes.keys() == {"one"}
     await publish(publisher, an_adapter("two", revision=revision("b")))
     assert await resynced(reader, listing) == "As many changes came after seq 2 as there are adapters."
+
+
+async def test_a_redis_emptied_between_an_event_and_its_record_takes_nothing_away(
+    connection: Connection, publisher: Publisher, raw: "Redis[str]"
+) -> None:
+    class Emptied(Reader):
+        """Reads events whose Redis is gone a moment later."""
+
+        async def _read(self, cursor: str, block_seconds: float) -> list[tuple[str, dict[str, str]]]:
+            entries = await super()._read(cursor, block_seconds)
+            await raw.flushall()
+            return entries
+
+    reader = Emptied(connection)
+    listing = await reader.listing()
+    await publish(publisher, *(an_adapter(f"a{number}") for number in range(300)))
+    async with aclosing(reader.follow(listing)) as batches:
+        with pytest.raises(ResyncNeeded, match="was replaced, or fell back, behind seq 256"):
+            await next_of(batches)
 
 
 async def test_an_emptied_redis_is_noticed_on_an_idle_stream(
