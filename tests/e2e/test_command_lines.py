@@ -1,6 +1,7 @@
 """The command lines people already have: vLLM's own, with our flags, with variables, and without us."""
 
 import contextlib
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -116,7 +117,8 @@ def test_without_our_flags_vllm_is_as_it_is_without_us(
         assert not [route for route in routes if "lora" in route]
         assert server.models() == {"tiny"}
         assert server.ask("nobody").status == httpx.codes.NOT_FOUND
-        assert "loradrop" not in server.log.replace("Found endpoint plugin(s) ['loradrop']", "")
+        log = server.log.replace(str(Path(sys.prefix).parent), "")  # which may be a directory of that name
+        assert "loradrop" not in log.replace("Found endpoint plugin(s) ['loradrop']", "")
 
 
 def test_variables_and_vllm_plugins_alone_are_enough_and_a_key_guards_both_ports(
