@@ -38,7 +38,9 @@ class ApiClient:
     def __init__(self, api: Api, record: Record, *, seed: int) -> None:
         self._api, self._record = api, record
         self._dice = random.Random(f"refreshes {seed}")
-        self._http = httpx.AsyncClient(timeout=_PATIENCE_SECONDS)
+        # No connection is kept, since the API closes one that is idle, maybe in the moment it is used again.
+        limits = httpx.Limits(max_keepalive_connections=0)
+        self._http = httpx.AsyncClient(timeout=_PATIENCE_SECONDS, limits=limits)
         self._listed: Mapping[str, Revision] = {}
         self._position: tuple[str, int] | None = None
         self._refused: dict[str, float] = {ADAPTERS: -1.0, READY: -1.0}
