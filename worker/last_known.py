@@ -41,8 +41,8 @@ class LastKnown:
     def read(self) -> dict[str, Adapter]:
         """Return what was served and is still in the store, by name: nothing where nothing was kept."""
         try:
-            records = self._path.read_text().splitlines()
-            adapters = [decode_adapter(record) for record in records]
+            records = self._path.read_text().split("\n")  # splitlines() would split names at U+2028, too
+            adapters = [decode_adapter(record) for record in records if record]
         except FileNotFoundError:
             return {}
         except (OSError, UnicodeDecodeError, RecordInvalid) as error:
