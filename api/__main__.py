@@ -12,12 +12,12 @@ from typing import Annotated
 import typer
 import uvicorn
 
-from api.app import create_app
-from api.settings import Settings
-from catalog.access import API_KEY_FILE_VARIABLE, API_KEY_VARIABLE, entries_in
-from catalog.errors import CatalogRefused, KeysInvalid
-from catalog.keys import DEFAULT_POOL
-from catalog.store import DEFAULT_REDIS_URL
+from loradrop.api.app import create_app
+from loradrop.api.settings import Settings
+from loradrop.catalog.errors import CatalogRefused, KeysInvalid
+from loradrop.catalog.http.api_keys import API_KEY_FILE_VARIABLE, API_KEY_VARIABLE, entries_in
+from loradrop.catalog.redis_keys import DEFAULT_POOL
+from loradrop.catalog.store import DEFAULT_REDIS_URL
 
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _GRACE_SECONDS = 1

@@ -8,16 +8,16 @@ from importlib import metadata
 
 from fastapi import FastAPI
 
-from api.documentation import document
-from api.events import EventFeed
-from api.metrics import CountRequests, Metrics
-from api.problems import add_problem_handlers, problem_of
-from api.routes import Services, service, v1
-from api.settings import Settings
-from catalog.access import API_KEY_VARIABLE, KeyFile, KeyRing, Scope, keys_from
-from catalog.gate import Gate
-from catalog.queries import Queries
-from catalog.store import Connection, Reader, Reports
+from loradrop.api.documentation import document
+from loradrop.api.events import EventFeed
+from loradrop.api.metrics import CountRequests, Metrics
+from loradrop.api.problems import add_problem_handlers, problem_of
+from loradrop.api.routes import Services, service, v1
+from loradrop.api.settings import Settings
+from loradrop.catalog.http.api_keys import API_KEY_VARIABLE, KeyFile, KeyRing, Scope, keys_from
+from loradrop.catalog.http.auth import Gate
+from loradrop.catalog.http.queries import Queries
+from loradrop.catalog.store import Connection, Reader, Reports
 
 logger = logging.getLogger(__name__)
 

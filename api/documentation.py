@@ -9,8 +9,8 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from api.schemas import Problem
-from catalog.gate import GUARDED
+from loradrop.api.schemas import Problem
+from loradrop.catalog.http.auth import GUARDED
 
 _SCHEME = {
     "ApiKey": {

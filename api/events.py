@@ -18,12 +18,12 @@ from datetime import datetime
 from pydantic import BaseModel
 from sse_starlette import ServerSentEvent
 
-from api.problems import InvalidCursor, Stopping, TooManyStreams, unless_stopping
-from catalog.adapter import AdapterState
-from catalog.errors import CatalogDenied, CatalogRefused, CatalogUnavailable, ResyncNeeded
-from catalog.events import AdapterEvent, EventType
-from catalog.store import Reader
-from catalog.views import ReasonView
+from loradrop.api.problems import InvalidCursor, Stopping, TooManyStreams, unless_stopping
+from loradrop.catalog.adapter import AdapterState
+from loradrop.catalog.errors import CatalogDenied, CatalogRefused, CatalogUnavailable, ResyncNeeded
+from loradrop.catalog.events import AdapterEvent, EventType
+from loradrop.catalog.http.views import ReasonView
+from loradrop.catalog.store import Reader
 
 logger = logging.getLogger(__name__)
 

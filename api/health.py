@@ -1,13 +1,13 @@
 """Is this API ready, and if not, what is missing? Asked of Redis each time, within a bounded time."""
 
-from api.problems import in_time
-from api.schemas import Check, Readiness, WatcherView
-from catalog.adapter import Reason
-from catalog.errors import LoradropError
-from catalog.status import WatcherStatus
-from catalog.store import Reports
-from catalog.store.reports import Meta
-from catalog.views import ReasonView
+from loradrop.api.problems import in_time
+from loradrop.api.schemas import Check, Readiness, WatcherView
+from loradrop.catalog.adapter import Reason
+from loradrop.catalog.errors import LoradropError
+from loradrop.catalog.http.views import ReasonView
+from loradrop.catalog.status import WatcherStatus
+from loradrop.catalog.store import Reports
+from loradrop.catalog.store.reports import Meta
 
 _NO_WATCHER = Reason(
     "no_watcher", "No watcher is alive: changes on disk go unnoticed. Start one with `loradrop watch`."

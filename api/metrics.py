@@ -10,12 +10,12 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.problems import in_time
-from catalog.adapter import AdapterState
-from catalog.errors import LoradropError
-from catalog.status import WatcherStatus
-from catalog.store import Connection, Reader, Reports
-from catalog.views import WorkerView, worker_view
+from loradrop.api.problems import in_time
+from loradrop.catalog.adapter import AdapterState
+from loradrop.catalog.errors import LoradropError
+from loradrop.catalog.http.views import WorkerView, worker_view
+from loradrop.catalog.status import WatcherStatus
+from loradrop.catalog.store import Connection, Reader, Reports
 
 
 @dataclass(frozen=True, slots=True)

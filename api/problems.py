@@ -19,8 +19,8 @@ from fastapi.responses import JSONResponse
 from starlette.datastructures import State
 from starlette.exceptions import HTTPException
 
-from api.schemas import Problem
-from catalog import errors
+from loradrop.api.schemas import Problem
+from loradrop.catalog import errors
 
 logger = logging.getLogger(__name__)
 

@@ -10,18 +10,18 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from sse_starlette import EventSourceResponse
 
-from api.events import EventFeed
-from api.health import readiness
-from api.metrics import Metrics, take_snapshot
-from api.problems import RETRY_AFTER_SECONDS, answers, in_time, unless_stopping
-from api.schemas import Liveness, Readiness
-from api.settings import Settings
-from catalog.errors import DiscoveryError
-from catalog.gate import REFRESH_PATH, caller_of
-from catalog.queries import Queries
-from catalog.refresh_views import AskedRefresh, RefreshBody, RefreshView
-from catalog.store import Connection, Reports
-from catalog.views import AdapterView, Listed, WorkerView
+from loradrop.api.events import EventFeed
+from loradrop.api.health import readiness
+from loradrop.api.metrics import Metrics, take_snapshot
+from loradrop.api.problems import RETRY_AFTER_SECONDS, answers, in_time, unless_stopping
+from loradrop.api.schemas import Liveness, Readiness
+from loradrop.api.settings import Settings
+from loradrop.catalog.errors import DiscoveryError
+from loradrop.catalog.http.auth import REFRESH_PATH, caller_of
+from loradrop.catalog.http.queries import Queries
+from loradrop.catalog.http.refresh_views import AskedRefresh, RefreshBody, RefreshView
+from loradrop.catalog.http.views import AdapterView, Listed, WorkerView
+from loradrop.catalog.store import Connection, Reports
 
 v1 = APIRouter(tags=["catalog"])
 service = APIRouter(tags=["service"])

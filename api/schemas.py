@@ -4,8 +4,8 @@ from datetime import datetime
 
 from pydantic import BaseModel, Field
 
-from catalog.status import WatcherMode, WatcherStatus
-from catalog.views import ReasonView
+from loradrop.catalog.http.views import ReasonView
+from loradrop.catalog.status import WatcherMode, WatcherStatus
 
 
 class Problem(BaseModel):

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from catalog.keys import DEFAULT_POOL
-from catalog.store import DEFAULT_REDIS_URL
+from loradrop.catalog.redis_keys import DEFAULT_POOL
+from loradrop.catalog.store import DEFAULT_REDIS_URL
 
 
 class Settings(BaseModel):

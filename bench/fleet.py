@@ -24,11 +24,11 @@ from bench.support.crews import Crew, Crews, crews
 from bench.support.plots import Seconds, plot_drops, plot_refreshes, plot_starts
 from bench.support.prefixes import dropping, filled, names
 from bench.support.tables import show_latencies, show_ratios
-from catalog.keys import Keys
-from catalog.queries import Queries
-from catalog.refresh_views import RefreshBody
-from catalog.status import RefreshStatus
-from catalog.store import Connection
+from loradrop.catalog.http.queries import Queries
+from loradrop.catalog.http.refresh_views import RefreshBody
+from loradrop.catalog.redis_keys import Keys
+from loradrop.catalog.status import RefreshStatus
+from loradrop.catalog.store import Connection
 from tests.servers import valkey
 from tests.waiting import wait_until_sync
 

@@ -16,11 +16,11 @@ from bench.scan import examined
 from bench.support.bare import watched
 from bench.support.prefixes import dropping, filled, names
 from bench.support.tables import ratio, show_latencies
+from loradrop.watcher.notify.inotify import InotifyNotifier
+from loradrop.watcher.notify.notifier import Hint
+from loradrop.watcher.prefix.findings import Finding
+from loradrop.watcher.prefix.scan import scan
 from tests.waiting import wait_until
-from watcher.discovery import scan
-from watcher.findings import Finding
-from watcher.inotify import InotifyNotifier
-from watcher.notifier import Hint
 
 SIZE = 50_000
 ROUNDS = 3

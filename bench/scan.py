@@ -20,16 +20,16 @@ import redis
 
 from bench.support.prefixes import filled, names
 from bench.support.tables import interleaved, show_ratios
-from catalog.adapter import CONFIG_FILENAME, WeightsFormat
+from loradrop.catalog.adapter import CONFIG_FILENAME, WeightsFormat
+from loradrop.catalog.lora.open_files import Roots
+from loradrop.watcher.monitor.batch import Examiner
+from loradrop.watcher.monitor.evaluation import Question
+from loradrop.watcher.prefix.findings import Finding
+from loradrop.watcher.prefix.scan import scan
+from loradrop.watcher.state.settle import SettleRule
+from loradrop.watcher.validation.inspection import Rules
 from tests.servers import valkey
 from tests.waiting import wait_until_sync
-from watcher.discovery import scan
-from watcher.examination import Examiner
-from watcher.files import Roots
-from watcher.findings import Finding
-from watcher.inspection import Rules
-from watcher.judgement import Question
-from watcher.settle import SettleRule
 
 SIZES = (1_000, 10_000, 50_000)
 REST_SECONDS = 65.0
@@ -160,7 +160,16 @@ def show_watcher(prefix: Path, size: int) -> None:
 @contextmanager
 def watcher(prefix: Path, url: str, *flags: str) -> Iterator[psutil.Process]:
     """Run a watcher process for the length of the block."""
-    command = [sys.executable, "-m", "watcher", "--lora-dir-prefix", str(prefix), "--redis-url", url, *flags]
+    command = [
+        sys.executable,
+        "-m",
+        "loradrop.watcher",
+        "--lora-dir-prefix",
+        str(prefix),
+        "--redis-url",
+        url,
+        *flags,
+    ]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as child:
         try:
             yield psutil.Process(child.pid)

@@ -24,8 +24,8 @@ from bench.support.gaps import Gaps
 from bench.support.model import build_model, write_adapter
 from bench.support.sides import Loradrop, Stock, ask
 from bench.support.tables import ratio, show_ratios
-from catalog.adapter import CONFIG_FILENAME, WeightsFormat
-from catalog.store import Connection
+from loradrop.catalog.adapter import CONFIG_FILENAME, WeightsFormat
+from loradrop.catalog.store import Connection
 from tests.e2e.server import Server, start
 from tests.servers import valkey
 
@@ -203,7 +203,7 @@ def start_servers(stack: ExitStack, directory: Path, redis_url: str, prefix: Pat
     """Start both servers, for what lies in `directory`, and end them with `stack`."""
     model = str(directory / "model")
     stock = ["vllm.entrypoints.openai.api_server", "--model", model, *FLAGS]
-    ours = ["worker", model, *FLAGS, "--redis-url", redis_url, "--lora-dir-prefix", str(prefix)]
+    ours = ["loradrop.worker", model, *FLAGS, "--redis-url", redis_url, "--lora-dir-prefix", str(prefix)]
     switches = {
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
         "VLLM_PLUGINS": "lora_filesystem_resolver",

@@ -20,7 +20,7 @@ LoradropError
 └── DiscoveryError          the prefix could not be read as a whole
 """
 
-from catalog.adapter import Reason
+from loradrop.catalog.adapter import Reason
 
 
 class LoradropError(Exception):

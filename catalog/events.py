@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from catalog.adapter import AdapterState, Reason, Revision
+from loradrop.catalog.adapter import AdapterState, Reason, Revision
 
 
 class EventType(StrEnum):

@@ -7,7 +7,7 @@ touching files changes nothing, and putting old bytes back brings the old revisi
 
 from blake3 import blake3
 
-from catalog.adapter import Revision, WeightsFormat
+from loradrop.catalog.adapter import Revision, WeightsFormat
 
 _DOMAIN = b"loradrop revision 1\n"
 

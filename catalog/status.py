@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from catalog.adapter import AdapterState, Reason, Revision
+from loradrop.catalog.adapter import AdapterState, Reason, Revision
 
 
 class WorkerState(StrEnum):

@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from catalog.adapter import Adapter, AdapterState, Reason, Revision
-from catalog.errors import RecordInvalid
-from catalog.events import AdapterEvent, EventType
-from catalog.status import WorkerAdapter
+from loradrop.catalog.adapter import Adapter, AdapterState, Reason, Revision
+from loradrop.catalog.errors import RecordInvalid
+from loradrop.catalog.events import AdapterEvent, EventType
+from loradrop.catalog.status import WorkerAdapter
 
 SCHEMA = "1"
 

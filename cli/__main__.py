@@ -5,8 +5,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cli import adapters, processes, refresh, status, validate, wait
-from cli.outcomes import Stop
+from loradrop.cli import adapters, processes, refresh, status, validate, wait
+from loradrop.cli.outcomes import Stop
 
 
 class _Commands(TyperGroup):

@@ -5,9 +5,9 @@ from urllib.parse import quote
 
 import typer
 
-from cli import tables
-from cli.client import ApiClient
-from cli.options import DEFAULT_API_URL, ApiUrl, AsJson
+from loradrop.cli import tables
+from loradrop.cli.client import ApiClient
+from loradrop.cli.options import DEFAULT_API_URL, ApiUrl, AsJson
 
 
 def ls(

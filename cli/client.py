@@ -12,7 +12,7 @@ from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from cli.outcomes import Misused, Stop, Unreachable
+from loradrop.cli.outcomes import Misused, Stop, Unreachable
 
 _KEY_VARIABLE = "LORADROP_API_KEY"
 _SECONDS = 15.0

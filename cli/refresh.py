@@ -7,10 +7,10 @@ from urllib.parse import quote
 
 import typer
 
-from cli import tables
-from cli.client import ApiClient
-from cli.options import DEFAULT_API_URL, ApiUrl, AsJson
-from cli.outcomes import Stop
+from loradrop.cli import tables
+from loradrop.cli.client import ApiClient
+from loradrop.cli.options import DEFAULT_API_URL, ApiUrl, AsJson
+from loradrop.cli.outcomes import Stop
 
 _PATH = "/v1/refresh_lora_discovery"
 _SPARE_SECONDS = 15.0

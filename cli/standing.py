@@ -8,9 +8,9 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from cli import tables
-from cli.client import ApiClient
-from cli.outcomes import Unreachable
+from loradrop.cli import tables
+from loradrop.cli.client import ApiClient
+from loradrop.cli.outcomes import Unreachable
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,11 @@ import typer
 from rich.console import RenderableType
 from rich.live import Live
 
-from cli import tables
-from cli.client import ApiClient
-from cli.options import DEFAULT_API_URL, ApiUrl, AsJson
-from cli.outcomes import Stop
-from cli.standing import ask_standing, rendered
+from loradrop.cli import tables
+from loradrop.cli.client import ApiClient
+from loradrop.cli.options import DEFAULT_API_URL, ApiUrl, AsJson
+from loradrop.cli.outcomes import Stop
+from loradrop.cli.standing import ask_standing, rendered
 
 _EVERY_SECONDS = 1.0
 

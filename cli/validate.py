@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli import tables
+from loradrop.cli import tables
 
 
 def validate(
@@ -28,7 +28,7 @@ def validate(
 
     Exits with 1 where any of them would not be accepted.
     """
-    from cli.verdicts import verdicts  # noqa: PLC0415  # the watcher's checks: no other command needs them
+    from loradrop.cli.verdicts import verdicts  # noqa: PLC0415  # the watcher's checks: no other command needs them
 
     found = [
         verdict

@@ -7,13 +7,13 @@ from typing import Any
 
 import msgspec
 
-from catalog.adapter import CONFIG_FILENAME, AdapterState, Reason, WeightsFormat
-from catalog.errors import DiscoveryError
-from cli.outcomes import Misused
-from watcher.discovery import scan
-from watcher.findings import Facts
-from watcher.inspection import inspect_adapter
-from watcher.names import Twins, shown, twin_reason
+from loradrop.catalog.adapter import CONFIG_FILENAME, AdapterState, Reason, WeightsFormat
+from loradrop.catalog.errors import DiscoveryError
+from loradrop.cli.outcomes import Misused
+from loradrop.watcher.prefix.findings import Facts
+from loradrop.watcher.prefix.naming import Twins, shown, twin_reason
+from loradrop.watcher.prefix.scan import scan
+from loradrop.watcher.validation.inspection import inspect_adapter
 
 _ADAPTER_FILES = (CONFIG_FILENAME, *(weights.filename for weights in WeightsFormat))
 

@@ -14,10 +14,10 @@ from urllib.parse import quote
 
 import typer
 
-from cli import tables
-from cli.client import ApiClient
-from cli.options import DEFAULT_API_URL, ApiUrl
-from cli.outcomes import Misused, Stop, TimedOut
+from loradrop.cli import tables
+from loradrop.cli.client import ApiClient
+from loradrop.cli.options import DEFAULT_API_URL, ApiUrl
+from loradrop.cli.outcomes import Misused, Stop, TimedOut
 
 _EVERY_SECONDS = 0.25
 _REVISION = re.compile(r"[0-9a-f]{4,64}")

@@ -10,7 +10,7 @@ import redis
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from catalog.store import Connection
+from loradrop.catalog.store import Connection
 from tests.servers import ValkeyServer, valkey
 
 hypothesis.settings.register_profile("a machine that is busy elsewhere", deadline=None)

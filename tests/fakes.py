@@ -5,11 +5,11 @@ import os
 from collections import defaultdict, deque
 from pathlib import Path
 
-from catalog.adapter import Revision
-from worker.files import Source
-from worker.handle import Handle
-from worker.outcomes import Failed, Rejected
-from worker.pins import Pinned
+from loradrop.catalog.adapter import Revision
+from loradrop.worker.engine.handle import Handle
+from loradrop.worker.outcomes import Failed, Rejected
+from loradrop.worker.store.copying import Source
+from loradrop.worker.store.pins import Pinned
 
 
 class FakeEngine:

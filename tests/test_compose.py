@@ -12,10 +12,10 @@ import typer.main
 import yaml
 from check_jsonschema.builtin_schemas import get_builtin_schema
 
-from api.__main__ import api
-from cli.__main__ import app
-from watcher.__main__ import watch
-from worker.settings import WorkerSettings
+from loradrop.api.__main__ import api
+from loradrop.cli.__main__ import app
+from loradrop.watcher.__main__ import watch
+from loradrop.worker.settings import WorkerSettings
 
 ROOT = Path(__file__).parents[1]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
@@ -83,7 +83,7 @@ def test_commands_and_variables_are_ones_loradrop_has() -> None:
 
 @pytest.mark.e2e
 def test_the_workers_flags_are_ones_vllm_has() -> None:
-    command = [sys.executable, "-m", "worker", "--help=all"]
+    command = [sys.executable, "-m", "loradrop.worker", "--help=all"]
     known = set(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
     flags = {flag.partition("=")[0] for flag in SERVICES["worker"]["command"]}
     assert flags <= {word.rstrip(",]").lstrip("[") for word in known}
@@ -103,7 +103,7 @@ def test_the_light_image_does_not_run_as_root() -> None:
 def test_the_build_context_holds_what_the_package_is_made_of() -> None:
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     admitted = {line.removeprefix("!") for line in lines if line.startswith("!")}
-    packages = {"catalog", "watcher", "worker", "api", "cli"}
+    packages = {"loradrop", "catalog", "watcher", "worker", "api", "cli"}
     assert admitted == packages | {"pyproject.toml", "README.md", "LICENSE"}
 
 

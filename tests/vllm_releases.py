@@ -11,7 +11,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from worker.contract import CONTRACT, differences
+from loradrop.worker.engine.vllm_contract import CONTRACT, differences
 
 FIRST = (0, 26)
 """The first with endpoint plugins."""

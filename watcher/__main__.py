@@ -11,14 +11,14 @@ from typing import Annotated
 
 import typer
 
-from catalog.errors import LoradropError
-from catalog.keys import DEFAULT_POOL
-from catalog.store import DEFAULT_REDIS_URL, Connection
-from watcher.batches import THREADS
-from watcher.removal import RemovalRule
-from watcher.settings import NotifierChoice, Settings
-from watcher.settle import SettleRule
-from watcher.watcher import Watcher
+from loradrop.catalog.errors import LoradropError
+from loradrop.catalog.redis_keys import DEFAULT_POOL
+from loradrop.catalog.store import DEFAULT_REDIS_URL, Connection
+from loradrop.watcher.monitor.examiner_pool import THREADS
+from loradrop.watcher.settings import NotifierChoice, Settings
+from loradrop.watcher.state.removal import RemovalRule
+from loradrop.watcher.state.settle import SettleRule
+from loradrop.watcher.watcher import Watcher
 
 _logger = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ async def _run(settings: Settings, metrics_host: str, metrics_port: int | None) 
         if metrics_port is None:
             await _until_stopped(watcher)
             return
-        from watcher.metrics import WatcherCollector, served  # noqa: PLC0415 - megabytes few people need
+        from loradrop.watcher.metrics import WatcherCollector, served  # noqa: PLC0415 - megabytes few people need
 
         with served(WatcherCollector(watcher), host=metrics_host, port=metrics_port) as port:
             _logger.info("Metrics are served host=%s port=%s", metrics_host, port)

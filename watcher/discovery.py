@@ -1,64 +1,19 @@
-"""What is under a prefix: the scan the watcher repeats, and two functions for other programs.
+"""Two functions for other programs: the complete, valid adapters under a prefix, by one look.
 
-A scan is one `scandir` of the prefix and two `stat` by known name for each adapter. It reads no file and
-concludes nothing: it tells which names look different from what is known. It is the whole truth or an
-exception: a prefix that is missing, unmounted or unreadable is never an empty one.
+The watcher does not use them: it repeats `watcher.prefix.scan`, and waits for copies to settle.
 """
 
 import logging
 import os
-import stat
-from collections.abc import Collection, Iterator, Mapping, Set
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Collection
 from pathlib import Path
 
-from catalog.adapter import AdapterState
-from catalog.errors import DiscoveryError
-from watcher.findings import Finding
-from watcher.inspection import inspect_adapter
-from watcher.look import CONFIG, SAFETENSORS, Look, look_at, pack_signature
-from watcher.names import Twins, is_ignored, shown, twin_reason, unusable
+from loradrop.catalog.adapter import AdapterState
+from loradrop.watcher.prefix.naming import Twins, shown, twin_reason, unusable
+from loradrop.watcher.prefix.scan import scan
+from loradrop.watcher.validation.inspection import inspect_adapter
 
 _logger = logging.getLogger(__name__)
-
-
-class PrefixMissing(DiscoveryError):
-    """The prefix is not there: not made yet, not mounted, or renamed away."""
-
-    code = "prefix_missing"
-
-
-class PrefixNotADirectory(DiscoveryError):
-    """The prefix is a file."""
-
-    code = "prefix_not_a_directory"
-
-
-class PrefixMarkerMissing(DiscoveryError):
-    """The prefix is there without the marker file it must hold: probably nothing is mounted on it."""
-
-    code = "prefix_marker_missing"
-
-
-@dataclass(frozen=True, slots=True)
-class RootIdentity:
-    """Which directory the prefix is at the moment: a rename or a mount puts another one in its place."""
-
-    device: int
-    inode: int
-
-
-@dataclass(frozen=True, slots=True)
-class Scan:
-    """One whole look at a prefix.
-
-    `names` are all directories that may be adapters; `changed` of them look different from what is known.
-    """
-
-    identity: RootIdentity
-    names: Set[str]
-    changed: tuple[str, ...]
 
 
 def discover_lora_adapters_from_prefix(dir_prefix: str | os.PathLike[str]) -> dict[str, str]:
@@ -84,8 +39,7 @@ def discover_new_lora_adapters_from_prefix(
     Otherwise like `discover_lora_adapters_from_prefix`.
     """
     prefix = Path(dir_prefix).absolute()
-    with open_root(prefix) as (root_fd, identity):
-        names = _scan(root_fd, identity, {}).names
+    names = scan(prefix, {}).names
     twins = Twins(name for name in names if unusable(name) is None)
     found: dict[str, str] = {}
     for name in sorted(names):
@@ -99,122 +53,3 @@ def discover_new_lora_adapters_from_prefix(
         else:
             _logger.warning("Adapter is left out name=%s reason=%s", shown(name), reason)
     return found
-
-
-@contextmanager
-def open_root(
-    prefix: str | os.PathLike[str], *, marker: str | None = None
-) -> Iterator[tuple[int, RootIdentity]]:
-    """Open the prefix for the length of the block; yield its descriptor and identity.
-
-    Where the block ends without an exception, the prefix was the same directory all along.
-    Raises DiscoveryError.
-    """
-    try:
-        fd = os.open(prefix, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise _translated(error, prefix) from error
-    try:
-        held = os.fstat(fd)
-        _check_marker(fd, marker, prefix)
-        yield fd, RootIdentity(held.st_dev, held.st_ino)
-        if identity_of(prefix) != RootIdentity(held.st_dev, held.st_ino):
-            raise PrefixMissing(
-                f"The prefix {prefix} was replaced while it was read. The watcher looks again."
-            )
-    finally:
-        os.close(fd)
-
-
-def identity_of(prefix: str | os.PathLike[str]) -> RootIdentity:
-    """Return which directory `prefix` is now; raises DiscoveryError."""
-    try:
-        found = os.stat(prefix)  # noqa: PTH116 - the same call as everywhere in this file
-    except OSError as error:
-        raise _translated(error, prefix) from error
-    if not stat.S_ISDIR(found.st_mode):
-        raise _translated(NotADirectoryError(), prefix)
-    return RootIdentity(found.st_dev, found.st_ino)
-
-
-def scan(prefix: str | os.PathLike[str], known: Mapping[str, Finding], *, marker: str | None = None) -> Scan:
-    """Look at the whole prefix and tell what differs from `known`; raises DiscoveryError."""
-    with open_root(prefix, marker=marker) as (root_fd, identity):
-        try:
-            return _scan(root_fd, identity, known)
-        except OSError as error:
-            raise _translated(error, prefix) from error
-
-
-def list_names(root_fd: int, prefix: str | os.PathLike[str]) -> frozenset[str]:
-    """Return all names in `prefix`, open at `root_fd`; raises DiscoveryError."""
-    try:
-        return frozenset(os.listdir(root_fd))
-    except OSError as error:
-        raise _translated(error, prefix) from error
-
-
-def _scan(root_fd: int, identity: RootIdentity, known: Mapping[str, Finding]) -> Scan:
-    # The hot loop: at 10 000 adapters every microsecond here is 10 ms a scan, hence what is inlined, and
-    # what is asked of new names only.
-    names: set[str] = set()
-    changed: list[str] = []
-    status = os.stat
-    with os.scandir(root_fd) as entries:
-        for entry in entries:
-            name = entry.name
-            finding = known.get(name)
-            if finding is None and not _may_be_adapter(entry):
-                continue
-            names.add(name)
-            try:
-                c = status(name + CONFIG, dir_fd=root_fd)
-                w = status(name + SAFETENSORS, dir_fd=root_fd)
-            except OSError:
-                if finding is None or finding.signature != _rare_signature(name, root_fd):
-                    changed.append(name)
-                continue
-            signature = pack_signature(
-                c.st_ino, c.st_size, c.st_mtime_ns, c.st_ctime_ns, c.st_dev,
-                w.st_ino, w.st_size, w.st_mtime_ns, w.st_ctime_ns, w.st_dev,
-            )  # fmt: skip
-            if finding is None or finding.signature != signature:
-                changed.append(name)
-    return Scan(identity, names, tuple(changed))
-
-
-def _may_be_adapter(entry: "os.DirEntry[str]") -> bool:
-    if is_ignored(entry.name):
-        return False
-    return entry.is_dir() or entry.is_symlink()  # a link that leads nowhere yet: `look` says what it is
-
-
-def _rare_signature(name: str, root_fd: int) -> bytes | None:
-    look = look_at(name, root_fd)
-    return look.signature if isinstance(look, Look) else None
-
-
-def _check_marker(root_fd: int, marker: str | None, prefix: str | os.PathLike[str]) -> None:
-    if marker is None:
-        return
-    try:
-        os.stat(marker, dir_fd=root_fd)
-    except OSError as error:
-        raise PrefixMarkerMissing(
-            f"The prefix {prefix} does not hold its marker file {marker!r}. Mount it, or create the file."
-        ) from error
-
-
-def _translated(error: OSError, prefix: str | os.PathLike[str]) -> DiscoveryError:
-    if isinstance(error, FileNotFoundError):
-        return PrefixMissing(f"The prefix {prefix} does not exist. Create the directory, or mount it.")
-    if isinstance(error, NotADirectoryError):
-        return PrefixNotADirectory(
-            f"The prefix {prefix} is not a directory. Name the one that holds the adapters."
-        )
-    if isinstance(error, PermissionError):
-        return DiscoveryError(
-            f"The prefix {prefix} may not be read. Give the watcher's user read permission."
-        )
-    why = error.strerror or type(error).__name__
-    return DiscoveryError(f"The prefix {prefix} cannot be read ({why}). Nothing is removed because of it.")

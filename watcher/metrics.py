@@ -12,9 +12,9 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from watcher.settings import SettingsInvalid
-from watcher.tally import Histogram
-from watcher.watcher import Watcher
+from loradrop.watcher.settings import SettingsInvalid
+from loradrop.watcher.state.counters import Histogram
+from loradrop.watcher.watcher import Watcher
 
 
 class WatcherCollector(Collector):

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from catalog.errors import LoradropError
-from catalog.keys import DEFAULT_POOL
-from catalog.store import DEFAULT_REDIS_URL
-from watcher.removal import RemovalRule
-from watcher.settle import SettleRule
+from loradrop.catalog.errors import LoradropError
+from loradrop.catalog.redis_keys import DEFAULT_POOL
+from loradrop.catalog.store import DEFAULT_REDIS_URL
+from loradrop.watcher.state.removal import RemovalRule
+from loradrop.watcher.state.settle import SettleRule
 
 _MIN_THREADS = 2
 

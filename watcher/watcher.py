@@ -21,21 +21,21 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from catalog.adapter import Adapter, AdapterState, Reason
-from catalog.errors import CatalogDenied, CatalogRefused, LeaseHeld, LeaseLost, LoradropError
-from catalog.status import WatcherStatus
-from catalog.store import Connection, Refreshes, Withdrawal
-from watcher.changes import changed_records, withdrawals
-from watcher.desk import Desk
-from watcher.examination import Examiner
-from watcher.files import Roots
-from watcher.inspection import Rules
-from watcher.ledger import Ledger
-from watcher.lookout import Lookout
-from watcher.ownership import own_id
-from watcher.refreshing import Look
-from watcher.settings import Settings
-from watcher.tally import Tally
+from loradrop.catalog.adapter import Adapter, AdapterState, Reason
+from loradrop.catalog.errors import CatalogDenied, CatalogRefused, LeaseHeld, LeaseLost, LoradropError
+from loradrop.catalog.lora.open_files import Roots
+from loradrop.catalog.status import WatcherStatus
+from loradrop.catalog.store import Connection, Refreshes, Withdrawal
+from loradrop.watcher.monitor.batch import Examiner
+from loradrop.watcher.monitor.monitor import Lookout
+from loradrop.watcher.publish.catalog_mirror import Ledger
+from loradrop.watcher.publish.owner import own_id
+from loradrop.watcher.refresh.handler import Desk
+from loradrop.watcher.refresh.refresh import Look
+from loradrop.watcher.settings import Settings
+from loradrop.watcher.state.changes import changed_records, withdrawals
+from loradrop.watcher.state.counters import Tally
+from loradrop.watcher.validation.inspection import Rules
 
 _logger = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from vllm.entrypoints.cli.serve import FlexibleArgumentParser, ServeSubcommand, make_arg_parser
     from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
 
-    from worker.flags import register
-    from worker.settings import NAMED
+    from loradrop.worker.server.vllm_hooks import register
+    from loradrop.worker.settings import NAMED
 
     cli_env_setup()
     register()

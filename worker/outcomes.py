@@ -13,7 +13,7 @@ from http import HTTPStatus
 
 from fastapi import HTTPException
 
-from catalog.adapter import Reason
+from loradrop.catalog.adapter import Reason
 
 
 class Outcome(Exception):

@@ -12,8 +12,8 @@ from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from catalog.keys import DEFAULT_POOL
-from worker import setting_texts as texts
+from loradrop.catalog.redis_keys import DEFAULT_POOL
+from loradrop.worker import flag_parsers as texts
 
 _ENVIRONMENT_PREFIX = "LORADROP_"
 

@@ -11,26 +11,26 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from catalog.errors import LoradropError
-from catalog.queries import Queries
-from catalog.status import WorkerStatus
-from catalog.store import Connection, Reader, Reports
-from catalog.store.address import without_password
-from worker.base_model import read_base_model
-from worker.consumer import Consumer
-from worker.embedded import embedded_stack, joined_stack
-from worker.engine import Engine
-from worker.last_known import LastKnown
-from worker.model_cards import ModelCards
-from worker.model_table import ModelTable
-from worker.nan_alarm import NanAlarm
-from worker.preparation import Preparation
-from worker.reconciler import Reconciler
-from worker.reporter import Reporter
-from worker.revisions import RevisionStore
-from worker.settings import WorkerSettings
+from loradrop.catalog.errors import LoradropError
+from loradrop.catalog.http.queries import Queries
+from loradrop.catalog.status import WorkerStatus
+from loradrop.catalog.store import Connection, Reader, Reports
+from loradrop.catalog.store.address import without_password
+from loradrop.worker.admission.base_model import read_base_model
+from loradrop.worker.admission.preparation import Preparation
+from loradrop.worker.engine.engine import Engine
+from loradrop.worker.engine.model_table import ModelTable
+from loradrop.worker.engine.nan_monitor import NanAlarm
+from loradrop.worker.fleet.catalog_follower import Consumer
+from loradrop.worker.fleet.embedded import embedded_stack, joined_stack
+from loradrop.worker.fleet.reporter import Reporter
+from loradrop.worker.serving.model_cards import ModelCards
+from loradrop.worker.serving.reconciler import Reconciler
+from loradrop.worker.settings import WorkerSettings
+from loradrop.worker.store.revision_store import RevisionStore
+from loradrop.worker.store.warm_start import LastKnown
 
-_log = logging.getLogger("loradrop.worker")
+_log = logging.getLogger(__name__)
 
 _GIB = 1 << 30
 _MB = 1e6

@@ -11,7 +11,7 @@ import blake3
 import redis.asyncio
 from asyncinotify import Inotify, Mask
 
-from catalog.adapter import CONFIG_FILENAME, WeightsFormat
+from loradrop.catalog.adapter import CONFIG_FILENAME, WeightsFormat
 
 MASK = Mask.CLOSE_WRITE | Mask.MOVED_TO | Mask.MOVED_FROM | Mask.CREATE | Mask.DELETE
 _WATCHED = "watched"

@@ -6,9 +6,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from catalog.adapter import CONFIG_FILENAME, Adapter, AdapterState, Reason, Revision, WeightsFormat
-from catalog.revision import RevisionHasher
-from catalog.store import Connection, Publisher, Withdrawal
+from loradrop.catalog.adapter import CONFIG_FILENAME, Adapter, AdapterState, Reason, Revision, WeightsFormat
+from loradrop.catalog.revision import RevisionHasher
+from loradrop.catalog.store import Connection, Publisher, Withdrawal
 from tests.adapters import write_adapter
 
 

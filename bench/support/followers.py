@@ -19,16 +19,16 @@ import redis.asyncio
 
 from bench.scan import scandir_and_stats
 from bench.support.crews import in_place, until_go
-from catalog.adapter import Adapter
-from catalog.status import WorkerStatus
-from catalog.store import Connection, Reader, Reports
+from loradrop.catalog.adapter import Adapter
+from loradrop.catalog.status import WorkerStatus
+from loradrop.catalog.store import Connection, Reader, Reports
+from loradrop.worker.engine.nan_monitor import NanAlarm
+from loradrop.worker.fleet.catalog_follower import Consumer
+from loradrop.worker.fleet.reporter import Reporter
+from loradrop.worker.serving.reconciler import Reconciler
+from loradrop.worker.store.copying import Source
+from loradrop.worker.store.pins import Pinned
 from tests.fakes import FakeEngine, FakeTable
-from worker.consumer import Consumer
-from worker.files import Source
-from worker.nan_alarm import NanAlarm
-from worker.pins import Pinned
-from worker.reconciler import Reconciler
-from worker.reporter import Reporter
 
 BATCH = 256
 """Entries the reader takes at once; the bare ones take as many."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from catalog.adapter import CONFIG_FILENAME, WeightsFormat
+from loradrop.catalog.adapter import CONFIG_FILENAME, WeightsFormat
 from tests.adapters import CONFIG, lora_weights
 
 _CONFIG = json.dumps(CONFIG | {"note": "x" * 800}).encode()  # of the length PEFT writes

@@ -10,11 +10,11 @@ reports      what workers say about themselves
 refreshes    manual refreshes, from the request to the answer
 """
 
-from catalog.store.connection import DEFAULT_REDIS_URL, Connection
-from catalog.store.publisher import Lease, Publisher, Withdrawal
-from catalog.store.reader import Batch, Listing, Reader
-from catalog.store.refreshes import Refreshes
-from catalog.store.reports import Reports
+from loradrop.catalog.store.connection import DEFAULT_REDIS_URL, Connection
+from loradrop.catalog.store.publisher import Lease, Publisher, Withdrawal
+from loradrop.catalog.store.reader import Batch, Listing, Reader
+from loradrop.catalog.store.refreshes import Refreshes
+from loradrop.catalog.store.reports import Reports
 
 __all__ = [
     "DEFAULT_REDIS_URL",

@@ -19,8 +19,8 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 
-from catalog.errors import CatalogRefused
-from catalog.store.cluster import Address, Cluster, ClusterConnection, TLSClusterConnection
+from loradrop.catalog.errors import CatalogRefused
+from loradrop.catalog.store.cluster import Address, Cluster, ClusterConnection, TLSClusterConnection
 
 _BY_SENTINELS = "+sentinel"
 _SENTINEL_PORT = 26_379

@@ -14,9 +14,9 @@ from redis import exceptions
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff, NoBackoff
 
-from catalog.errors import CatalogDenied, CatalogRefused, CatalogUnavailable, LoradropError
-from catalog.keys import DEFAULT_POOL, Keys
-from catalog.store.address import client_of, close
+from loradrop.catalog.errors import CatalogDenied, CatalogRefused, CatalogUnavailable, LoradropError
+from loradrop.catalog.redis_keys import DEFAULT_POOL, Keys
+from loradrop.catalog.store.address import client_of, close
 
 DEFAULT_REDIS_URL = "redis://127.0.0.1:6379/0"
 BLOCK_SECONDS = 5.0

@@ -14,12 +14,12 @@ from typing import Any
 
 import msgspec
 
-from catalog.adapter import Adapter, Reason
-from catalog.errors import LeaseHeld, LeaseLost
-from catalog.status import WatcherStatus
-from catalog.store import scripts
-from catalog.store.connection import Connection, translated
-from catalog.wire import SCHEMA, encode_adapter, to_fields
+from loradrop.catalog.adapter import Adapter, Reason
+from loradrop.catalog.errors import LeaseHeld, LeaseLost
+from loradrop.catalog.status import WatcherStatus
+from loradrop.catalog.store import scripts
+from loradrop.catalog.store.connection import Connection, translated
+from loradrop.catalog.wire import SCHEMA, encode_adapter, to_fields
 
 LEASE = timedelta(seconds=10)
 """A watcher that has not reported for this long is taken for dead."""

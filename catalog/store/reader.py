@@ -14,11 +14,11 @@ behind reads the newest records from the hash instead: what was published in bet
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 
-from catalog.adapter import Adapter
-from catalog.errors import CatalogRefused, CatalogUnavailable, RecordInvalid, ResyncNeeded
-from catalog.events import AdapterEvent
-from catalog.store.connection import BLOCK_SECONDS, Connection, translated
-from catalog.wire import SCHEMA, decode_adapter, decode_event, decode_place
+from loradrop.catalog.adapter import Adapter
+from loradrop.catalog.errors import CatalogRefused, CatalogUnavailable, RecordInvalid, ResyncNeeded
+from loradrop.catalog.events import AdapterEvent
+from loradrop.catalog.store.connection import BLOCK_SECONDS, Connection, translated
+from loradrop.catalog.wire import SCHEMA, decode_adapter, decode_event, decode_place
 
 _COUNT = 256
 _MANY = 1_000

@@ -8,12 +8,12 @@ import math
 from contextlib import suppress
 from datetime import timedelta
 
-from catalog.errors import NoWatcher, RecordInvalid, TooManyRefreshes, UnknownRefresh
-from catalog.events import RefreshRequest
-from catalog.status import RefreshResult, RefreshStatus
-from catalog.store import scripts
-from catalog.store.connection import BLOCK_SECONDS, Connection, translated
-from catalog.wire import from_fields, to_fields
+from loradrop.catalog.errors import NoWatcher, RecordInvalid, TooManyRefreshes, UnknownRefresh
+from loradrop.catalog.events import RefreshRequest
+from loradrop.catalog.status import RefreshResult, RefreshStatus
+from loradrop.catalog.store import scripts
+from loradrop.catalog.store.connection import BLOCK_SECONDS, Connection, translated
+from loradrop.catalog.wire import from_fields, to_fields
 
 RESULT_TTL = timedelta(hours=1)
 """How long the result of a refresh can be read."""

@@ -8,10 +8,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
-from catalog.errors import RecordInvalid
-from catalog.status import WatcherStatus, WorkerAdapter, WorkerStatus
-from catalog.store.connection import Connection, translated
-from catalog.wire import decode_worker_adapter, encode_worker_adapter, from_fields, to_fields
+from loradrop.catalog.errors import RecordInvalid
+from loradrop.catalog.status import WatcherStatus, WorkerAdapter, WorkerStatus
+from loradrop.catalog.store.connection import Connection, translated
+from loradrop.catalog.wire import decode_worker_adapter, encode_worker_adapter, from_fields, to_fields
 
 HEARTBEAT = timedelta(seconds=2)
 """How often a worker reports when nothing happens."""

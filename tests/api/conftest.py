@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
-from api.app import create_app
-from api.settings import Settings
+from loradrop.api.app import create_app
+from loradrop.api.settings import Settings
 
 
 @asynccontextmanager

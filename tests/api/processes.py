@@ -24,7 +24,7 @@ class ApiProcess:
         own = {name: value for name, value in os.environ.items() if not name.startswith("LORADROP_")}
         with log.open("wb") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "api", "--port", str(self.port), *arguments],
+                [sys.executable, "-m", "loradrop.api", "--port", str(self.port), *arguments],
                 env=own | dict(environment or {}),
                 stdout=file,
                 stderr=subprocess.STDOUT,

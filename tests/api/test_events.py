@@ -9,12 +9,12 @@ import pytest
 from redis.asyncio import Redis
 from sse_starlette import ServerSentEvent
 
-from api import events as events_module
-from api.events import EventFeed
-from api.problems import InvalidCursor, TooManyStreams
-from catalog.adapter import Adapter, AdapterState
-from catalog.errors import CatalogUnavailable
-from catalog.store import Connection, Publisher, Reader, Withdrawal
+from loradrop.api import events as events_module
+from loradrop.api.events import EventFeed
+from loradrop.api.problems import InvalidCursor, TooManyStreams
+from loradrop.catalog.adapter import Adapter, AdapterState
+from loradrop.catalog.errors import CatalogUnavailable
+from loradrop.catalog.store import Connection, Publisher, Reader, Withdrawal
 from tests.catalog.values import GONE, TRUNCATED, an_adapter, revision
 from tests.servers import ValkeyServer, valkey
 from tests.waiting import wait_until

@@ -10,10 +10,10 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.routing import Route
 
-from api.app import create_app
-from api.settings import Settings
-from catalog.errors import KeysInvalid
-from catalog.gate import MAX_REFRESH_BYTES, REFRESH_PATH
+from loradrop.api.app import create_app
+from loradrop.api.settings import Settings
+from loradrop.catalog.errors import KeysInvalid
+from loradrop.catalog.http.auth import MAX_REFRESH_BYTES, REFRESH_PATH
 from tests.api.conftest import api_client
 
 KEYS = ("first", "zweiter-schlüssel", "third read dashboard")

@@ -10,10 +10,10 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from catalog.errors import TooManyRefreshes
-from catalog.gate import MAX_REFRESH_BYTES, REFRESH_PATH
-from catalog.queries import Queries
-from catalog.store import Connection
+from loradrop.catalog.errors import TooManyRefreshes
+from loradrop.catalog.http.auth import MAX_REFRESH_BYTES, REFRESH_PATH
+from loradrop.catalog.http.queries import Queries
+from loradrop.catalog.store import Connection
 from tests.api.test_keys import bearer, operations
 from tests.catalog.fleet import fleet
 
@@ -22,8 +22,8 @@ with warnings.catch_warnings():
     from vllm.entrypoints.serve.lora.api_router import attach_router as attach_lora_router
     from vllm.entrypoints.serve.middleware.register import init_entrypoints_middleware
 
-    from worker.plugin import LoradropPlugin
-    from worker.routes import refusal
+    from loradrop.worker.server.plugin import LoradropPlugin
+    from loradrop.worker.server.routes import refusal
 
 CHANGING = (REFRESH_PATH, "/v1/load_lora_adapter", "/v1/unload_lora_adapter")
 

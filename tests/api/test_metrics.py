@@ -3,8 +3,8 @@
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from api.settings import Settings
-from catalog.adapter import AdapterState, Reason
+from loradrop.api.settings import Settings
+from loradrop.catalog.adapter import AdapterState, Reason
 from tests.api.conftest import api_client
 from tests.catalog.fleet import fleet
 from tests.catalog.values import TRUNCATED, an_adapter

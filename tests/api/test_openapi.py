@@ -21,7 +21,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from catalog.adapter import AdapterState
+from loradrop.catalog.adapter import AdapterState
 from tests.api.processes import ApiProcess, api_process
 from tests.catalog.fleet import fleet
 from tests.catalog.values import TRUNCATED, an_adapter

@@ -9,11 +9,17 @@ import pytest
 from fastapi import FastAPI
 from redis.asyncio import Redis
 
-from api.app import create_app
-from api.problems import add_problem_handlers, in_time
-from api.settings import Settings
-from catalog.errors import CatalogRefused, CatalogUnavailable, LeaseLost, LoradropError, PrefixNotConfigured
-from catalog.store import Connection, Publisher
+from loradrop.api.app import create_app
+from loradrop.api.problems import add_problem_handlers, in_time
+from loradrop.api.settings import Settings
+from loradrop.catalog.errors import (
+    CatalogRefused,
+    CatalogUnavailable,
+    LeaseLost,
+    LoradropError,
+    PrefixNotConfigured,
+)
+from loradrop.catalog.store import Connection, Publisher
 from tests.api.conftest import api_client
 from tests.catalog.values import an_adapter
 from tests.servers import free_port, valkey
@@ -197,9 +203,11 @@ async def test_every_error_is_a_problem_even_one_nobody_foresaw(
 async def test_the_same_failure_again_is_logged_quietly(
     api: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.DEBUG, "api"):
+    with caplog.at_level(logging.DEBUG, "loradrop.api"):
         for _ in range(3):
             await api.post(REFRESH)
         await api.get("/v1/lora_workers")
-    levels = [(record.levelname, record.args) for record in caplog.records if record.name == "api.problems"]
+    levels = [
+        (record.levelname, record.args) for record in caplog.records if record.name == "loradrop.api.problems"
+    ]
     assert [level for level, _ in levels] == ["WARNING", "DEBUG", "DEBUG", "WARNING"]

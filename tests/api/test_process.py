@@ -13,8 +13,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from api.__main__ import api as api_command
-from catalog.store import Connection, Publisher
+from loradrop.api.__main__ import api as api_command
+from loradrop.catalog.store import Connection, Publisher
 from tests.api.processes import ApiProcess, api_process
 from tests.catalog.values import an_adapter
 from tests.servers import free_port, valkey

@@ -6,9 +6,9 @@ from datetime import datetime
 import httpx
 from redis.asyncio import Redis
 
-from api.settings import Settings
-from catalog.adapter import AdapterState, Reason
-from catalog.store.refreshes import MAX_PER_MINUTE
+from loradrop.api.settings import Settings
+from loradrop.catalog.adapter import AdapterState, Reason
+from loradrop.catalog.store.refreshes import MAX_PER_MINUTE
 from tests.api.conftest import api_client
 from tests.catalog.fleet import fleet
 from tests.catalog.values import TRUNCATED, an_adapter, revision

@@ -8,12 +8,12 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from catalog.gate import REFRESH_PATH
-from catalog.store import Connection
+from loradrop.catalog.http.auth import REFRESH_PATH
+from loradrop.catalog.store import Connection
+from loradrop.watcher.validation.inspection import inspect_adapter
 from tests.adapters import CONFIG, safetensors_bytes, write_adapter
 from tests.watcher.bad_adapters import BAD, Bad, config_only, config_text, header, weights
 from tests.watcher.running import watching
-from watcher.inspection import inspect_adapter
 
 SECRET = "hf_QkRmS0VYQU1QTEVUT0tFTg"
 LINE = f'"hf_token": "{SECRET}"'

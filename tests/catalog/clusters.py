@@ -8,7 +8,7 @@ from typing import Any
 import redis
 from redis.crc import key_slot
 
-from catalog.keys import Keys
+from loradrop.catalog.redis_keys import Keys
 from tests.servers import ValkeyServer, free_port, valkey
 from tests.waiting import wait_until_sync
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from catalog.store import Connection, Publisher, Reader, Refreshes, Reports
+from loradrop.catalog.store import Connection, Publisher, Reader, Refreshes, Reports
 
 
 @pytest.fixture

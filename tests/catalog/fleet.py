@@ -6,11 +6,11 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from catalog.adapter import Adapter, AdapterState, Reason
-from catalog.errors import CatalogUnavailable, LoradropError
-from catalog.events import RefreshRequest
-from catalog.status import RefreshResult, RefreshStatus, WorkerAdapter
-from catalog.store import Connection, Publisher, Reader, Refreshes, Reports, Withdrawal
+from loradrop.catalog.adapter import Adapter, AdapterState, Reason
+from loradrop.catalog.errors import CatalogUnavailable, LoradropError
+from loradrop.catalog.events import RefreshRequest
+from loradrop.catalog.status import RefreshResult, RefreshStatus, WorkerAdapter
+from loradrop.catalog.store import Connection, Publisher, Reader, Refreshes, Reports, Withdrawal
 from tests.catalog.values import GONE, a_watcher, a_worker
 from tests.waiting import wait_until
 

@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator
 
-from catalog.adapter import Adapter
-from catalog.store import Batch, Publisher, Withdrawal
+from loradrop.catalog.adapter import Adapter
+from loradrop.catalog.store import Batch, Publisher, Withdrawal
 
 META = "loradrop:{default}:meta"
 ADAPTERS = "loradrop:{default}:adapters"

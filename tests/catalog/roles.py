@@ -7,12 +7,12 @@ from pathlib import Path
 import httpx
 from redis.asyncio import Redis
 
-from api.app import create_app
-from api.settings import Settings
-from catalog.queries import Queries
-from catalog.refresh_views import RefreshBody
-from catalog.status import RefreshResult, RefreshStatus, WorkerAdapter, WorkerState
-from catalog.store import Connection, Publisher, Reader, Refreshes, Reports, Withdrawal
+from loradrop.api.app import create_app
+from loradrop.api.settings import Settings
+from loradrop.catalog.http.queries import Queries
+from loradrop.catalog.http.refresh_views import RefreshBody
+from loradrop.catalog.status import RefreshResult, RefreshStatus, WorkerAdapter, WorkerState
+from loradrop.catalog.store import Connection, Publisher, Reader, Refreshes, Reports, Withdrawal
 from tests.catalog.values import GONE, NOON, a_watcher, a_worker, an_adapter
 from tests.servers import ValkeyServer
 

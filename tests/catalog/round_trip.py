@@ -1,6 +1,6 @@
 """What every way to a Redis must carry."""
 
-from catalog.store import Connection, Publisher, Reader
+from loradrop.catalog.store import Connection, Publisher, Reader
 from tests.catalog.values import an_adapter
 
 

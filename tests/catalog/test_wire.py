@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from catalog.adapter import Adapter, AdapterState
-from catalog.errors import RecordInvalid
-from catalog.events import EventType, RefreshRequest
-from catalog.status import (
+from loradrop.catalog.adapter import Adapter, AdapterState
+from loradrop.catalog.errors import RecordInvalid
+from loradrop.catalog.events import EventType, RefreshRequest
+from loradrop.catalog.status import (
     RefreshResult,
     RefreshStatus,
     WatcherStatus,
@@ -19,7 +19,7 @@ from catalog.status import (
     WorkerState,
     WorkerStatus,
 )
-from catalog.wire import (
+from loradrop.catalog.wire import (
     decode_adapter,
     decode_event,
     decode_place,

@@ -5,8 +5,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from catalog.adapter import Adapter, AdapterState, Reason, Revision, WeightsFormat
-from catalog.status import WatcherMode, WatcherStatus, WorkerStatus
+from loradrop.catalog.adapter import Adapter, AdapterState, Reason, Revision, WeightsFormat
+from loradrop.catalog.status import WatcherMode, WatcherStatus, WorkerStatus
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 TRUNCATED = Reason("weights_truncated", "adapter_model.safetensors is 3 bytes short; copy it again.")

@@ -8,9 +8,9 @@ from typing import Any, Self
 import httpx
 import msgspec
 
-from catalog.adapter import Revision
-from catalog.gate import REFRESH_PATH
-from catalog.status import RefreshStatus
+from loradrop.catalog.adapter import Revision
+from loradrop.catalog.http.auth import REFRESH_PATH
+from loradrop.catalog.status import RefreshStatus
 from tests.chaos.processes import Api
 from tests.chaos.record import Record
 from tests.waiting import wait_until

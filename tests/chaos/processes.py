@@ -15,7 +15,7 @@ class Watchers:
     """Two watchers of one prefix: one leads, the other stands by."""
 
     def __init__(self, url: str, prefix: Path, log: Path) -> None:
-        self._command = [sys.executable, "-m", "watcher", "--redis-url", url, *QUICK]
+        self._command = [sys.executable, "-m", "loradrop.watcher", "--redis-url", url, *QUICK]
         self._command += ["--lora-dir-prefix", str(prefix)]
         self._log = log.open("ab")
         self._children = [self._start(), self._start()]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from catalog.status import RefreshStatus
+from loradrop.catalog.status import RefreshStatus
 from tests.chaos.api_client import ApiClient
 from tests.chaos.judge import broken
 from tests.chaos.nemesis import Nemesis, Stage

@@ -6,9 +6,9 @@ from contextlib import suppress
 
 import psutil
 
-from catalog.errors import CatalogUnavailable
-from catalog.store import Connection
-from catalog.store.connection import translated
+from loradrop.catalog.errors import CatalogUnavailable
+from loradrop.catalog.store import Connection
+from loradrop.catalog.store.connection import translated
 from tests.chaos.record import Record
 
 _PAUSE_SECONDS = 1.0

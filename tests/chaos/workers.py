@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Mapping
 
-from catalog.adapter import Revision
+from loradrop.catalog.adapter import Revision
+from loradrop.worker.engine.handle import Handle
 from tests.chaos.record import Record
 from tests.faults.followers import Fleet, Follower
-from worker.handle import Handle
 
 _LOOK_SECONDS = 0.2
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
-from catalog.adapter import Revision, WeightsFormat
+from loradrop.catalog.adapter import Revision, WeightsFormat
+from loradrop.watcher.validation.inspection import inspect_adapter
 from tests.adapters import lora_weights, publish_adapter
 from tests.chaos.record import Record
-from watcher.inspection import inspect_adapter
 
 STEADY = 20
 """Adapters that never change: nothing that happens elsewhere may touch them."""

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 import pytest
 from typer.testing import CliRunner, Result
 
-from cli.__main__ import app
+from loradrop.cli.__main__ import app
 from tests.api.processes import ApiProcess, api_process
 from tests.servers import ValkeyServer
 

@@ -2,9 +2,9 @@
 
 import json
 
-from catalog.adapter import AdapterState
-from catalog.status import WorkerAdapter, WorkerState
-from catalog.store import Connection, Reports
+from loradrop.catalog.adapter import AdapterState
+from loradrop.catalog.status import WorkerAdapter, WorkerState
+from loradrop.catalog.store import Connection, Reports
 from tests.catalog.fleet import fleet
 from tests.catalog.values import TRUNCATED, an_adapter, revision
 from tests.cli.conftest import Loradrop

@@ -7,8 +7,8 @@ from types import ModuleType
 import pytest
 from typer.testing import CliRunner
 
-from cli import processes
-from cli.__main__ import app
+from loradrop.cli import processes
+from loradrop.cli.__main__ import app
 
 
 class Recorder(ModuleType):
@@ -44,7 +44,7 @@ def test_serve_hands_every_argument_on_and_ends_as_the_worker_does(
     monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
     worker = Recorder()
-    monkeypatch.setitem(sys.modules, "worker.__main__", worker)
+    monkeypatch.setitem(sys.modules, "loradrop.worker.__main__", worker)
     monkeypatch.setattr(processes, "find_spec", lambda name: name)
     result = CliRunner().invoke(app, ["serve", *arguments])
     assert (worker.arguments, result.exit_code) == (arguments, 7)
@@ -59,7 +59,7 @@ def test_serve_without_vllm_says_how_to_install_it(monkeypatch: pytest.MonkeyPat
 
 def test_watch_takes_the_flags_of_the_watcher(monkeypatch: pytest.MonkeyPatch) -> None:
     watcher = Recorder()
-    monkeypatch.setitem(sys.modules, "watcher.__main__", watcher)
+    monkeypatch.setitem(sys.modules, "loradrop.watcher.__main__", watcher)
     result = CliRunner().invoke(app, ["watch", "loras", "--interval", "5"])
     assert (watcher.arguments, result.exit_code) == (["loras", "5.0"], 0)
     result = CliRunner().invoke(app, ["watch", "--help"])
@@ -84,7 +84,7 @@ def test_the_command_lists_its_commands_and_its_version() -> None:
 def test_asking_the_api_imports_nothing_that_only_processes_need() -> None:
     heavy = ("vllm", "torch", "fastapi", "redis", "watchdog", "asyncinotify", "httpx", "uvicorn")
     code = (
-        "import sys; from typer.testing import CliRunner; from cli.__main__ import app; "
+        "import sys; from typer.testing import CliRunner; from loradrop.cli.__main__ import app; "
         "CliRunner().invoke(app, ['ls', '--api-url', 'http://127.0.0.1:1']); "
         f"print([name for name in {heavy!r} if name in sys.modules])"
     )

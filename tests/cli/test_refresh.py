@@ -6,15 +6,15 @@ from pathlib import Path
 
 import httpx
 
-from catalog.adapter import AdapterState, Reason
-from catalog.store import Connection
+from loradrop.catalog.adapter import AdapterState, Reason
+from loradrop.catalog.store import Connection
+from loradrop.watcher.state.removal import RemovalRule
+from loradrop.watcher.state.settle import SettleRule
 from tests.adapters import write_adapter
 from tests.catalog.fleet import fleet
 from tests.catalog.values import TRUNCATED, an_adapter, revision
 from tests.cli.conftest import Loradrop
 from tests.watcher.running import watching
-from watcher.removal import RemovalRule
-from watcher.settle import SettleRule
 
 GOOD = an_adapter("good")
 BAD = an_adapter("bad", revision=None, state=AdapterState.REJECTED, reason=TRUNCATED)

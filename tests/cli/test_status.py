@@ -10,7 +10,7 @@ from contextlib import closing, suppress
 
 import pytest
 
-from catalog.adapter import Reason
+from loradrop.catalog.adapter import Reason
 from tests.api.processes import ApiProcess
 from tests.catalog.fleet import fleet
 from tests.catalog.values import an_adapter
@@ -94,7 +94,7 @@ class Watching:
         os.set_blocking(self._terminal, False)
         self.output = ""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "cli", "status", "--watch", *arguments],
+            [sys.executable, "-m", "loradrop.cli", "status", "--watch", *arguments],
             env=os.environ | {"LORADROP_API_URL": url, "COLUMNS": "200", "LINES": "50", "TERM": "xterm"},
             stdin=subprocess.DEVNULL,
             stdout=inside,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from cli.__main__ import app
+from loradrop.cli.__main__ import app
 from tests.adapters import write_adapter
 from tests.watcher.bad_adapters import BAD
 

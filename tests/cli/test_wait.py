@@ -6,8 +6,8 @@ import json
 import httpx
 import pytest
 
-from catalog.adapter import Adapter, AdapterState
-from catalog.status import WorkerAdapter, WorkerState
+from loradrop.catalog.adapter import Adapter, AdapterState
+from loradrop.catalog.status import WorkerAdapter, WorkerState
 from tests.api.processes import ApiProcess
 from tests.catalog.fleet import FakeWorker, fleet
 from tests.catalog.values import TRUNCATED, an_adapter, revision

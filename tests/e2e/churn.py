@@ -4,8 +4,8 @@ import random
 import shutil
 from pathlib import Path
 
-from catalog.adapter import CONFIG_FILENAME, Revision, WeightsFormat
-from catalog.revision import RevisionHasher
+from loradrop.catalog.adapter import CONFIG_FILENAME, Revision, WeightsFormat
+from loradrop.catalog.revision import RevisionHasher
 from tests.e2e.prefix import Prefix
 
 SEEDS_PER_NAME = 5

@@ -24,7 +24,7 @@ def all_in_one(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     prefix = Prefix(directory / "loras")
     api_port = free_port()
     command = [
-        *("cli", "serve", str(tiny_model), *TINY_FLAGS, *LORA_FLAGS, "--api-port", str(api_port)),
+        *("loradrop.cli", "serve", str(tiny_model), *TINY_FLAGS, *LORA_FLAGS, "--api-port", str(api_port)),
         *("--lora-dir-prefix", str(prefix.directory)),
     ]
     with running(command, directory=directory, name="all_in_one") as server:

@@ -10,9 +10,9 @@ import asyncio
 import time
 from dataclasses import dataclass
 
-from catalog.events import EventType
-from catalog.status import WorkerState
-from catalog.store import Connection, Reader, Reports
+from loradrop.catalog.events import EventType
+from loradrop.catalog.status import WorkerState
+from loradrop.catalog.store import Connection, Reader, Reports
 
 _LOOK_SECONDS = 0.02
 

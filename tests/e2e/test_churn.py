@@ -14,7 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from catalog.store import Connection, Reports
+from loradrop.catalog.store import Connection, Reports
+from loradrop.worker.store.copying import digest_copy
 from tests.e2e.churn import Churn
 from tests.e2e.prefix import Prefix
 from tests.e2e.record import Record
@@ -22,7 +23,6 @@ from tests.e2e.server import TINY_FLAGS, Server, running
 from tests.e2e.stream import Stream, stream
 from tests.servers import free_port
 from tests.waiting import wait_until
-from worker.files import digest_copy
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]  # half a minute of it is load on a quiet machine
 
@@ -62,7 +62,7 @@ def ground(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     prefix = Prefix(directory / "loras")
     api_port = free_port()
     command = [
-        *("worker", str(tiny_model), *TINY_FLAGS, *LIMITS, "--api-port", str(api_port)),
+        *("loradrop.worker", str(tiny_model), *TINY_FLAGS, *LIMITS, "--api-port", str(api_port)),
         *("--lora-dir-prefix", str(prefix.directory), "--lora-settle", "0.2"),
     ]
     with running(command, directory=directory, name="churn", VLLM_SERVER_DEV_MODE="1") as server:

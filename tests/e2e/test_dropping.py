@@ -199,7 +199,7 @@ def test_bad_adapters_beside_good_ones_show_their_reason_and_the_engine_lives(al
         assert all_in_one.server.ask(name, max_tokens=32).tokens == tokens
 
     shown = subprocess.run(
-        [sys.executable, "-m", "cli", "ls", "--json", "--api-url", all_in_one.api_url],
+        [sys.executable, "-m", "loradrop.cli", "ls", "--json", "--api-url", all_in_one.api_url],
         capture_output=True,
         text=True,
         check=True,
@@ -249,8 +249,8 @@ def test_an_unknown_model_is_a_404_and_vllms_load_route_is_not_there(all_in_one:
 def test_a_second_server_on_the_same_state_is_refused_with_a_sentence(
     all_in_one: AllInOne, tmp_path: Path
 ) -> None:
-    from worker.embedded import embedded_stack
-    from worker.settings import SettingsError, WorkerSettings
+    from loradrop.worker.fleet.embedded import embedded_stack
+    from loradrop.worker.settings import SettingsError, WorkerSettings
 
     state = all_in_one.server.log_path.parent / "state" / "loradrop"
     settings = WorkerSettings(lora_dir_prefix=tmp_path, lora_state_dir=state, api_port=free_port())

@@ -18,7 +18,16 @@ def test_an_adapter_changes_the_embedding_and_is_named_in_the_answer(
     prefix = Prefix(tmp_path / "loras")
     prefix.rename_in("embedder", seed=1)
     command = [
-        *("worker", str(tiny_model), *TINY_FLAGS, *LORA_FLAGS, "--runner", "pooling", "--convert", "embed"),
+        *(
+            "loradrop.worker",
+            str(tiny_model),
+            *TINY_FLAGS,
+            *LORA_FLAGS,
+            "--runner",
+            "pooling",
+            "--convert",
+            "embed",
+        ),
         *("--lora-dir-prefix", str(prefix.directory), "--api-port", str(free_port())),
     ]
     with running(command, directory=tmp_path, name="embeddings") as server:

@@ -30,14 +30,14 @@ class Fleet:
         shared = ["--redis-url", redis.url]
         silent = ["--notifier", "none", "--lora-discovery-interval", "0"]
         self._watcher = self._run(
-            "watcher", *shared, *silent, "--lora-dir-prefix", str(self.prefix.directory)
+            "loradrop.watcher", *shared, *silent, "--lora-dir-prefix", str(self.prefix.directory)
         )
-        self._api = self._run("api", *shared, "--port", str(self.api_port))
+        self._api = self._run("loradrop.api", *shared, "--port", str(self.api_port))
 
     def start_worker(self, name: str) -> Server:
         """Start a worker, and do not wait until it is ready."""
         command = [
-            *("worker", "--model", str(self._model), *TINY_FLAGS, *LORA_FLAGS, "--worker-id", name),
+            *("loradrop.worker", "--model", str(self._model), *TINY_FLAGS, *LORA_FLAGS, "--worker-id", name),
             *("--redis-url", self.redis.url, "--lora-dir-prefix", str(self.prefix.directory)),
         ]
         worker = start(command, directory=self.directory, name=f"{name}-{len(self._workers)}")

@@ -32,7 +32,15 @@ def poisoned_model(tiny_model: Path, tmp_path: Path) -> Path:
 def test_answers_out_of_nan_are_told_by_the_worker_and_the_api(poisoned_model: Path, tmp_path: Path) -> None:
     api_port = free_port()
     command = [
-        *("cli", "serve", str(poisoned_model), *TINY_FLAGS, *LORA_FLAGS, "--api-port", str(api_port)),
+        *(
+            "loradrop.cli",
+            "serve",
+            str(poisoned_model),
+            *TINY_FLAGS,
+            *LORA_FLAGS,
+            "--api-port",
+            str(api_port),
+        ),
         *("--lora-dir-prefix", str(tmp_path / "loras")),
     ]
 

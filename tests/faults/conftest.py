@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from catalog.store import Connection
+from loradrop.catalog.store import Connection
 from tests.faults.table import Row, Table
 from tests.servers import ValkeyServer, valkey
 

@@ -13,22 +13,22 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from catalog.adapter import Revision
-from catalog.store import Connection, Listing, Reader, Reports
+from loradrop.catalog.adapter import Revision
+from loradrop.catalog.store import Connection, Listing, Reader, Reports
+from loradrop.worker.engine.handle import Handle
+from loradrop.worker.engine.nan_monitor import NanAlarm
+from loradrop.worker.fleet.catalog_follower import Consumer
+from loradrop.worker.fleet.reporter import Reporter
+from loradrop.worker.serving.reconciler import Reconciler
+from loradrop.worker.store.copying import Source, digest_copy
+from loradrop.worker.store.pins import Pinned
+from loradrop.worker.store.revision_store import RevisionStore
 from tests.catalog.values import a_worker
 from tests.fakes import FakeEngine, FakeTable
 from tests.faults.table import Row
 from tests.faults.watchers import History
 from tests.waiting import wait_until
 from tests.watcher.running import PATIENCE_SECONDS
-from worker.consumer import Consumer
-from worker.files import Source, digest_copy
-from worker.handle import Handle
-from worker.nan_alarm import NanAlarm
-from worker.pins import Pinned
-from worker.reconciler import Reconciler
-from worker.reporter import Reporter
-from worker.revisions import RevisionStore
 
 _CAPACITY = 1_000
 _BLOCK_SECONDS = 0.1

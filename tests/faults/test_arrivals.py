@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from catalog.store import Connection
+from loradrop.catalog.store import Connection
 from tests.adapters import lora_weights, write_adapter
 from tests.faults.table import Row
 from tests.faults.watchers import since, watcher_process

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from catalog.store import Connection
+from loradrop.catalog.store import Connection
+from loradrop.watcher.monitor import evaluation as judgement
 from tests.adapters import write_adapter
 from tests.faults.table import Row
 from tests.faults.watchers import SETTINGS, History, since
 from tests.watcher.running import watching
-from watcher import judgement
 
 
 @pytest.mark.parametrize("step_seconds", [-3600.0, 3600.0])

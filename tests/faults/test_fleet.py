@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from api.settings import Settings
-from catalog.adapter import AdapterState, Revision
-from catalog.status import WorkerAdapter, WorkerState
-from catalog.store import Connection, Reports
+from loradrop.api.settings import Settings
+from loradrop.catalog.adapter import AdapterState, Revision
+from loradrop.catalog.status import WorkerAdapter, WorkerState
+from loradrop.catalog.store import Connection, Reports
 from tests.adapters import write_adapter
 from tests.api.conftest import api_client
 from tests.fakes import failed, rejected
@@ -206,8 +206,8 @@ async def test_26_100_workers_start_together(
 @pytest.fixture
 def soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """What failed is tried again within a moment."""
-    monkeypatch.setattr("worker.entry._FIRST_PAUSE", timedelta(milliseconds=20))
-    monkeypatch.setattr("worker.entry._LONGEST_PAUSE", timedelta(milliseconds=200))
+    monkeypatch.setattr("loradrop.worker.serving.entry._FIRST_PAUSE", timedelta(milliseconds=20))
+    monkeypatch.setattr("loradrop.worker.serving.entry._LONGEST_PAUSE", timedelta(milliseconds=200))
 
 
 @pytest.mark.usefixtures("soon_again")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import psutil
 
-from catalog.adapter import AdapterState
-from catalog.store import Connection
+from loradrop.catalog.adapter import AdapterState
+from loradrop.catalog.store import Connection
 from tests.adapters import publish_adapter, write_adapter
 from tests.faults.table import Row
 from tests.faults.watchers import watcher_process

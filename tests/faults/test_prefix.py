@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from catalog.adapter import AdapterState
-from catalog.store import Connection
+from loradrop.catalog.adapter import AdapterState
+from loradrop.catalog.store import Connection
 from tests.adapters import publish_adapter, write_adapter
 from tests.faults.table import Row
 from tests.faults.watchers import SETTINGS, History, note_all, since, watcher_process, works, write_some

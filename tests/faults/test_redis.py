@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from api.settings import Settings
-from catalog.errors import CatalogDenied
-from catalog.store import Connection
-from catalog.store import connection as connection_module
+from loradrop.api.settings import Settings
+from loradrop.catalog.errors import CatalogDenied
+from loradrop.catalog.store import Connection
+from loradrop.catalog.store import connection as connection_module
+from loradrop.watcher import watcher as watcher_module
+from loradrop.worker.fleet import catalog_follower as consumer_module
 from tests.api.conftest import api_client
 from tests.faults.followers import Fleet, following
 from tests.faults.proxy import losing_replies, proxy_to
@@ -25,8 +27,6 @@ from tests.faults.watchers import History, drop, since, watcher_process
 from tests.servers import ValkeyServer, valkey
 from tests.waiting import wait_until
 from tests.watcher.running import PATIENCE_SECONDS, Catalog
-from watcher import watcher as watcher_module
-from worker import consumer as consumer_module
 
 AWAY_SECONDS = float(os.environ.get("LORADROP_TEST_AWAY_SECONDS", "3"))
 

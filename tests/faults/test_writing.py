@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from catalog.adapter import AdapterState
-from catalog.store import Connection
+from loradrop.catalog.adapter import AdapterState
+from loradrop.catalog.store import Connection
+from loradrop.watcher.settings import NotifierChoice
+from loradrop.watcher.state.removal import RemovalRule
+from loradrop.watcher.state.settle import SettleRule
 from tests.adapters import CONFIG, lora_weights, publish_adapter, write_adapter
 from tests.faults.table import Row
 from tests.faults.watchers import History, since
 from tests.waiting import wait_until
 from tests.watcher.running import PATIENCE_SECONDS, watching
-from watcher.removal import RemovalRule
-from watcher.settings import NotifierChoice
-from watcher.settle import SettleRule
 
 SETTLE_SECONDS = 0.4
 SETTINGS = {"settle": SettleRule(settle_seconds=SETTLE_SECONDS), "removal": RemovalRule(grace_seconds=0.5)}

@@ -9,16 +9,16 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from catalog.adapter import Revision
-from catalog.events import EventType
-from catalog.store import Connection
+from loradrop.catalog.adapter import Revision
+from loradrop.catalog.events import EventType
+from loradrop.catalog.store import Connection
+from loradrop.watcher.state.removal import RemovalRule
+from loradrop.watcher.state.settle import SettleRule
+from loradrop.watcher.validation.inspection import inspect_adapter
 from tests.adapters import publish_adapter, write_adapter
 from tests.faults.table import Row
 from tests.waiting import wait_until
 from tests.watcher.running import PATIENCE_SECONDS, Catalog
-from watcher.inspection import inspect_adapter
-from watcher.removal import RemovalRule
-from watcher.settle import SettleRule
 
 QUICK = (
     "--lora-settle", "0.3", "--removal-grace", "0.3", "--mass-removal-grace", "600",
@@ -106,7 +106,7 @@ async def watcher_process(
     connection: Connection, prefix: Path, *flags: str, within: Iterable[str] = (), log: Path | None = None
 ) -> AsyncIterator[tuple["subprocess.Popen[bytes]", History]]:
     """Run a watcher for the length of the block, started by the command `within` where one is given."""
-    command = [*within, sys.executable, "-m", "watcher", "--lora-dir-prefix", str(prefix)]
+    command = [*within, sys.executable, "-m", "loradrop.watcher", "--lora-dir-prefix", str(prefix)]
     command += ["--redis-url", connection.url, *QUICK, *flags]
     with (log or Path("/dev/null")).open("wb") as stderr:
         child = subprocess.Popen(command, stderr=stderr)

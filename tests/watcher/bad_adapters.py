@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from catalog.adapter import AdapterState
+from loradrop.catalog.adapter import AdapterState
 from tests.adapters import CONFIG, lora_weights, safetensors_bytes, write_adapter
 
 INCOMPLETE, REJECTED = AdapterState.INCOMPLETE, AdapterState.REJECTED

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from loradrop.watcher.notify.notifier import Hint, Notifier
+from loradrop.watcher.settings import NotifierChoice
 from tests.watcher.notifiers import MAKERS
 from tests.watcher.running import SOON
-from watcher.notifier import Hint, Notifier
-from watcher.settings import NotifierChoice
 
 
 @pytest.fixture(params=MAKERS, ids=lambda maker: maker.__name__)

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from loradrop.watcher.notify.inotify import InotifyNotifier
+from loradrop.watcher.notify.notifier import Hint, Notifier
+from loradrop.watcher.notify.watchdog_notifier import WatchdogNotifier
 from tests.waiting import wait_until
-from watcher.inotify import InotifyNotifier
-from watcher.notifier import Hint, Notifier
-from watcher.portable import WatchdogNotifier
 
 MAKERS: list[Callable[[Path, Callable[[Hint], None]], Notifier]] = [InotifyNotifier, WatchdogNotifier]
 

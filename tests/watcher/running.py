@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from catalog.adapter import Adapter, AdapterState
-from catalog.errors import CatalogUnavailable
-from catalog.events import AdapterEvent, EventType
-from catalog.status import WatcherStatus
-from catalog.store import Connection, Reader, Reports
+from loradrop.catalog.adapter import Adapter, AdapterState
+from loradrop.catalog.errors import CatalogUnavailable
+from loradrop.catalog.events import AdapterEvent, EventType
+from loradrop.catalog.status import WatcherStatus
+from loradrop.catalog.store import Connection, Reader, Reports
+from loradrop.watcher.settings import Settings
+from loradrop.watcher.state.removal import RemovalRule
+from loradrop.watcher.state.settle import SettleRule
+from loradrop.watcher.validation.inspection import inspect_adapter
+from loradrop.watcher.watcher import Watcher
 from tests.adapters import publish_adapter
 from tests.waiting import wait_until
-from watcher.inspection import inspect_adapter
-from watcher.removal import RemovalRule
-from watcher.settings import Settings
-from watcher.settle import SettleRule
-from watcher.watcher import Watcher
 
 ADDED, MODIFIED, DELETED = EventType.ADDED, EventType.MODIFIED, EventType.DELETED
 READY = AdapterState.READY

@@ -14,19 +14,23 @@ import redis
 import typer
 from typer.testing import CliRunner
 
-from catalog.adapter import AdapterState
-from catalog.store import Connection
+from loradrop.catalog.adapter import AdapterState
+from loradrop.catalog.store import Connection
+from loradrop.watcher.__main__ import watch
 from tests.adapters import publish_adapter, write_adapter
 from tests.waiting import wait_until_sync
 from tests.watcher.running import Catalog
-from watcher.__main__ import watch
+
+MIRROR = "loradrop.watcher.publish.catalog_mirror"
 
 
 @contextmanager
 def running(*flags: str, env: dict[str, str] | None = None, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as stderr:
         child = subprocess.Popen(
-            [sys.executable, "-m", "watcher", *flags], stderr=stderr, env={**os.environ, **(env or {})}
+            [sys.executable, "-m", "loradrop.watcher", *flags],
+            stderr=stderr,
+            env={**os.environ, **(env or {})},
         )
         try:
             yield child
@@ -69,14 +73,14 @@ async def test_every_setting_is_an_environment_variable_too(
 def test_what_happens_is_logged_once_in_constant_words(tmp_path: Path, redis_url: str) -> None:
     log = tmp_path / ".log"
     with running("--lora-dir-prefix", str(tmp_path), "--redis-url", redis_url, log=log) as child:
-        until_logged(log, "INFO watcher.ledger: Watcher leads epoch=")
+        until_logged(log, f"INFO {MIRROR}: Watcher leads epoch=")
         publish_adapter(tmp_path, "sql")
-        until_logged(log, "INFO watcher.ledger: Adapter is published name=sql type=added revision=")
+        until_logged(log, f"INFO {MIRROR}: Adapter is published name=sql type=added revision=")
         write_adapter(tmp_path / "bad", use_dora=True)
-        until_logged(log, "WARNING watcher.ledger: Adapter is rejected name=bad reason=dora_unsupported: ")
+        until_logged(log, f"WARNING {MIRROR}: Adapter is rejected name=bad reason=dora_unsupported: ")
         child.send_signal(signal.SIGTERM)
         assert child.wait(10) == 0
-        until_logged(log, "INFO watcher.watcher: Watcher has stopped owner=")
+        until_logged(log, "INFO loradrop.watcher.watcher: Watcher has stopped owner=")
         assert log.read_text().count("name=sql") == 1
         assert "Traceback" not in log.read_text()
 
@@ -158,9 +162,9 @@ def test_it_can_be_stopped_while_redis_is_away(tmp_path: Path) -> None:
 def test_a_read_that_hangs_does_not_hold_up_the_end(tmp_path: Path, redis_url: str) -> None:
     """A thread that never comes back, as in a read from a dead mount."""
     code = (
-        "import sys, threading, watcher.judgement as j; "
+        "import sys, threading, loradrop.watcher.monitor.evaluation as j; "
         "j.look_at = lambda *_: threading.Event().wait(); "
-        "from watcher.__main__ import main; main()"
+        "from loradrop.watcher.__main__ import main; main()"
     )
     write_adapter(tmp_path / "sql")
     flags = ["--lora-dir-prefix", str(tmp_path), "--redis-url", redis_url]

@@ -3,12 +3,12 @@
 import shutil
 from pathlib import Path
 
-from catalog.adapter import AdapterState
-from catalog.store import Connection
+from loradrop.catalog.adapter import AdapterState
+from loradrop.catalog.store import Connection
+from loradrop.watcher.state.removal import RemovalRule
 from tests.adapters import write_adapter
 from tests.waiting import wait_until
 from tests.watcher.running import ADDED, DELETED, MODIFIED, PATIENCE_SECONDS, SOON, watching
-from watcher.removal import RemovalRule
 
 
 async def test_a_restarted_watcher_publishes_only_what_changed_meanwhile(

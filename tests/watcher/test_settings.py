@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from watcher.removal import RemovalRule
-from watcher.settings import Settings, SettingsInvalid
-from watcher.settle import SettleRule
+from loradrop.watcher.settings import Settings, SettingsInvalid
+from loradrop.watcher.state.removal import RemovalRule
+from loradrop.watcher.state.settle import SettleRule
 
 
 def test_the_prefix_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from catalog.adapter import AdapterState
-from catalog.store import Connection
+from loradrop.catalog.adapter import AdapterState
+from loradrop.catalog.store import Connection
 from tests.adapters import CONFIG, lora_weights, publish_adapter, write_adapter
 from tests.waiting import wait_until
 from tests.watcher.running import ADDED, DELETED, PATIENCE_SECONDS, READY, SOON, revision_of, watching

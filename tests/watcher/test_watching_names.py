@@ -5,8 +5,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from catalog.adapter import AdapterState
-from catalog.store import Connection
+from loradrop.catalog.adapter import AdapterState
+from loradrop.catalog.store import Connection
 from tests.adapters import publish_adapter, write_adapter
 from tests.waiting import wait_until
 from tests.watcher.running import ADDED, MODIFIED, PATIENCE_SECONDS, READY, SOON, fence, revision_of, watching

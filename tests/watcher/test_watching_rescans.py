@@ -3,11 +3,11 @@
 import shutil
 from pathlib import Path
 
-from catalog.store import Connection
+from loradrop.catalog.store import Connection
+from loradrop.watcher.settings import NotifierChoice
 from tests.adapters import write_adapter
 from tests.waiting import wait_until
 from tests.watcher.running import PATIENCE_SECONDS, READY, SOON, revision_of, watching
-from watcher.settings import NotifierChoice
 
 
 async def test_without_notifications_the_rescan_finds_everything(

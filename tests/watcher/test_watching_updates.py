@@ -6,12 +6,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from catalog.adapter import AdapterState
-from catalog.store import Connection
+from loradrop.catalog.adapter import AdapterState
+from loradrop.catalog.store import Connection
+from loradrop.watcher.state.removal import RemovalRule
 from tests.adapters import CONFIG, lora_weights, publish_adapter, write_adapter
 from tests.waiting import wait_until
 from tests.watcher.running import ADDED, MODIFIED, PATIENCE_SECONDS, READY, SOON, fence, revision_of, watching
-from watcher.removal import RemovalRule
 
 
 async def test_other_bytes_are_a_new_revision_and_the_old_bytes_the_old_one(

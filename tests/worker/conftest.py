@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from loradrop.worker.serving.reconciler import Reconciler
 from tests.fakes import FakeEngine, FakeStore, FakeTable
 from tests.worker.ground import Ground
-from worker.reconciler import Reconciler
 
 CAPACITY = 4
 
@@ -50,14 +50,14 @@ async def reconciler(
 @pytest.fixture
 def no_grace(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What nobody uses may go at once."""
-    monkeypatch.setattr("worker.residency.GRACE_SECONDS", 0.0)
+    monkeypatch.setattr("loradrop.worker.serving.residency.GRACE_SECONDS", 0.0)
     yield
 
 
 @pytest.fixture
 async def run(reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Run]:
     """Start the background task, with this many adapters to load ahead."""
-    monkeypatch.setattr("worker.reconciler._LOOK_SECONDS", 0.005)
+    monkeypatch.setattr("loradrop.worker.serving.reconciler._LOOK_SECONDS", 0.005)
     tasks: list[asyncio.Task[None]] = []
     yield lambda preload: tasks.append(asyncio.create_task(reconciler.run(preload=preload)))
     for task in tasks:
@@ -69,8 +69,8 @@ async def run(reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch) -> AsyncI
 @pytest.fixture
 async def running(reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Reconciler]:
     """The reconciler, looking after itself all the time, with no grace for what nobody uses."""
-    monkeypatch.setattr("worker.reconciler._LOOK_SECONDS", 0.01)
-    monkeypatch.setattr("worker.residency.GRACE_SECONDS", 0.0)
+    monkeypatch.setattr("loradrop.worker.serving.reconciler._LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("loradrop.worker.serving.residency.GRACE_SECONDS", 0.0)
     task = asyncio.create_task(reconciler.run(preload=0))
     yield reconciler
     assert not task.done(), "the background task broke"
@@ -85,4 +85,4 @@ def ground(engine: FakeEngine, table: FakeTable, store: FakeStore) -> Ground:
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Let the grace period be over from now on."""
-    return lambda: monkeypatch.setattr("worker.residency.GRACE_SECONDS", -1.0)
+    return lambda: monkeypatch.setattr("loradrop.worker.serving.residency.GRACE_SECONDS", -1.0)

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from catalog.adapter import Revision
+from loradrop.catalog.adapter import Revision
+from loradrop.worker.engine.handle import Handle
+from loradrop.worker.serving.residency import Residency
+from loradrop.worker.store.copying import Source
 from tests.fakes import FakeEngine, FakeStore, FakeTable
-from worker.files import Source
-from worker.handle import Handle
-from worker.residency import Residency
 
 
 class Ground:

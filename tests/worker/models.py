@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from worker.admission import Limits, find_fault
-from worker.base_fit import BaseModel
-from worker.lora import LoraConfig, Tensor
+from loradrop.worker.admission.base_fit import BaseModel
+from loradrop.worker.admission.checks import Limits, find_fault
+from loradrop.worker.admission.lora import LoraConfig, Tensor
 
 LIMITS = Limits(max_lora_rank=16, largest_value=3.4e38)
 HIDDEN, WIDE, VOCABULARY = 32, 64, 100

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from catalog.adapter import Adapter, AdapterState, Reason, Revision
-from catalog.status import WorkerState
+from loradrop.catalog.adapter import Adapter, AdapterState, Reason, Revision
+from loradrop.catalog.status import WorkerState
+from loradrop.worker.serving.reconciler import Reconciler
 from tests.catalog.values import an_adapter, revision
 from tests.waiting import wait_until
-from worker.reconciler import Reconciler
 
 INCOMPLETE = Reason("weights_missing", "adapter_model.safetensors is not there yet.")
 

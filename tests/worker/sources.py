@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from catalog.adapter import Revision
+from loradrop.catalog.adapter import Revision
+from loradrop.worker.store.copying import Copy, Permit, Source, copy_adapter, digest_copy
+from loradrop.worker.store.pins import Pinned
+from loradrop.worker.store.revision_store import RevisionStore
 from tests.adapters import write_adapter
-from worker.files import Copy, Permit, Source, copy_adapter, digest_copy
-from worker.pins import Pinned
-from worker.revisions import RevisionStore
 
 
 def published(prefix: Path, name: str = "sql", *, seed: int = 1) -> Source:
@@ -42,7 +42,7 @@ def unfinished_in(store: Path) -> list[Path]:
 def is_pinned(store: Path, revision: Revision | None) -> bool:
     """Return whether anybody keeps `revision` from being evicted."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("worker.revisions._YOUNG_SECONDS", 0.0)
+        patch.setattr("loradrop.worker.store.revision_store._YOUNG_SECONDS", 0.0)
         RevisionStore(store, max_bytes=0)._evict()
     return revision in {path.name for path in (store / "revisions").iterdir()}
 
@@ -70,7 +70,7 @@ class HungStorage:
 def hung_storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[HungStorage]:
     """Let copies hang for the length of the block."""
     storage = HungStorage()
-    monkeypatch.setattr("worker.revisions.copy_adapter", storage.copy_adapter)
+    monkeypatch.setattr("loradrop.worker.store.revision_store.copy_adapter", storage.copy_adapter)
     try:
         yield storage
     finally:

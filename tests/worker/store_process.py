@@ -19,9 +19,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from worker.files import Source, digest_copy
-from worker.outcomes import Failed
-from worker.revisions import RevisionStore
+from loradrop.worker.outcomes import Failed
+from loradrop.worker.store.copying import Source, digest_copy
+from loradrop.worker.store.revision_store import RevisionStore
 
 _PLENTY = 1 << 30
 _STEPS = [

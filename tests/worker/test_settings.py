@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.settings import NAMED, SettingsError, WorkerSettings, add_flags, settings_from
+from loradrop.worker.settings import NAMED, SettingsError, WorkerSettings, add_flags, settings_from
 
 
 def settings(*flags: str, **variables: str) -> WorkerSettings:

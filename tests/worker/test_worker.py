@@ -10,9 +10,13 @@ from pathlib import Path
 import pytest
 import redis
 
-from catalog.adapter import AdapterState
-from catalog.status import WorkerState
-from catalog.store import Connection, Publisher, Reports
+from loradrop.catalog.adapter import AdapterState
+from loradrop.catalog.status import WorkerState
+from loradrop.catalog.store import Connection, Publisher, Reports
+from loradrop.worker.engine.engine import Engine
+from loradrop.worker.engine.model_table import ModelTable
+from loradrop.worker.settings import WorkerSettings
+from loradrop.worker.worker import Worker, _kept_running, running_worker
 from tests.catalog.values import an_adapter
 from tests.servers import free_port, valkey
 from tests.tiny_model import write_tiny_adapter
@@ -25,10 +29,6 @@ from tests.worker.vllm_parts import (
     OpenAIServingModels,
     serving_models,
 )
-from worker.engine import Engine
-from worker.model_table import ModelTable
-from worker.settings import WorkerSettings
-from worker.worker import Worker, _kept_running, running_worker
 
 
 @pytest.fixture(autouse=True)
@@ -139,7 +139,7 @@ async def test_a_redis_that_is_away_delays_the_start_and_does_not_prevent_it(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("worker.worker._PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("loradrop.worker.worker._PATIENCE_SECONDS", 0.2)
     away = dataclasses.replace(settings, redis_url=f"redis://127.0.0.1:{free_port()}/0")
     async with serving(away, tmp_path) as server:
         assert server.worker.reconciler.listed() == []
@@ -149,8 +149,8 @@ async def test_a_redis_that_is_away_delays_the_start_and_does_not_prevent_it(
 async def test_started_while_redis_is_away_it_serves_what_it_served_before_and_then_catches_up(
     settings: WorkerSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.worker._PATIENCE_SECONDS", 0.2)
-    monkeypatch.setattr("worker.last_known._PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr("loradrop.worker.worker._PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("loradrop.worker.store.warm_start._PAUSE_SECONDS", 0.05)
     (tmp_path / "valkey").mkdir()
     with valkey(tmp_path / "valkey", "--appendfsync", "always") as redis_server:
         settings = dataclasses.replace(settings, redis_url=redis_server.url)
@@ -191,7 +191,7 @@ async def test_started_while_redis_is_away_it_serves_what_it_served_before_and_t
 async def test_without_a_redis_everything_is_started_and_what_is_there_is_listed_at_once(
     settings: WorkerSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.embedded.USUAL_PORT", free_port())
+    monkeypatch.setattr("loradrop.worker.fleet.embedded.USUAL_PORT", free_port())
     alone = dataclasses.replace(
         settings, redis_url=None, lora_state_dir=tmp_path / "state", api_port=free_port(), lora_settle=0.1
     )
@@ -204,7 +204,7 @@ async def test_without_a_redis_everything_is_started_and_what_is_there_is_listed
 async def test_a_task_that_breaks_is_logged_and_runs_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("worker.worker._FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("loradrop.worker.worker._FIRST_PAUSE_SECONDS", 0.01)
     runs: list[int] = []
 
     async def breaks() -> None:

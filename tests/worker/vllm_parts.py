@@ -18,7 +18,7 @@ with warnings.catch_warnings():
     from vllm.lora.request import LoRARequest
     from vllm.lora.resolver import LoRAResolver, LoRAResolverRegistry
 
-    from worker.model_table import ModelTable
+    from loradrop.worker.engine.model_table import ModelTable
 
 __all__ = [
     "ErrorResponse",

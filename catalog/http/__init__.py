@@ -1,0 +1,1 @@
+"""What both HTTP ports serve, from one implementation: keys, views, queries, refreshes."""

@@ -1,0 +1,202 @@
+"""From one look to a finding: young, racy, torn, changing under our hands."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from loradrop.catalog.adapter import AdapterState
+from loradrop.catalog.lora.open_files import Roots
+from loradrop.watcher.monitor import evaluation as judgement
+from loradrop.watcher.monitor.evaluation import Judge, Question, TooLarge, WallClock
+from loradrop.watcher.prefix.findings import Absent, Examined, Finding, Unreadable
+from loradrop.watcher.prefix.scan import open_root
+from loradrop.watcher.state.settle import SettleRule
+from loradrop.watcher.validation.inspection import Rules
+from tests.adapters import lora_weights, write_adapter
+
+SETTLED = SettleRule(settle_seconds=0.0)
+PATIENT = SettleRule(settle_seconds=60.0)
+
+
+def judge(
+    prefix: Path, *, settle: SettleRule = SETTLED, before: Finding | None = None, **question: bool
+) -> Examined:
+    with open_root(prefix) as (root_fd, _):
+        return Judge(str(prefix), Rules(Roots((prefix,))), settle).judge(
+            Question("sql", before, **question), root_fd
+        )
+
+
+def finding(
+    prefix: Path, *, settle: SettleRule = SETTLED, before: Finding | None = None, **question: bool
+) -> Finding:
+    examined = judge(prefix, settle=settle, before=before, **question)
+    assert isinstance(examined, Finding)
+    return examined
+
+
+def age(directory: Path, seconds: float) -> None:
+    """Make files look old; their ctime cannot be set, so the clock is moved instead."""
+    for file in directory.iterdir():
+        os.utime(file, (time.time() - seconds, time.time() - seconds))
+
+
+def test_nothing_is_absent(tmp_path: Path) -> None:
+    assert judge(tmp_path) == Absent()
+
+
+def test_a_fresh_adapter_settles_and_says_when_to_look_again(tmp_path: Path) -> None:
+    write_adapter(tmp_path / "sql")
+    found = finding(tmp_path, settle=PATIENT)
+    assert found.state is AdapterState.SETTLING
+    assert found.look_again_at is not None
+    assert 50 < found.look_again_at - time.monotonic() <= 60
+
+
+def test_times_of_another_clock_prove_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_adapter(tmp_path / "sql")
+    monkeypatch.setattr(WallClock, "now", lambda _self: time.time() + 3600)
+    assert finding(tmp_path, settle=PATIENT).state is AdapterState.READY
+    mistrustful = Judge(str(tmp_path), Rules(Roots((tmp_path,))), PATIENT)
+    mistrustful.trust_times = False
+    with open_root(tmp_path) as (root_fd, _):
+        examined = mistrustful.judge(Question("sql", None), root_fd)
+    assert isinstance(examined, Finding)
+    assert examined.state is AdapterState.SETTLING
+
+
+def test_very_young_bytes_are_published_and_digested_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judgement, "_RACY_SECONDS", 60.0)  # young they are, however slow this machine is
+    write_adapter(tmp_path / "sql")
+    first = finding(tmp_path, settle=PATIENT, arrived=True)
+    assert (first.state, first.racy) == (AdapterState.READY, True)
+    again = finding(tmp_path, settle=PATIENT, before=first)
+    assert (again.state, again.racy, again.look_again_at) == (AdapterState.READY, False, None)
+    assert again.revision == first.revision
+    assert finding(tmp_path, settle=PATIENT, before=again) is again
+
+
+def test_a_write_hidden_behind_the_same_times_is_found_by_the_second_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judgement, "_RACY_SECONDS", 60.0)
+    write_adapter(tmp_path / "sql", seed=1)
+    first = finding(tmp_path, arrived=True)
+    write_adapter(tmp_path / "sql", seed=2)
+    # a kernel with coarse times: the signature stays what it was
+    real = judgement.look_at
+
+    def coarse(name: str, root_fd: int) -> object:
+        look = real(name, root_fd)
+        return judgement.Look(first.signature, look.changed_ns, look.weights_bytes)  # type: ignore[union-attr]
+
+    monkeypatch.setattr(judgement, "look_at", coarse)
+    monkeypatch.setattr("loradrop.watcher.validation.inspection.signature_of", lambda *_: first.signature)
+    second = finding(tmp_path, before=first)
+    assert second.revision != first.revision
+
+
+def test_whole_seconds_are_given_more_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_adapter(tmp_path / "sql")
+    real = judgement.look_at
+
+    def coarse(name: str, root_fd: int) -> object:
+        look = real(name, root_fd)
+        whole = look.changed_ns // 1_000_000_000 * 1_000_000_000  # type: ignore[union-attr]
+        return judgement.Look(look.signature, whole, look.weights_bytes)  # type: ignore[union-attr]
+
+    monkeypatch.setattr(judgement, "look_at", coarse)
+    found = finding(tmp_path, arrived=True)
+    assert found.racy
+    assert found.look_again_at is not None
+    assert found.look_again_at - time.monotonic() > 1
+
+
+def test_a_file_replaced_while_it_was_read_is_not_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = write_adapter(tmp_path / "sql", seed=1)
+    real = judgement.prove
+
+    def slow(*arguments: object, **options: object) -> object:
+        proof = real(*arguments, **options)  # type: ignore[arg-type]
+        aside = directory / "new"
+        aside.write_bytes(lora_weights(seed=2))
+        aside.rename(directory / "adapter_model.safetensors")
+        return proof
+
+    monkeypatch.setattr(judgement, "prove", slow)
+    found = finding(tmp_path)
+    assert (found.state, found.revision) == (AdapterState.SETTLING, None)
+
+
+def test_a_bad_file_replaced_while_it_was_read_is_not_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = write_adapter(tmp_path / "sql", use_dora=True)
+    real = judgement.prove
+
+    def slow(*arguments: object, **options: object) -> object:
+        try:
+            return real(*arguments, **options)  # type: ignore[arg-type]
+        finally:
+            write_adapter(directory)
+
+    monkeypatch.setattr(judgement, "prove", slow)
+    assert finding(tmp_path).state is AdapterState.SETTLING
+
+
+def test_a_disk_error_while_reading_is_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_adapter(tmp_path / "sql")
+
+    def broken(*_: object, **__: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(judgement, "prove", broken)
+    examined = judge(tmp_path)
+    assert isinstance(examined, Unreadable)
+    assert "Input/output error" in examined.reason.message
+
+
+def test_a_large_adapter_can_be_put_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judgement, "_LARGE_BYTES", 10)
+    write_adapter(tmp_path / "sql")
+    assert finding(tmp_path).state is AdapterState.READY
+    judge_ = Judge(str(tmp_path), Rules(Roots((tmp_path,))), SETTLED)
+    with pytest.raises(TooLarge), open_root(tmp_path) as (root_fd, _):
+        judge_.judge(Question("sql", None), root_fd, even_large=False)
+
+
+def test_an_abandoned_copy_is_no_longer_looked_at_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sql").mkdir()
+    first = finding(tmp_path)
+    assert first.look_again_at is not None
+    monkeypatch.setattr(judgement, "_GROWING_SECONDS", -1.0)
+    later = finding(tmp_path, before=first)
+    assert (later.state, later.look_again_at) == (AdapterState.INCOMPLETE, None)
+
+
+def test_an_incomplete_adapter_starts_resting_only_when_it_is_complete(tmp_path: Path) -> None:
+    directory = write_adapter(tmp_path / "sql")
+    whole = (directory / "adapter_model.safetensors").read_bytes()
+    (directory / "adapter_model.safetensors").write_bytes(whole[:50])
+    torn = finding(tmp_path, settle=PATIENT)
+    (directory / "adapter_model.safetensors").write_bytes(whole)
+    complete = finding(tmp_path, settle=PATIENT, before=torn)
+    assert torn.stillness is not None
+    assert complete.stillness is not None
+    assert complete.stillness.restless_since > torn.stillness.restless_since
+
+
+def test_the_clock_of_files_never_runs_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = WallClock()
+    real = time.time
+    for step in (-3600.0, 3600.0):
+        monkeypatch.setattr(time, "time", lambda step=step: real() + step)
+        assert clock.now() <= real() + 0.1

@@ -1,0 +1,173 @@
+"""The choice of a notifier, and its replacement when it is lost."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from loradrop.catalog.adapter import Reason
+from loradrop.catalog.status import WatcherMode
+from loradrop.watcher.notify import notifier as module
+from loradrop.watcher.notify import selection as notifying
+from loradrop.watcher.notify.notifier import Hint, Notifications, NotifierLost
+from loradrop.watcher.notify.selection import notifications_for
+from loradrop.watcher.settings import NotifierChoice, Settings
+from tests.watcher.notifiers import until
+
+
+class Scripted:
+    """A notifier that does what a test says: dies, goes silent, or is replaced."""
+
+    mode = WatcherMode.INOTIFY
+    blind: Reason | None = None
+
+    def __init__(self) -> None:
+        self.fault: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+        self.covered: set[str] = set()
+        self.is_closed = False
+        self.is_attached = True
+        self.refuses = False
+
+    async def start(self) -> None:
+        pass
+
+    def cover(self, names: Iterable[str]) -> None:
+        if self.refuses:
+            raise NotifierLost("watch_limit", "no more")
+        self.covered |= set(names)
+
+    def covers(self, name: str) -> bool:
+        return name in self.covered
+
+    async def follow(self) -> None:
+        raise await self.fault
+
+    async def prove_attached(self) -> None:
+        if not self.is_attached:
+            raise NotifierLost("prefix_replaced", "replaced")
+
+    async def prove_alive(self, timeout_seconds: float) -> None:
+        pass
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class Heard:
+    """What notifications told, and the notifiers they made."""
+
+    def __init__(self) -> None:
+        self.hints: list[Hint] = []
+        self.lost: list[str | None] = []
+        self.made: list[Scripted] = []
+        self.unmakeable = 0
+
+    def make(self) -> Scripted:
+        if self.unmakeable:
+            self.unmakeable -= 1
+            raise NotifierLost("notifier_unavailable", "no instance")
+        self.made.append(Scripted())
+        return self.made[-1]
+
+    def on_lost(self, reason: Reason | None) -> None:
+        self.lost.append(reason.code if reason else None)
+
+
+@asynccontextmanager
+async def kept(heard: Heard) -> AsyncIterator[Notifications]:
+    notifications = Notifications(heard.make, on_hint=heard.hints.append, on_lost=heard.on_lost)
+    task = asyncio.create_task(notifications.run())
+    try:
+        await until(lambda: bool(heard.made) or bool(heard.lost), "it began")
+        yield notifications
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        (NotifierLost("notifications_overflowed", "x"), "notifications_overflowed"),
+        (RuntimeError("a bug"), "notifier_died"),
+        (KeyError("watchdog"), "notifier_died"),
+    ],
+)
+async def test_a_notifier_that_fails_is_replaced_and_everything_is_looked_at(
+    fault: Exception, code: str
+) -> None:
+    heard = Heard()
+    async with kept(heard):
+        assert heard.hints == [Hint(None)]
+        heard.made[0].fault.set_result(fault)
+        await until(lambda: len(heard.made) == 2, "a new one is made")
+        assert heard.made[0].is_closed
+        assert heard.lost == [None, code, None]
+        assert heard.hints == [Hint(None), Hint(None)]
+
+
+async def test_a_notifier_that_cannot_be_made_is_tried_again() -> None:
+    heard = Heard()
+    heard.unmakeable = 2
+    async with kept(heard) as notifications:
+        assert notifications.uncovered(["sql"]) == []
+        notifications.cover(["sql"])
+        assert notifications.blind is None
+        await until(lambda: bool(heard.made), "one is made in the end")
+        assert heard.lost == ["notifier_unavailable", "notifier_unavailable", None]
+
+
+async def test_a_prefix_replaced_in_silence_is_noticed_within_a_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "ATTACHED_SECONDS", 0.02)
+    heard = Heard()
+    async with kept(heard):
+        heard.made[0].is_attached = False
+        await until(lambda: len(heard.made) == 2, "a new one is made")
+        assert heard.lost == [None, "prefix_replaced", None]
+
+
+async def test_names_are_covered_once_and_a_refusal_is_no_crash() -> None:
+    heard = Heard()
+    async with kept(heard) as notifications:
+        await until(lambda: notifications.mode is WatcherMode.INOTIFY, "it runs")
+        notifications.cover(["sql"])
+        assert notifications.uncovered(["sql", "math"]) == ["math"]
+        heard.made[0].refuses = True
+        notifications.cover(["math"])
+        assert heard.lost == [None]
+
+
+@pytest.mark.parametrize(
+    ("choice", "kind", "mode"),
+    [
+        (NotifierChoice.AUTO, "ext4", WatcherMode.INOTIFY),
+        (NotifierChoice.AUTO, "nfs4", WatcherMode.RESCAN),
+        (NotifierChoice.INOTIFY, "nfs4", WatcherMode.INOTIFY),
+        (NotifierChoice.WATCHDOG, "ext4", WatcherMode.WATCHDOG),
+        (NotifierChoice.NONE, "ext4", WatcherMode.RESCAN),
+    ],
+)
+async def test_the_notifier_fits_the_filesystem_unless_a_person_decides(
+    choice: NotifierChoice, kind: str, mode: WatcherMode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notifying, "filesystem_type", lambda _path: kind)
+    settings = Settings(prefix=tmp_path, notifier=choice)
+    made: list[Hint] = []
+    notifications = notifications_for(settings, on_hint=made.append, on_lost=lambda _reason: None)
+    task = asyncio.create_task(notifications.run())
+    await until(lambda: bool(made), "it began")
+    assert notifications.mode is mode
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_on_other_systems_watchdog_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    notifier = notifying._make(NotifierChoice.AUTO, tmp_path, lambda _hint: None)
+    assert notifier.mode is WatcherMode.WATCHDOG
+    notifier.close()

@@ -1,0 +1,74 @@
+"""Which entries of a prefix are adapters, by their names alone."""
+
+import pytest
+
+from loradrop.watcher.prefix.naming import Twins, folded, is_ignored, shown, unusable
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".hidden",
+        "..data",
+        "..2026_01_01",
+        "sql~",
+        "sql.tmp",
+        "sql.part",
+        "sql.aside",
+        "#sql#",
+        "lost+found",
+        "a.swp",
+    ],
+)
+def test_hidden_and_temporary_names_are_ignored(name: str) -> None:
+    assert is_ignored(name)
+
+
+@pytest.mark.parametrize("name", ["sql", "sql.v2", "org_sql-adapter", "tmp", "part", "0"])
+def test_ordinary_names_are_not_ignored(name: str) -> None:
+    assert not is_ignored(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["sql adapter", "-sql", "_sql", "a" * 129, "café", "caf\udce9", "a\nb", "a/b", "a:b"]
+)
+def test_a_name_that_cannot_be_typed_is_rejected_with_advice(name: str) -> None:
+    reason = unusable(name)
+    assert reason is not None
+    assert reason.code == "name_unusable"
+    assert "Use up to 128" in reason.message
+
+
+def test_usable_names_have_no_reason() -> None:
+    assert unusable("Llama-3.1_sql") is None
+
+
+def test_names_that_are_not_utf8_are_shown_with_escapes() -> None:
+    assert shown("caf\udce9") == "caf\\xe9"
+    assert shown("caf\udce9").encode()
+    assert shown("sql") == "sql"
+
+
+def test_names_that_differ_only_in_case_are_twins() -> None:
+    names = {"Sql", "sql", "SQL", "other"}
+    twins = Twins(names)
+    assert twins.of("sql", names) == ("SQL", "Sql")
+    assert twins.of("SQL", names) == ("Sql", "sql")
+    assert twins.of("other", names) == ()
+
+
+def test_a_twin_that_left_is_no_twin() -> None:
+    twins = Twins(["Sql", "SQL"])
+    twins.discard("Sql")
+    twins.discard("never there")
+    assert twins.of("SQL", {"SQL"}) == ()
+    twins.discard("SQL")
+    assert twins.of("sql", {"sql"}) == ()
+
+
+def test_names_that_cannot_be_served_are_nobodys_twins() -> None:
+    names = {"sql", "\N{LATIN SMALL LETTER LONG S}ql"}
+    assert folded("\N{LATIN SMALL LETTER LONG S}ql") == "sql"
+    twins = Twins(names)
+    assert twins.of("sql", names) == ()
+    assert twins.of("\N{LATIN SMALL LETTER LONG S}ql", names) == ()

@@ -1,0 +1,63 @@
+"""Who stands by knows what the leader has published: should Redis lose it, nothing is taken for new."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from loradrop.catalog.errors import CatalogUnavailable, LeaseHeld
+from loradrop.catalog.store import Connection, Publisher, Withdrawal
+from loradrop.watcher.publish.catalog_mirror import Ledger
+from tests.catalog.values import GONE, an_adapter
+
+ONE, TWO = an_adapter("one"), an_adapter("two")
+
+
+@pytest.fixture
+async def leader(connection: Connection) -> AsyncIterator[Publisher]:
+    """A watcher on another host, whose end nobody here can see."""
+    publisher = Publisher(connection, owner="elsewhere:1:1")
+    await publisher.lead()
+    await publisher.publish([ONE], catalog_size=1)
+    await publisher.complete()
+    yield publisher
+
+
+@pytest.fixture
+async def standby(connection: Connection, leader: Publisher) -> Ledger:
+    ledger = Ledger(connection, owner="here:2:2")
+    with pytest.raises(LeaseHeld):
+        await ledger.lead()
+    await ledger.stand_by(0.1)
+    return ledger
+
+
+async def test_what_the_leader_publishes_is_followed(standby: Ledger, leader: Publisher) -> None:
+    assert standby.records.keys() == {"one"}
+    await leader.publish([TWO, Withdrawal("one", GONE)], catalog_size=2)
+    await standby.stand_by(0.1)
+    assert standby.records.keys() == {"two"}
+
+
+async def test_what_redis_lost_is_remembered_by_who_leads_next(
+    standby: Ledger, connection: Connection
+) -> None:
+    await connection.commands.flushall()
+    await standby.lead()
+    assert standby.records == {}
+    assert standby.remembered["one"].revision == ONE.revision
+
+
+async def test_what_redis_lost_is_remembered_until_another_leader_has_published_all(
+    standby: Ledger, leader: Publisher, connection: Connection
+) -> None:
+    await connection.commands.flushall()
+    with pytest.raises(CatalogUnavailable):
+        while True:
+            await standby.stand_by(0.1)
+    await leader.lead()
+    await leader.publish([TWO], catalog_size=1)
+    await standby.stand_by(0.1)
+    assert standby.remembered.keys() == {"one", "two"}
+    await leader.complete()
+    await standby.stand_by(2)
+    assert standby.remembered.keys() == {"two"}

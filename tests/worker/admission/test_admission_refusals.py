@@ -1,0 +1,140 @@
+"""What must not reach the engine: whatever it would serve wrongly, each named by a reason."""
+
+import math
+
+import pytest
+
+from loradrop.worker.admission.checks import Limits, find_fault
+from loradrop.worker.admission.lora import Tensor
+from tests.worker.models import (
+    BASE,
+    HIDDEN,
+    LIMITS,
+    Q0,
+    Q0_A,
+    Q0_B,
+    config,
+    fault,
+    llama,
+    lora,
+    weights,
+    without,
+)
+
+
+def changed(name: str, tensor: Tensor | None = None, **values: object) -> dict[str, Tensor]:
+    tensors = weights(BASE)
+    old = tensors[name]
+    fields = {"dtype": old.dtype, "shape": old.shape, "largest": old.largest} | values
+    tensors[name] = tensor or Tensor(**fields)  # type: ignore[arg-type]  # fields of a Tensor
+    return tensors
+
+
+def test_a_rank_above_the_servers_is_refused() -> None:
+    assert fault(weights(BASE, rank=32), config(rank=32)) == "rank_too_high"
+    assert fault(weights(BASE), config(rank_pattern={"nothing": 17})) == "rank_too_high"
+
+
+def test_weights_of_another_rank_than_the_configuration_says_are_refused() -> None:
+    for rank in (2, 8, 16):
+        assert fault(weights(BASE, rank=rank)) == "rank_disagrees"
+
+
+def test_weights_of_a_larger_or_smaller_model_are_refused() -> None:
+    for width in (HIDDEN * 2, HIDDEN // 2):
+        assert fault(lora(Q0, (width, width))) == "shape_disagrees"
+
+
+def test_fewer_layers_than_the_base_model_has_are_refused() -> None:
+    assert fault(weights(BASE), base=llama(layers=3)) == "layers_missing"
+
+
+def test_layers_beyond_the_base_models_are_refused() -> None:
+    assert fault(weights(llama(layers=3))) == "module_not_in_base_model"
+    beyond = {
+        name.replace("layers.0", "layers.7").replace("layers.1", "layers.8"): t
+        for name, t in weights(BASE).items()
+    }
+    assert fault(beyond) == "module_not_in_base_model"
+
+
+def test_names_under_another_prefix_are_refused() -> None:
+    other = {
+        name.replace("model.model.layers", "model.transformer.layers"): t for name, t in weights(BASE).items()
+    }
+    assert fault(other) == "module_not_in_base_model"
+    bare = {name.replace("model.model.layers", "model.layers"): t for name, t in weights(BASE).items()}
+    assert fault(bare) == "module_not_in_base_model"
+
+
+def test_many_unknown_modules_are_named_by_a_few() -> None:
+    found = find_fault(config(), weights(llama(layers=9, prefix="other.")), BASE, LIMITS)
+    assert found is not None
+    assert found.message.count("other.layers") == 3
+    assert "and 15 more" in found.message
+
+
+@pytest.mark.parametrize("side", ["A", "B"])
+def test_half_a_pair_is_refused(side: str) -> None:
+    assert fault(without(weights(BASE), f"0.self_attn.q_proj.lora_{side}.weight")) == "weights_incomplete"
+    assert fault(without(weights(BASE), f"lora_{side}.weight")) == "weights_incomplete"
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (4, HIDDEN, 1)])
+def test_what_is_no_matrix_is_refused(shape: tuple[int, ...]) -> None:
+    assert fault(changed(Q0_A, shape=shape)) == "shape_unsupported"
+
+
+@pytest.mark.parametrize("dtype", ["I8", "U8", "I64", "BOOL", "int8", "complex64"])
+def test_what_would_be_rounded_is_refused(dtype: str) -> None:
+    assert fault(changed(Q0_A, dtype=dtype)) == "dtype_unsupported"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.embed_tokens.weight",
+        "base_model.model.model.layers.0.self_attn.q_proj.weight",
+        "base_model.model.model.layers.0.self_attn.q_proj.lora_magnitude_vector",
+        "base_model.model.model.layers.0.self_attn.q_proj.lora_B.bias",
+        "lora_A.weight",
+        "nonsense",
+        "",
+    ],
+)
+def test_what_is_no_lora_weight_is_refused(name: str) -> None:
+    assert fault(weights(BASE) | {name: Tensor("F32", (4, 4), 1.0)}) == "not_lora_weights"
+
+
+@pytest.mark.parametrize("largest", [math.nan, math.inf, -math.inf])
+def test_values_that_are_not_finite_are_refused(largest: float) -> None:
+    for name in (Q0_A, Q0_B):
+        assert fault(changed(name, largest=largest)) == "weights_not_finite"
+
+
+def test_values_that_are_not_finite_in_a_head_saved_whole_are_refused() -> None:
+    head = {"base_model.model.score.weight": Tensor("F32", (3, HIDDEN), math.nan)}
+    assert fault(weights(BASE) | head, config(full_modules=("score",))) == "weights_not_finite"
+
+
+def test_values_the_serving_type_cannot_hold_are_refused() -> None:
+    half = Limits(max_lora_rank=16, largest_value=65504.0)
+    assert fault(changed(Q0_A, largest=70_000.0, dtype="F32"), limits=half) == "weights_overflow"
+
+
+def test_finite_values_that_would_turn_answers_into_nan_are_refused() -> None:
+    assert fault(changed(Q0_A, largest=1e18)) == "weights_overflow"
+
+
+def test_a_factor_that_is_not_finite_is_refused() -> None:
+    assert fault(weights(BASE), config(alpha=math.nan)) == "alpha_not_finite"
+    assert fault(weights(BASE), config(alpha=math.inf)) == "alpha_not_finite"
+
+
+def test_a_file_without_tensors_is_refused() -> None:
+    assert fault({}) == "changes_nothing"
+
+
+def test_weights_that_change_nothing_are_refused() -> None:
+    untrained = {n: Tensor(t.dtype, t.shape, 0.0 if "lora_B" in n else 1.0) for n, t in weights(BASE).items()}
+    assert fault(untrained) == "changes_nothing"

@@ -1,0 +1,270 @@
+"""vLLM's own table of served models, asking us about the names it does not know."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loradrop.catalog.adapter import Reason
+from loradrop.worker.engine.handle import Handle
+from loradrop.worker.engine.model_table import ModelTable, request_of
+from loradrop.worker.outcomes import Failed, NotServedYet, Rejected, UnknownModel
+from tests.catalog.values import revision
+from tests.worker.vllm_parts import (
+    ErrorResponse,
+    FakeClient,
+    LoadLoRAAdapterRequest,
+    LoRARequest,
+    LoRAResolver,
+    LoRAResolverRegistry,
+    OpenAIServingModels,
+    UnloadLoRAAdapterRequest,
+    serving_models,
+)
+
+HANDLE = Handle.of("sql", revision("a"), Path("/store/a"), attempt=0)
+
+
+class _Answers:
+    """What we answer vLLM with: a value, or an exception to raise."""
+
+    def __init__(self) -> None:
+        self.resolve_with: Any = HANDLE
+        self.by_hand_with: Any = "Success."
+        self.asked: list[tuple[Any, ...]] = []
+
+    async def resolve(self, name: str) -> Handle:
+        self.asked.append((name,))
+        handle: Handle = _returned(self.resolve_with)
+        return handle
+
+    async def load(self, name: str, path: str, *, in_place: bool) -> str:
+        self.asked.append((name, path, in_place))
+        return str(_returned(self.by_hand_with))
+
+    async def unload(self, name: str) -> str:
+        self.asked.append((name,))
+        return str(_returned(self.by_hand_with))
+
+
+def _returned(value: Any) -> Any:
+    if isinstance(value, Exception):
+        raise value
+    return value
+
+
+@pytest.fixture(autouse=True)
+def _runtime_updates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "0")
+
+
+@pytest.fixture
+def models() -> OpenAIServingModels:
+    return serving_models(FakeClient(), "static_one")
+
+
+@pytest.fixture
+def table(models: OpenAIServingModels) -> ModelTable:
+    return ModelTable(models)
+
+
+@pytest.fixture
+def answers(table: ModelTable) -> _Answers:
+    answers = _Answers()
+    table.install(resolve=answers.resolve, load=answers.load, unload=answers.unload)
+    return answers
+
+
+def body(answer: Any) -> tuple[int, str, str]:
+    assert isinstance(answer, ErrorResponse)
+    return answer.error.code, answer.error.type, answer.error.message
+
+
+async def test_static_modules_stay_served_and_taken(table: ModelTable, models: OpenAIServingModels) -> None:
+    assert table.static_count == 1
+    assert "static_one" in models.lora_requests
+    assert table.is_taken("static_one")
+    assert table.is_taken("tiny")
+    assert table.is_taken("alias")
+    assert not table.is_taken("sql")
+    assert table.base_model == "tiny"
+
+
+async def test_a_name_that_points_at_a_handle_is_found_by_vllm_and_shown_as_asked_for(
+    table: ModelTable, models: OpenAIServingModels, answers: _Answers
+) -> None:
+    table.point(HANDLE)
+    request = models.lora_requests["sql"]
+    assert (request.lora_int_id, request.lora_path) == (HANDLE.lora_id, "/store/a")
+    assert models.model_name(request) == "sql"
+    assert models.model_name() == "tiny"
+    assert models.model_name(LoRARequest("static_one", 1, "/static")) == "static_one"
+    table.withdraw("sql")
+    assert "sql" not in models.lora_requests
+    assert models.model_name(request) == "sql", "requests still running are answered under their name"
+
+
+async def test_a_touch_is_remembered_until_the_name_is_withdrawn(
+    table: ModelTable, models: OpenAIServingModels
+) -> None:
+    table.point(HANDLE)
+    assert table.last_touched("sql") is None
+    assert "sql" in models.lora_requests
+    assert table.last_touched("sql") is not None
+    table.withdraw("sql")
+    assert table.last_touched("sql") is None
+    assert "unknown" not in models.lora_requests
+    assert table.last_touched("unknown") is None
+
+
+async def test_vllms_own_cards_are_the_base_models_and_static_modules(
+    table: ModelTable, answers: _Answers
+) -> None:
+    table.point(HANDLE)
+    assert [card["id"] for card in await table.stock_cards()] == ["tiny", "alias", "static_one"]
+
+
+async def test_installing_lets_vllm_ask(
+    table: ModelTable, answers: _Answers, models: OpenAIServingModels
+) -> None:
+    import os
+
+    assert os.environ["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1"
+    assert await models.resolve_lora("sql") == request_of(HANDLE)
+    assert answers.asked == [("sql",)]
+
+
+async def test_an_unknown_name_is_a_404_and_costs_vllm_nothing(
+    models: OpenAIServingModels, answers: _Answers
+) -> None:
+    answers.resolve_with = UnknownModel("nobody")
+    code, kind, message = body(await models.resolve_lora("nobody"))
+    assert (code, kind) == (404, "NotFoundError")
+    assert "nobody" in message
+    assert not models.lora_resolver_lock
+    assert models.lora_id_counter.value == 0
+
+
+async def test_a_rejected_adapter_is_a_400_with_its_reason(
+    models: OpenAIServingModels, answers: _Answers
+) -> None:
+    answers.resolve_with = Rejected("weights_not_finite", "It holds NaN.")
+    assert body(await models.resolve_lora("sql")) == (
+        400,
+        "BadRequestError",
+        "sql: weights_not_finite: It holds NaN.",
+    )
+
+
+async def test_a_request_that_came_too_early_is_passed_on_as_such(
+    models: OpenAIServingModels, answers: _Answers
+) -> None:
+    answers.resolve_with = NotServedYet(Reason("settling", "Not yet."))
+    with pytest.raises(NotServedYet):
+        await models.resolve_lora("sql")
+
+
+# vLLM's own load and unload routes.
+
+
+async def test_a_load_by_hand_is_ours_to_answer(models: OpenAIServingModels, answers: _Answers) -> None:
+    request = LoadLoRAAdapterRequest(lora_name="draft", lora_path="/loras/draft")
+    assert await models.load_lora_adapter(request) == "Success."
+    assert await models.load_lora_adapter(request, base_model_name="tiny") == "Success."
+    assert answers.asked == [("draft", "/loras/draft", False)] * 2
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "kind"),
+    [
+        (PermissionError("Outside."), 403, "PermissionDeniedError"),
+        (Rejected("a", "Bad."), 400, "BadRequestError"),
+        (Failed("b", "Later."), 503, "ServiceUnavailableError"),
+        (UnknownModel("Gone."), 404, "NotFoundError"),
+    ],
+)
+async def test_what_goes_wrong_by_hand_is_said_in_vllms_shape(
+    models: OpenAIServingModels, answers: _Answers, outcome: Exception, code: int, kind: str
+) -> None:
+    answers.by_hand_with = outcome
+    load = LoadLoRAAdapterRequest(lora_name="draft", lora_path="/loras/draft")
+    assert body(await models.load_lora_adapter(load))[:2] == (code, kind)
+    unload = UnloadLoRAAdapterRequest(lora_name="draft")
+    assert body(await models.unload_lora_adapter(unload))[:2] == (code, kind)
+
+
+async def test_vllms_own_checks_of_a_load_come_first(
+    models: OpenAIServingModels, answers: _Answers, table: ModelTable
+) -> None:
+    table.point(HANDLE)
+    for name, path in (("", "/loras/a"), ("draft", ""), ("tiny", "/loras/a"), ("sql", "/loras/a")):
+        request = LoadLoRAAdapterRequest(lora_name=name, lora_path=path)
+        assert body(await models.load_lora_adapter(request))[0] == 400
+    assert answers.asked == []
+    in_place = LoadLoRAAdapterRequest(lora_name="sql", lora_path="/loras/a", load_inplace=True)
+    assert await models.load_lora_adapter(in_place) == "Success."
+
+
+async def test_a_load_for_another_base_model_is_refused(
+    models: OpenAIServingModels, answers: _Answers
+) -> None:
+    request = LoadLoRAAdapterRequest(lora_name="draft", lora_path="/loras/draft")
+    assert body(await models.load_lora_adapter(request, base_model_name="llama"))[0] == 400
+
+
+async def test_a_static_module_is_unloaded_by_vllm_itself(
+    models: OpenAIServingModels, answers: _Answers, table: ModelTable
+) -> None:
+    answer = await models.unload_lora_adapter(UnloadLoRAAdapterRequest(lora_name="static_one"))
+    assert "removed successfully" in str(answer)
+    assert "static_one" not in models.lora_requests
+    assert answers.asked == []
+    assert not table.is_taken("static_one")
+
+
+async def test_a_name_a_static_module_had_is_ours_once_it_was_unloaded(
+    models: OpenAIServingModels, answers: _Answers, table: ModelTable
+) -> None:
+    await models.unload_lora_adapter(UnloadLoRAAdapterRequest(lora_name="static_one"))
+    table.point(Handle.of("static_one", revision("a"), Path("/store/a"), attempt=0))
+    assert not table.is_taken("static_one")
+    assert await models.unload_lora_adapter(UnloadLoRAAdapterRequest(lora_name="static_one")) == "Success."
+    assert answers.asked == [("static_one",)]
+
+
+# Other resolvers.
+
+
+class _OtherResolver(LoRAResolver):
+    async def resolve_lora(self, base_model_name: str, lora_name: str) -> LoRARequest | None:
+        return LoRARequest(lora_name, 1, f"/other/{lora_name}") if lora_name == "theirs" else None
+
+
+@pytest.fixture
+def _other_resolver() -> Iterator[None]:
+    LoRAResolverRegistry.register_resolver("other", _OtherResolver())
+    yield
+    LoRAResolverRegistry.resolvers.pop("other")
+
+
+@pytest.mark.usefixtures("_other_resolver")
+async def test_other_resolvers_are_asked_where_the_operator_allows_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "1")
+    models, answers = serving_models(FakeClient()), _Answers()
+    ModelTable(models).install(resolve=answers.resolve, load=answers.load, unload=answers.unload)
+    answers.resolve_with = UnknownModel("theirs")
+    found = await models.resolve_lora("theirs")
+    assert isinstance(found, LoRARequest)
+    assert found.lora_path == "/other/theirs"
+    assert body(await models.resolve_lora("nobodys"))[0] == 404
+
+
+@pytest.mark.usefixtures("_other_resolver")
+async def test_other_resolvers_are_not_asked_where_they_were_not_before() -> None:
+    models, answers = serving_models(FakeClient()), _Answers()
+    ModelTable(models).install(resolve=answers.resolve, load=answers.load, unload=answers.unload)
+    answers.resolve_with = UnknownModel("theirs")
+    assert body(await models.resolve_lora("theirs"))[0] == 404

@@ -1,0 +1,150 @@
+"""The endpoint plugin: idle unless asked for, and then part of the server."""
+
+import argparse
+import asyncio
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+
+from loradrop.worker.outcomes import NotServedYet
+from loradrop.worker.server.plugin import LoradropPlugin
+from loradrop.worker.settings import NAMED, SettingsError, add_flags
+from tests.worker.vllm_parts import FakeClient, serving_models
+
+
+def arguments(*flags: str, **others: Any) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_flags(parser)
+    values = {"api_key": None, "host": "127.0.0.1", "port": 8000} | others
+    return argparse.Namespace(**(vars(parser.parse_args(list(flags))) | values))
+
+
+def attached(args: argparse.Namespace) -> FastAPI:
+    app = FastAPI()
+    app.state.args = args
+    LoradropPlugin().attach_router(app)
+    return app
+
+
+def routes(app: FastAPI) -> set[str]:
+    return set(app.openapi()["paths"])
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("VLLM_PLUGINS", "VLLM_API_KEY", "LORADROP_API_KEY", "LORADROP_REDIS_URL"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "0")
+
+
+def test_without_a_word_of_ours_nothing_is_added() -> None:
+    app = attached(arguments())
+    assert routes(app) == set()
+    assert app.state.args.api_key is None
+
+
+def test_with_a_prefix_our_routes_are_there() -> None:
+    app = attached(arguments("--lora-dir-prefix", "/loras"))
+    assert {"/v1/models", "/v1/refresh_lora_discovery", "/v1/lora_adapters"} <= routes(app)
+    assert NotServedYet in app.exception_handlers
+
+
+def test_started_by_name_without_a_prefix_vllm_keeps_its_own_models() -> None:
+    app = attached(arguments(**{NAMED: True}))
+    assert "/v1/models" not in routes(app)
+    assert "/v1/refresh_lora_discovery" in routes(app)
+
+
+def test_variables_ask_for_us_as_flags_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LORADROP_REDIS_URL", "redis://r")
+    assert "/v1/models" in routes(attached(arguments()))
+
+
+def test_a_bad_setting_ends_the_start() -> None:
+    with pytest.raises(SettingsError, match="--api-port"):
+        attached(arguments("--lora-dir-prefix", "/loras", "--api-port", "0"))
+
+
+@pytest.mark.parametrize(
+    ("theirs", "variable", "merged"),
+    [
+        (None, None, ["ours-1", "ours-2"]),
+        (["theirs"], None, ["theirs", "ours-1", "ours-2"]),
+        (None, "from-variable", ["from-variable", "ours-1", "ours-2"]),
+        (["theirs"], "from-variable", ["theirs", "ours-1", "ours-2"]),
+    ],
+)
+def test_our_keys_are_added_to_vllms(
+    theirs: list[str] | None, variable: str | None, merged: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORADROP_API_KEY", "ours-1,ours-2")
+    if variable:
+        monkeypatch.setenv("VLLM_API_KEY", variable)
+    app = attached(arguments("--lora-dir-prefix", "/loras", api_key=theirs))
+    assert app.state.args.api_key == merged
+
+
+async def test_a_server_without_a_catalog_starts_no_worker() -> None:
+    state = SimpleNamespace()
+    await LoradropPlugin().init_state(FakeClient(), state, arguments(**{NAMED: True}))
+    await LoradropPlugin().init_state(None, state, arguments("--lora-dir-prefix", "/loras"))
+    assert not hasattr(state, "loradrop")
+
+
+async def test_a_server_without_lora_ends_with_a_sentence() -> None:
+    client = FakeClient()
+    models = serving_models(client)
+    client.vllm_config.lora_config = None
+    state = SimpleNamespace(openai_serving_models=models)
+    with pytest.raises(RuntimeError, match="--enable-lora"):
+        await LoradropPlugin().init_state(client, state, arguments("--lora-dir-prefix", "/loras"))
+
+
+@pytest.fixture
+def _loggers_as_they_were() -> Any:
+    ours = logging.getLogger("loradrop")
+    before = ours.handlers, ours.propagate, ours.level
+    yield
+    ours.handlers, ours.propagate = before[0], before[1]
+    ours.setLevel(before[2])
+
+
+@pytest.mark.usefixtures("_loggers_as_they_were")
+async def test_a_worker_runs_with_the_server_and_ends_with_it(redis_url: str, tmp_path: Path) -> None:
+    from redis.asyncio import Redis
+
+    from loradrop.catalog.store import Connection, Publisher, Reports
+    from tests.catalog.values import an_adapter
+
+    async with Connection(redis_url) as connection:
+        publisher = Publisher(connection, owner="watcher-1")
+        await publisher.lead()
+        await publisher.publish([an_adapter("sql")], catalog_size=1)
+        client = FakeClient(model=str(tmp_path))
+        state = SimpleNamespace(openai_serving_models=serving_models(client))
+        plugin = LoradropPlugin()
+        flags = ("--redis-url", redis_url, "--lora-cache-dir", str(tmp_path / "cache"), "--worker-id", "me")
+        await plugin.init_state(client, state, arguments(*flags))
+        assert [adapter.name for adapter in state.loradrop.reconciler.listed()] == ["sql"]
+        assert state.openai_serving_models.resolve_lora != type(state.openai_serving_models).resolve_lora
+
+        plugin._task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await plugin._task
+        assert await Reports(connection).workers() == {}
+    async with Redis.from_url(redis_url) as raw:
+        assert await raw.exists("loradrop:{default}:adapters"), "the catalog outlives its workers"
+
+
+@pytest.mark.usefixtures("_loggers_as_they_were")
+async def test_a_store_that_cannot_be_made_ends_the_start(redis_url: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    client = FakeClient(model=str(tmp_path))
+    state = SimpleNamespace(openai_serving_models=serving_models(client))
+    flags = ("--redis-url", redis_url, "--lora-cache-dir", str(tmp_path / "file"))
+    with pytest.raises(OSError, match="file"):
+        await LoradropPlugin().init_state(client, state, arguments(*flags))

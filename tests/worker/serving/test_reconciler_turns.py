@@ -1,0 +1,118 @@
+"""Updates and the turns they wait for: what is asked for does not wait, what was superseded is not loaded."""
+
+import asyncio
+
+import pytest
+
+from loradrop.catalog.status import WorkerState
+from loradrop.worker.serving.reconciler import Reconciler
+from tests.catalog.values import an_adapter, revision
+from tests.fakes import FakeEngine, FakeStore
+from tests.waiting import wait_until
+from tests.worker.served import until_forgotten, until_serves, wanted
+
+
+async def test_only_the_last_of_many_updates_has_to_be_loaded(
+    running: Reconciler, engine: FakeEngine, store: FakeStore
+) -> None:
+    running.apply(wanted("sql", revision("0")))
+    await running.resolve("sql")
+    engine.gate.clear()
+    for digit in "123456789":
+        running.apply(wanted("sql", revision(digit)))
+    engine.gate.set()
+    await until_serves(running, "sql", revision("9"))
+    await wait_until(lambda: len(engine.holds) == 1, timeout=5, description="only the last is held")
+    assert len(engine.loads) <= 3
+    assert store.pinned() == [revision("9")]
+
+
+async def test_updates_of_many_adapters_at_once_let_the_engine_breathe_between_two_of_them(
+    running: Reconciler, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"a{digit}" for digit in "123"]
+    running.apply({name: an_adapter(name, revision=revision("1")) for name in names})
+    for name in names:
+        await running.resolve(name)
+    monkeypatch.setattr("loradrop.worker.serving.load_scheduler._SHORTEST_PAUSE_SECONDS", 3600.0)
+    running.apply(wanted("a4", revision("1")))
+    await running.resolve("a4")
+    running.apply({name: an_adapter(name, revision=revision("2")) for name in names})
+    await wait_until(
+        lambda: (
+            running.standing.counts()[WorkerState.LOADED] == 4
+            and all(running._names.known(name).loading for name in names)
+        ),
+        timeout=5,
+        description="three updates wait for their turn",
+    )
+    assert [(await running.resolve(name)).revision for name in names] == [revision("1")] * 3
+    running.apply(wanted("a5", revision("1")))
+    assert (await running.resolve("a5")).revision == revision("1"), "what is asked for does not wait"
+
+
+async def test_an_update_that_waits_for_its_turn_comes_at_once_when_its_name_has_to_make_room(
+    running: Reconciler, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running.apply(wanted("sql", revision("a")))
+    await running.resolve("sql")
+    monkeypatch.setattr("loradrop.worker.serving.load_scheduler._SHORTEST_PAUSE_SECONDS", 3600.0)
+    digits = "1234"
+    running.apply({f"a{digit}": an_adapter(f"a{digit}", revision=revision(digit)) for digit in digits})
+    await running.resolve("a1")
+    running.apply(wanted("sql", revision("b")))
+    await wait_until(
+        lambda: running._names.known("sql").loading, timeout=5, description="the update waits for its turn"
+    )
+    for digit in "234":
+        await running.resolve(f"a{digit}")
+    assert running._residency.handle_of("sql") is None, "it made room"
+    assert (await running.resolve("sql")).revision == revision("b")
+
+
+async def test_an_update_published_the_moment_the_one_before_is_served_is_not_missed(
+    reconciler: Reconciler, engine: FakeEngine
+) -> None:
+    reconciler.apply(wanted("sql", revision("a")))
+    await reconciler.resolve("sql")
+    reconciler.apply(wanted("sql", revision("b")))
+    task = reconciler._bringing["sql"].task
+    while not task.done():  # noqa: ASYNC110 - on every turn of the loop, before anybody else hears of its end
+        await asyncio.sleep(0)
+    reconciler.apply(wanted("sql", revision("c")))
+    await until_serves(reconciler, "sql", revision("c"))
+
+
+async def test_an_update_of_an_adapter_that_is_removed_before_its_turn_never_reaches_the_engine(
+    running: Reconciler, engine: FakeEngine, store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running.apply(wanted("sql", revision("a")))
+    handle = await running.resolve("sql")
+    engine.in_use = {handle.lora_id}  # never idle
+    store.gate.clear()
+    running.apply(wanted("sql", revision("b")))
+    await wait_until(lambda: len(store.sources) == 2, timeout=5, description="the update is copied")
+    running.apply({"sql": None})
+    store.gate.set()
+    await wait_until(
+        lambda: not running._names.known("sql").loading, timeout=5, description="the update is given up"
+    )
+    assert [each.revision for each in engine.loads] == [revision("a")]
+    assert store.pinned() == [revision("a")]
+    engine.in_use = set()
+    await until_forgotten(running, "sql")
+
+
+async def test_of_many_updates_that_wait_for_their_turn_only_the_last_is_loaded(
+    running: Reconciler, engine: FakeEngine, store: FakeStore
+) -> None:
+    running.apply(wanted("sql", revision("0")))
+    await running.resolve("sql")
+    store.gate.clear()
+    running.apply(wanted("sql", revision("1")))
+    await wait_until(lambda: len(store.sources) == 2, timeout=5, description="the first is copied")
+    for digit in "23456789":
+        running.apply(wanted("sql", revision(digit)))
+    store.gate.set()
+    await until_serves(running, "sql", revision("9"))
+    assert [each.revision for each in engine.loads] == [revision("0"), revision("9")]

@@ -1,0 +1,126 @@
+"""Work on storage that may never answer: nobody waits for ever, and what comes late is given back."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from loradrop.worker.outcomes import Failed
+from loradrop.worker.store.deadline_threads import StorageThreads
+from tests.waiting import wait_until
+
+
+class _Storage:
+    """Storage that answers once it is thawed."""
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self.told_to_stop: list[bool] = []
+        self._thawed = threading.Event()
+
+    def read(self, given_up: threading.Event) -> str:
+        self.waiting += 1
+        self._thawed.wait(30)
+        self.told_to_stop.append(given_up.is_set())
+        return "late"
+
+    def thaw(self) -> None:
+        self._thawed.set()
+
+
+@pytest.fixture
+def storage() -> Iterator[_Storage]:
+    storage = _Storage()
+    yield storage
+    storage.thaw()
+
+
+@pytest.fixture
+def threads() -> StorageThreads:
+    return StorageThreads("Reading", late="read_timed_out", at_once=1)
+
+
+async def test_what_work_returns_is_returned_and_kept(threads: StorageThreads) -> None:
+    discarded: list[str] = []
+    assert await threads.run(lambda _: "done", about="sql", seconds=5, discard=discarded.append) == "done"
+    assert discarded == []
+
+
+async def test_what_work_raises_is_raised(threads: StorageThreads) -> None:
+    def broken(given_up: threading.Event) -> str:
+        raise OSError("Input/output error")
+
+    with pytest.raises(OSError, match="Input/output"):
+        await threads.run(broken, about="sql", seconds=5, discard=print)
+
+
+async def test_work_that_comes_too_late_is_a_failure_and_its_result_is_discarded(
+    threads: StorageThreads, storage: _Storage
+) -> None:
+    discarded: list[str] = []
+    with pytest.raises(Failed, match=r"read_timed_out: Reading took more than 0 s"):
+        await threads.run(storage.read, about="sql", seconds=0.01, discard=discarded.append)
+    assert discarded == []
+    storage.thaw()
+    await wait_until(lambda: discarded == ["late"], timeout=5, description="it came, and was discarded")
+    assert storage.told_to_stop == [True]
+
+
+async def test_work_whose_waiter_went_away_is_discarded(threads: StorageThreads, storage: _Storage) -> None:
+    discarded: list[str] = []
+    waiter = asyncio.create_task(threads.run(storage.read, about="sql", seconds=30, discard=discarded.append))
+    await wait_until(lambda: storage.waiting == 1, timeout=5, description="the work is under way")
+    waiter.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiter
+    storage.thaw()
+    await wait_until(lambda: discarded == ["late"], timeout=5, description="it came, and was discarded")
+
+
+async def test_as_many_as_allowed_are_under_way_at_once(threads: StorageThreads, storage: _Storage) -> None:
+    first, second = (
+        asyncio.create_task(threads.run(storage.read, about="sql", seconds=30, discard=print))
+        for _ in range(2)
+    )
+    await wait_until(lambda: storage.waiting == 1, timeout=5, description="one is under way")
+    assert not second.done()
+    storage.thaw()
+    assert [await first, await second] == ["late", "late"]
+    assert storage.waiting == 2
+
+
+async def test_work_that_hangs_keeps_its_turn_no_longer_than_it_was_given(
+    threads: StorageThreads, storage: _Storage
+) -> None:
+    with pytest.raises(Failed):
+        await threads.run(storage.read, about="sql", seconds=0.01, discard=lambda _: None)
+    assert await threads.run(lambda _: "next", about="code", seconds=5, discard=print) == "next"
+
+
+async def test_when_too_many_hang_the_next_is_refused_at_once_until_one_comes_back(
+    threads: StorageThreads, storage: _Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loradrop.worker.store.deadline_threads._MAX_HUNG", 1)
+    with pytest.raises(Failed):
+        await threads.run(storage.read, about="sql", seconds=0.01, discard=lambda _: None)
+    with pytest.raises(Failed, match="storage_hung: Reading still hangs"):
+        await threads.run(lambda _: "next", about="code", seconds=5, discard=print)
+    storage.thaw()
+    await wait_until(lambda: not threads._hung, timeout=5, description="the thread has ended")
+    assert await threads.run(lambda _: "next", about="code", seconds=5, discard=print) == "next"
+
+
+async def test_what_hangs_is_not_tried_again_until_it_comes_back(
+    threads: StorageThreads, storage: _Storage
+) -> None:
+    with pytest.raises(Failed, match="read_timed_out"):
+        await threads.run(storage.read, about="sql", seconds=0.01, discard=lambda _: None)
+    for _ in range(20):
+        with pytest.raises(Failed, match="storage_hung"):
+            await threads.run(storage.read, about="sql", seconds=5, discard=print)
+    assert storage.waiting == 1
+    assert await threads.run(lambda _: "other", about="code", seconds=5, discard=print) == "other"
+    storage.thaw()
+    await wait_until(lambda: not threads._hung, timeout=5, description="the thread has ended")
+    assert await threads.run(storage.read, about="sql", seconds=5, discard=print) == "late"

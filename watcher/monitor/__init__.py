@@ -1,0 +1,1 @@
+"""What to examine, when, and with how many threads."""

@@ -1,0 +1,203 @@
+"""Hints that something under the prefix may have changed, and the proof that they still flow.
+
+Every notification mechanism loses events: queues overflow, watches follow a directory that was renamed
+away, threads die in silence, mounts come and go. So a notification is only ever a hint to look, and this
+module's business is to notice when hints may be missing. A notifier proves that it is alive (a file written
+to a private directory must come back through the same pipe) and attached (the prefix is still the directory
+it watches). One that cannot is thrown away; the watcher is told, looks at everything, and gets a new one.
+
+Not here: the mechanisms (`inotify`, `portable`), and what is done about a hint (`watcher`).
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from loradrop.catalog.adapter import Reason
+from loradrop.catalog.status import WatcherMode
+
+_logger = logging.getLogger(__name__)
+
+ATTACHED_SECONDS = 1.0
+"""How often it is checked that the prefix is still the watched directory: one system call."""
+
+ALIVE_SECONDS = 5.0
+"""How often a notifier must prove that hints still flow, and how long it may take."""
+
+_FIRST_PAUSE_SECONDS = 0.2
+_LAST_PAUSE_SECONDS = 30.0
+_LASTED_SECONDS = 10.0
+_SOON = frozenset({"prefix_missing", "prefix_replaced"})
+"""Reasons that are not the notifier's fault: it may be made again at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """Look at `name` again, or at everything where it is None.
+
+    `arrived`: the whole directory came by a rename. `lost`: why hints may be missing.
+    """
+
+    name: str | None
+    arrived: bool = False
+    lost: Reason | None = None
+
+
+class NotifierLost(Exception):
+    """Hints can no longer be trusted to come; `reason` says why."""
+
+    def __init__(self, code: str, message: str) -> None:
+        """Remember the reason."""
+        super().__init__(message)
+        self.reason = Reason(code, message)
+
+
+class Notifier(Protocol):
+    """One mechanism, watching one prefix from `start` on. Every method raises NotifierLost."""
+
+    @property
+    def mode(self) -> WatcherMode:
+        """Which mechanism it is."""
+
+    @property
+    def blind(self) -> Reason | None:
+        """Why some adapters are not watched, or None where all are."""
+
+    async def start(self) -> None:
+        """Return when every later change will be noticed."""
+
+    def cover(self, names: Iterable[str]) -> None:
+        """Watch inside these adapters, too, where that is not so already."""
+
+    def covers(self, name: str) -> bool:
+        """Return whether changes inside this adapter are noticed."""
+
+    async def follow(self) -> None:
+        """Pass on hints for ever."""
+
+    async def prove_attached(self) -> None:
+        """Return where the prefix is still the directory that is watched."""
+
+    async def prove_alive(self, timeout_seconds: float) -> None:
+        """Return where a change made now comes back as a notification within the time."""
+
+    def close(self) -> None:
+        """Stop watching."""
+
+
+class Notifications:
+    """Keeps one notifier at work. `on_hint` hears all hints, `on_lost` the reason they stopped, or None."""
+
+    def __init__(
+        self,
+        make: Callable[[], Notifier],
+        *,
+        on_hint: Callable[[Hint], None],
+        on_lost: Callable[[Reason | None], None],
+    ) -> None:
+        """Make notifiers with `make`, which raises NotifierLost."""
+        self.mode = WatcherMode.RESCAN
+        self._make = make
+        self._on_hint = on_hint
+        self._on_lost = on_lost
+        self._notifier: Notifier | None = None
+
+    @property
+    def blind(self) -> Reason | None:
+        """Why some adapters are not watched, or None."""
+        return self._notifier.blind if self._notifier is not None else None
+
+    def uncovered(self, names: Iterable[str]) -> list[str]:
+        """Return which of `names` are not watched and should be."""
+        notifier = self._notifier
+        return [] if notifier is None else [name for name in names if not notifier.covers(name)]
+
+    def cover(self, names: Iterable[str]) -> None:
+        """Watch inside `names`; what cannot be watched shows in `blind`."""
+        if self._notifier is None:
+            return
+        try:
+            self._notifier.cover(names)
+        except NotifierLost as lost:
+            _logger.debug("Adapters are not covered reason=%s", lost.reason)  # `follow` hears of it, too
+
+    async def run(self) -> None:
+        """Make a notifier, follow it, and replace it when it is lost, for ever."""
+        pause_seconds = _FIRST_PAUSE_SECONDS
+        while True:
+            started = time.monotonic()
+            try:
+                self._notifier = self._make()
+                await self._notifier.start()
+                self.mode = self._notifier.mode
+                self._on_lost(None)
+                self._on_hint(Hint(None))  # what changed before it watched
+                await _follow(self._notifier)
+            except NotifierLost as lost:
+                self._on_lost(lost.reason)
+                if lost.reason.code in _SOON or time.monotonic() - started > _LASTED_SECONDS:
+                    pause_seconds = _FIRST_PAUSE_SECONDS
+            finally:
+                self._drop()
+            await asyncio.sleep(pause_seconds * random.uniform(0.5, 1.0))
+            pause_seconds = min(pause_seconds * 2, _LAST_PAUSE_SECONDS)
+
+    def _drop(self) -> None:
+        if self._notifier is not None:
+            self._notifier.close()
+            self._notifier = None
+
+
+async def prove_by(change: Callable[[], None], noticed: asyncio.Event, timeout_seconds: float) -> None:
+    """Return where `change`, made now, sets `noticed` within the time; raises NotifierLost."""
+    noticed.clear()
+    try:
+        change()
+        async with asyncio.timeout(timeout_seconds):
+            await noticed.wait()
+    except OSError as error:  # TimeoutError is one, too
+        raise NotifierLost(
+            "notifier_silent",
+            f"No notification came back within {timeout_seconds:g} s. The notifier is replaced; rescans go on"
+            " meanwhile.",
+        ) from error
+
+
+async def _follow(notifier: Notifier) -> None:
+    """Follow a notifier until it is lost; raises NotifierLost, whatever went wrong in it."""
+    lost: NotifierLost | None = None
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(notifier.follow())
+            tasks.create_task(_check_attached(notifier))
+            tasks.create_task(_check_alive(notifier))
+    except* NotifierLost as group:
+        lost = _first(group)
+    except* Exception as group:  # noqa: BLE001 - whatever kills a notifier, it is replaced
+        lost = NotifierLost(
+            "notifier_died",
+            f"The notifier failed ({group.exceptions[0]!r}). It is replaced; rescans go on meanwhile.",
+        )
+    if lost is not None:
+        raise lost
+
+
+def _first(group: BaseExceptionGroup[NotifierLost]) -> NotifierLost:
+    error = group.exceptions[0]
+    return error if isinstance(error, NotifierLost) else _first(error)
+
+
+async def _check_attached(notifier: Notifier) -> None:
+    while True:
+        await asyncio.sleep(ATTACHED_SECONDS)
+        await notifier.prove_attached()
+
+
+async def _check_alive(notifier: Notifier) -> None:
+    while True:
+        await asyncio.sleep(ALIVE_SECONDS)
+        await notifier.prove_alive(ALIVE_SECONDS)

@@ -1,0 +1,87 @@
+"""Which notifier a prefix gets: what was asked for, or what works where it lies."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from loradrop.catalog.adapter import Reason
+from loradrop.catalog.errors import DiscoveryError
+from loradrop.catalog.status import WatcherMode
+from loradrop.watcher.notify.notifier import Hint, Notifications, Notifier, NotifierLost
+from loradrop.watcher.notify.watchdog_notifier import WatchdogNotifier
+from loradrop.watcher.prefix.filesystem import filesystem_type, is_shared
+from loradrop.watcher.prefix.scan import identity_of
+from loradrop.watcher.settings import NotifierChoice, Settings
+
+if sys.platform == "linux":
+    from loradrop.watcher.notify.inotify import InotifyNotifier
+
+
+def notifications_for(
+    settings: Settings, *, on_hint: Callable[[Hint], None], on_lost: Callable[[Reason | None], None]
+) -> Notifications:
+    """Return the notifications `settings` ask for; run them to begin."""
+    return Notifications(
+        lambda: _make(settings.notifier, settings.prefix, on_hint), on_hint=on_hint, on_lost=on_lost
+    )
+
+
+class RescanOnly:
+    """No notifications at all; with `attached`, a replaced prefix is still noticed."""
+
+    mode = WatcherMode.RESCAN
+    blind: Reason | None = None
+
+    def __init__(self, prefix: Path, *, attached: bool) -> None:
+        """Remember which directory the prefix is; raises NotifierLost."""
+        self._prefix = prefix
+        self._identity = _identity(prefix) if attached else None
+
+    async def start(self) -> None:
+        """Return: there is nothing to begin."""
+
+    def cover(self, names: Iterable[str]) -> None:
+        """Do nothing: there is nothing to watch with."""
+
+    def covers(self, name: str) -> bool:  # noqa: ARG002 - there is nothing to watch with
+        """Return True: nothing can be added."""
+        return True
+
+    async def follow(self) -> None:
+        """Wait for ever."""
+        await asyncio.get_running_loop().create_future()
+
+    async def prove_attached(self) -> None:
+        """Return where the prefix is still the same directory; raises NotifierLost."""
+        if self._identity is not None and _identity(self._prefix) != self._identity:
+            raise NotifierLost(
+                "prefix_replaced",
+                f"The prefix {self._prefix} was replaced. The watcher looks at what is there now.",
+            )
+
+    async def prove_alive(self, timeout_seconds: float) -> None:
+        """Return: there is nothing that could have died."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def _make(choice: NotifierChoice, prefix: Path, on_hint: Callable[[Hint], None]) -> Notifier:
+    match choice:
+        case NotifierChoice.NONE:
+            return RescanOnly(prefix, attached=False)
+        case NotifierChoice.WATCHDOG:
+            return WatchdogNotifier(prefix, on_hint)
+        case NotifierChoice.AUTO if is_shared(filesystem_type(prefix)):
+            return RescanOnly(prefix, attached=True)
+    if sys.platform == "linux":
+        return InotifyNotifier(prefix, on_hint)
+    return WatchdogNotifier(prefix, on_hint)
+
+
+def _identity(prefix: Path) -> object:
+    try:
+        return identity_of(prefix)
+    except DiscoveryError as error:
+        raise NotifierLost(error.code, error.message) from error

@@ -1,0 +1,1 @@
+"""What is under a prefix: names, signatures, findings, the filesystem, the scan."""

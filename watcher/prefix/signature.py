@@ -1,0 +1,104 @@
+"""One adapter's files as `stat` sees them: a few microseconds, nothing opened.
+
+The signature of an adapter is what `stat` says of its configuration and of the weights vLLM would read.
+As long as it stays the same, so do the bytes, and nothing needs to be read again.
+"""
+
+import os
+import stat
+import struct
+from dataclasses import dataclass
+
+from loradrop.catalog.adapter import CONFIG_FILENAME, Reason, WeightsFormat
+from loradrop.catalog.lora.open_files import is_gone
+from loradrop.watcher.prefix.findings import Absent, Signature, Unreadable
+
+SAFETENSORS = f"/{WeightsFormat.SAFETENSORS.filename}"
+PICKLE = f"/{WeightsFormat.PICKLE.filename}"
+CONFIG = f"/{CONFIG_FILENAME}"
+
+pack_signature = struct.Struct("<10q").pack
+"""Five numbers for the configuration, five for the weights; zeros where a file is not there."""
+
+_NOTHING = (0, 0, 0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What `stat` said. `changed_ns` is the latest mtime or ctime of the files, 0 where there is none."""
+
+    signature: Signature
+    changed_ns: int
+    weights_bytes: int
+
+
+def look_at(name: str, root_fd: int) -> Look | Absent | Unreadable:
+    """Look at the directory `name` inside the prefix open at `root_fd`."""
+    try:
+        config = _stat(name + CONFIG, root_fd)
+        weights = _stat(name + SAFETENSORS, root_fd)
+        if weights is None:
+            weights = _stat(name + PICKLE, root_fd)
+        if config is None and weights is None and not _is_there(name, root_fd):
+            return Absent()
+    except OSError as error:
+        return Unreadable(unreadable(error))
+    found = [file for file in (config, weights) if file is not None]
+    return Look(
+        signature=pack_signature(*_numbers(config), *_numbers(weights)),
+        changed_ns=max((max(file.st_mtime_ns, file.st_ctime_ns) for file in found), default=0),
+        weights_bytes=weights.st_size if weights is not None else 0,
+    )
+
+
+def signature_of(config: os.stat_result, weights: os.stat_result) -> Signature:
+    """Return the signature of two files that are open."""
+    return pack_signature(*_numbers(config), *_numbers(weights))
+
+
+def unreadable(error: OSError) -> Reason:
+    """Return what people are told where the disk answers with `error`."""
+    why = error.strerror or type(error).__name__
+    if isinstance(error, PermissionError):
+        return Reason(
+            "not_readable", f"The watcher may not read the adapter ({why}). Give its user read permission."
+        )
+    return Reason(
+        "disk_error",
+        f"The disk answered with an error ({why}). Nothing is concluded from it; the watcher looks again.",
+    )
+
+
+def failed(error: Exception) -> Reason:
+    """Return what people are told where looking at an adapter failed in a way nobody has thought of."""
+    return Reason(
+        "inspection_failed",
+        f"Looking at the adapter failed ({type(error).__name__}: {str(error)[:200]}). Nothing is concluded"
+        " from it. This is a bug of loradrop: please report it with the adapter's files.",
+    )
+
+
+def _stat(path: str, root_fd: int) -> os.stat_result | None:
+    try:
+        return os.stat(path, dir_fd=root_fd)
+    except OSError as error:
+        if is_gone(error):
+            return None
+        raise
+
+
+def _is_there(name: str, root_fd: int) -> bool:
+    """Return whether `name` is a directory, or a link that may be meant to become one."""
+    try:
+        mode = os.stat(name, dir_fd=root_fd, follow_symlinks=False).st_mode
+    except OSError as error:
+        if is_gone(error):
+            return False
+        raise
+    return stat.S_ISDIR(mode) or stat.S_ISLNK(mode)
+
+
+def _numbers(file: os.stat_result | None) -> tuple[int, int, int, int, int]:
+    if file is None:
+        return _NOTHING
+    return file.st_ino, file.st_size, file.st_mtime_ns, file.st_ctime_ns, file.st_dev

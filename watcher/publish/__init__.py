@@ -1,0 +1,1 @@
+"""The catalog as the leading watcher keeps it, and the lease."""

@@ -1,0 +1,1 @@
+"""Manual refreshes: taken in, followed, answered; dry runs."""

@@ -1,0 +1,1 @@
+"""Whether a directory is a complete, valid adapter."""

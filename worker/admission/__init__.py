@@ -1,0 +1,1 @@
+"""Would this adapter work on this base model and this server?"""

@@ -1,0 +1,64 @@
+"""From a directory under the prefix to proven, private, admitted bytes: all that comes before the engine.
+
+Copy and digest (`revisions`), read once (`weights`), compare with base model and server (`admission`).
+A revision that was admitted once is admitted again without another look.
+"""
+
+from pathlib import Path
+
+from loradrop.catalog.adapter import Revision, WeightsFormat
+from loradrop.worker.admission.base_fit import BaseModel
+from loradrop.worker.admission.checks import Limits, find_fault
+from loradrop.worker.admission.weights import read_config, read_tensors
+from loradrop.worker.outcomes import Rejected
+from loradrop.worker.store.copying import Source
+from loradrop.worker.store.deadline_threads import StorageThreads, patience_seconds
+from loradrop.worker.store.pins import Pinned
+from loradrop.worker.store.revision_store import RevisionStore
+
+_CONCURRENT_ADMISSIONS = 2
+
+
+class Preparation:
+    """Keeps true: what it returns is pinned, private, and fit for this base model and server."""
+
+    def __init__(
+        self, store: RevisionStore, *, base: BaseModel | None, limits: Limits, allow_pickle: bool
+    ) -> None:
+        """Prepare for an engine of these limits; `base` is None where its checkpoint is not known."""
+        self._store = store
+        self._base = base
+        self._limits = limits
+        self._allow_pickle = allow_pickle
+        self._admitted: set[Revision] = set()
+        self._admissions = StorageThreads(
+            "Reading the private copy", late="admission_timed_out", at_once=_CONCURRENT_ADMISSIONS
+        )
+
+    async def prepare(self, source: Source) -> Pinned:
+        """Return the revision of `source`, pinned; raises Rejected or Failed, with nothing pinned."""
+        pinned = await self._store.obtain(source)
+        try:
+            if pinned.revision not in self._admitted:
+                await self._admissions.run(
+                    lambda _: self._admit(pinned.directory),
+                    about=pinned.revision,
+                    seconds=patience_seconds(source.size_bytes),
+                    discard=lambda _: None,
+                )
+                self._admitted.add(pinned.revision)
+        except BaseException:
+            pinned.release()
+            raise
+        return pinned
+
+    def _admit(self, directory: Path) -> None:
+        weights = directory / WeightsFormat.SAFETENSORS.filename
+        if not self._allow_pickle and not weights.exists():
+            raise Rejected(
+                "pickle_not_allowed",
+                "The weights are a pickle file, which --no-allow-pickle refuses. Save them as safetensors.",
+            )
+        fault = find_fault(read_config(directory), read_tensors(directory), self._base, self._limits)
+        if fault is not None:
+            raise Rejected(fault.code, fault.message)

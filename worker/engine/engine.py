@@ -1,0 +1,153 @@
+"""The engine: loads, unloads, and what it is using. With `model_table`, the only file that knows vLLM.
+
+The rules kept here, each a measured way to crash or corrupt a stock vLLM:
+
+* a failed load may leave the id registered with the wrong weights, so it is removed at once, and the
+  reconciler never uses that id again;
+* never `load_inplace`: an update is another id at another path.
+
+What we rely on (`contract`) is looked up at the start: a vLLM that differs is refused with a sentence, not
+found out by a request.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+import vllm
+import vllm.envs
+from huggingface_hub import try_to_load_from_cache
+
+from loradrop.worker.admission.checks import Limits
+from loradrop.worker.engine.handle import Handle
+from loradrop.worker.engine.model_table import request_of
+from loradrop.worker.engine.vllm_contract import differences, members
+from loradrop.worker.outcomes import Failed, Rejected
+
+_log = logging.getLogger(__name__)
+
+# What in an engine's error says that the adapter is not to blame.
+_TRANSIENT = (
+    "out of memory",
+    "OutOfMemory",
+    "No space left",
+    "Too many open files",
+    "EngineDead",
+    "timed out",
+)
+
+
+class Engine:
+    """One API process's way into its engine."""
+
+    def __init__(self, client: Any, *, static_count: int) -> None:
+        """Use vLLM's engine client; `static_count` of its places are taken by `--lora-modules`."""
+        self._client = client
+        self._static_count = static_count
+
+    @property
+    def vllm_version(self) -> str:
+        """The installed vLLM's version."""
+        return str(vllm.__version__)
+
+    @property
+    def limits(self) -> Limits:
+        """What adapters must fit into."""
+        config = self._lora_config
+        return Limits(int(config.max_lora_rank), float(torch.finfo(config.lora_dtype).max))
+
+    @property
+    def capacity(self) -> int:
+        """How many adapters the engine keeps in memory, `--lora-modules` not counted."""
+        return max(1, int(self._lora_config.max_cpu_loras) - self._static_count)
+
+    @property
+    def max_loras(self) -> int:
+        """How many adapters one batch can use."""
+        return int(self._lora_config.max_loras)
+
+    @property
+    def renames_modules(self) -> bool:
+        """Whether vLLM maps this model's module names to others, as it does for multimodal ones."""
+        return bool(self._client.model_config.is_multimodal_model)
+
+    @property
+    def process_rank(self) -> int:
+        """Which of the server's API processes this is, from 0."""
+        return max(0, int(self._client.vllm_config.parallel_config._api_process_rank))
+
+    @property
+    def counts_nans(self) -> bool:
+        """Whether vLLM looks for NaN in logits and counts the requests that met any."""
+        return bool(vllm.envs.VLLM_COMPUTE_NANS_IN_LOGITS)
+
+    def checkpoint_directory(self) -> Path | None:
+        """Return where the base model's checkpoint lies on this machine, or None."""
+        model, revision = str(self._client.model_config.model), self._client.model_config.revision
+        if Path(model).is_dir():
+            return Path(model)
+        try:
+            config = try_to_load_from_cache(model, "config.json", revision=revision)
+        except ValueError:
+            return None  # not a name the hub could have: an object store's, say
+        return Path(config).parent if isinstance(config, str) else None
+
+    async def load(self, handle: Handle) -> None:
+        """Load `handle`. Raises Rejected, or Failed where another try may work; nothing is left behind."""
+        try:
+            accepted = await self._client.add_lora(request_of(handle))
+        except Exception as error:
+            await self._clean_up(handle)
+            raise _outcome(error) from error
+        if not accepted:
+            await self._clean_up(handle)
+            raise Rejected("engine_refused", "The engine refused the adapter without a reason.")
+
+    async def unload(self, handle: Handle) -> None:
+        """Free the engine's place; nothing may point at the handle any more."""
+        await self._client.remove_lora(handle.lora_id)
+
+    def ids_in_use(self) -> frozenset[int]:
+        """Return the ids that requests of this process are using, waiting ones included."""
+        states = self._client.output_processor.request_states.values()
+        return frozenset(state.lora_request.lora_int_id for state in states if state.lora_request is not None)
+
+    def is_idle(self) -> bool:
+        """Return whether no request of this process is under way."""
+        return not self._client.output_processor.request_states
+
+    @property
+    def _lora_config(self) -> Any:
+        return self._client.vllm_config.lora_config
+
+    async def _clean_up(self, handle: Handle) -> None:
+        try:
+            await self._client.remove_lora(handle.lora_id)
+        except Exception as error:  # noqa: BLE001 - the load's own error is the one to report
+            _log.warning("clean-up after a failed load failed name=%s error=%s", handle.name, error)
+
+
+def require_vllm_contract(client: Any, models: Any) -> None:
+    """Return if LoRA is on and this vLLM has all we rely on; raises RuntimeError that says what differs."""
+    missing = differences(Path(vllm.__file__).parents[1])
+    missing += [f"engine client .{name}" for name in members("AsyncLLM") if not hasattr(client, name)]
+    missing += [
+        f"OpenAIServingModels.{name}" for name in members("OpenAIServingModels") if not hasattr(models, name)
+    ]
+    if not hasattr(getattr(client, "output_processor", None), "request_states"):
+        missing.append("output_processor.request_states")
+    if missing:
+        raise RuntimeError(
+            f"vLLM {vllm.__version__} lacks what loradrop relies on: {', '.join(missing)}. Use a version "
+            "loradrop's README lists."
+        )
+    if client.vllm_config.lora_config is None:
+        raise RuntimeError("LoRA is off. Start the server with --enable-lora, or without --lora-dir-prefix.")
+
+
+def _outcome(error: Exception) -> Rejected | Failed:
+    text = (str(error) or type(error).__name__).removeprefix("Call to add_lora method failed: ")
+    if any(sign in text or sign in type(error).__name__ for sign in _TRANSIENT):
+        return Failed("engine_failed", f"The engine could not load it this time: {text}")
+    return Rejected("engine_refused", f"The engine refused it: {text}")

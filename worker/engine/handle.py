@@ -1,0 +1,47 @@
+"""How the engine knows one revision of one adapter. Pure."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from blake3 import blake3
+
+from loradrop.catalog.adapter import Revision
+from loradrop.catalog.revision import short
+
+_UNUSED_BITS = 1
+"""vLLM keeps ids in signed 64-bit integers."""
+
+_INNER_NAME = re.compile(r"(?P<name>.+)@[0-9a-f]{12}-[0-9a-f]{16}", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """One revision of one adapter, in the engine's terms: an id, a name of its own and a local directory.
+
+    The id is a digest, so every API process computes the same one. Two ids never share a name inside the
+    engine: two of one name in one batch kill it.
+    """
+
+    name: str
+    revision: Revision
+    lora_id: int
+    directory: Path
+
+    @classmethod
+    def of(cls, name: str, revision: Revision, directory: Path, *, attempt: int) -> "Handle":
+        """Return the handle; `attempt` counts engine loads that failed, whose ids are never used again."""
+        digest = blake3(f"{name}\n{revision}\n{attempt}".encode()).digest()
+        lora_id = int.from_bytes(digest[:8]) >> _UNUSED_BITS
+        return cls(name, revision, max(lora_id, 1), directory)
+
+    @property
+    def inner_name(self) -> str:
+        """What the adapter is called inside the engine, and in vLLM's own metrics."""
+        return f"{self.name}@{short(self.revision)}-{self.lora_id:016x}"
+
+
+def public_name(inner_name: str) -> str:
+    """Return what people call the adapter; a name that is not ours as it is."""
+    match = _INNER_NAME.fullmatch(inner_name)
+    return match["name"] if match else inner_name

@@ -1,0 +1,176 @@
+"""vLLM's table of served models, made to ask us about names it does not know.
+
+This file and `engine` are the only ones that touch vLLM's internals. Overrides are set on the instance,
+so vLLM's classes stay as they are. vLLM asks `resolve_lora` at the start of a request for a name that is
+not in its table; it looks into the table itself at the start of every request, which is the only moment
+to see a request that is in no list yet.
+"""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Any
+
+from vllm.entrypoints.openai.models.serving import ErrorResponse  # its own place differs between releases
+from vllm.lora.request import LoRARequest
+
+from loradrop.worker.engine.handle import Handle, public_name
+from loradrop.worker.outcomes import Failed, Rejected, UnknownModel
+
+Resolve = Callable[[str], Awaitable[Handle]]
+LoadByHand = Callable[..., Awaitable[str]]
+UnloadByHand = Callable[[str], Awaitable[str]]
+
+_ALLOW_UPDATES = "VLLM_ALLOW_RUNTIME_LORA_UPDATING"
+_KINDS = {
+    HTTPStatus.BAD_REQUEST: "BadRequestError",
+    HTTPStatus.FORBIDDEN: "PermissionDeniedError",
+    HTTPStatus.NOT_FOUND: "NotFoundError",
+    HTTPStatus.SERVICE_UNAVAILABLE: "ServiceUnavailableError",
+}
+
+
+def request_of(handle: Handle) -> LoRARequest:
+    """Return what stands for `handle` in the engine's requests. Never `load_inplace`."""
+    return LoRARequest(
+        lora_name=handle.inner_name, lora_int_id=handle.lora_id, lora_path=str(handle.directory)
+    )
+
+
+class ModelTable:
+    """Keeps true: what vLLM finds under a name has been loaded; answers show the name people asked for."""
+
+    def __init__(self, models: Any) -> None:
+        """Take over vLLM's OpenAIServingModels, with the `--lora-modules` it has loaded."""
+        self._models = models
+        self._static_names = set(models.lora_requests)
+        self._base_names = frozenset(path.name for path in models.base_model_paths)
+        self._served = models.lora_requests = _Served(models.lora_requests)
+        self._stock_resolve = models.resolve_lora
+        self._stock_unload = models.unload_lora_adapter
+        self._other_resolvers = bool(models.lora_resolvers) and os.environ.get(_ALLOW_UPDATES, "0") not in {
+            "",
+            "0",
+        }
+        self._resolve: Resolve | None = None
+        self._load: LoadByHand | None = None
+        self._unload: UnloadByHand | None = None
+
+    @property
+    def base_model(self) -> str:
+        """The name of the base model as people ask for it."""
+        return str(self._models.base_model_paths[0].name)
+
+    @property
+    def static_count(self) -> int:
+        """How many `--lora-modules` vLLM has loaded itself."""
+        return len(self._static_names)
+
+    def install(self, *, resolve: Resolve, load: LoadByHand, unload: UnloadByHand) -> None:
+        """Answer vLLM's questions with these: what serves a name, and its load and unload routes.
+
+        vLLM asks only where runtime updates are allowed. Setting the variable now, after the routes were
+        made, changes nothing else.
+        """
+        os.environ[_ALLOW_UPDATES] = "1"
+        self._resolve, self._load, self._unload = resolve, load, unload
+        self._models.resolve_lora = self._resolve_lora
+        self._models.load_lora_adapter = self._load_lora_adapter
+        self._models.unload_lora_adapter = self._unload_lora_adapter
+        self._models.model_name = self._model_name
+
+    def point(self, handle: Handle) -> None:
+        """Let requests for the handle's name use it from now on; it must have been loaded."""
+        self._served[handle.name] = request_of(handle)
+
+    def withdraw(self, name: str) -> None:
+        """Let requests for `name` use nothing from now on."""
+        self._served.forget(name)
+
+    def last_touched(self, name: str) -> float | None:
+        """Return when (event loop time) a request last asked for `name`, or None."""
+        return self._served.last_touched.get(name)
+
+    def is_taken(self, name: str) -> bool:
+        """Return whether the base model or one of `--lora-modules` has the name, and was not unloaded."""
+        return name in self._static_names or name in self._base_names
+
+    async def stock_cards(self) -> list[dict[str, Any]]:
+        """Return vLLM's own cards: the base models and the static modules."""
+        cards = (await self._models.show_available_models()).model_dump()["data"]
+        return [card for card in cards if card["id"] == public_name(card["id"])]
+
+    async def _resolve_lora(self, name: str) -> LoRARequest | ErrorResponse:
+        assert self._resolve is not None  # installed together
+        try:
+            handle = await self._resolve(name)
+        except Rejected as rejected:
+            return _error(HTTPStatus.BAD_REQUEST, f"{name}: {rejected.reason}")
+        except UnknownModel:
+            if self._other_resolvers:
+                answer: LoRARequest | ErrorResponse = await self._stock_resolve(name)
+                return answer
+            return _error(HTTPStatus.NOT_FOUND, f"The model `{name}` does not exist.")
+        return request_of(handle)
+
+    async def _load_lora_adapter(
+        self, request: Any, base_model_name: str | None = None
+    ) -> ErrorResponse | str:
+        assert self._load is not None  # installed together
+        fault: ErrorResponse | None = await self._models._check_load_lora_adapter_request(request)
+        if fault is not None:
+            return fault
+        if base_model_name not in {None, self.base_model}:
+            return _error(HTTPStatus.BAD_REQUEST, f"The base model here is {self.base_model}.")
+        load = self._load(request.lora_name, request.lora_path, in_place=request.load_inplace)
+        return await _answered(load)
+
+    async def _unload_lora_adapter(self, request: Any) -> ErrorResponse | str:
+        assert self._unload is not None  # installed together
+        if request.lora_name in self._static_names:
+            answer: ErrorResponse | str = await self._stock_unload(request)
+            self._static_names.discard(request.lora_name)
+            return answer
+        return await _answered(self._unload(request.lora_name))
+
+    def _model_name(self, lora_request: LoRARequest | None = None) -> str:
+        if lora_request is None:
+            return self.base_model
+        return public_name(lora_request.lora_name)
+
+
+class _Served(dict[str, LoRARequest]):
+    """The names vLLM serves; it remembers when each was last asked for."""
+
+    def __init__(self, served: dict[str, LoRARequest]) -> None:
+        super().__init__(served)
+        self.last_touched: dict[str, float] = {}
+
+    def __contains__(self, name: object) -> bool:
+        served = super().__contains__(name)
+        if served:
+            self.last_touched[str(name)] = asyncio.get_running_loop().time()
+        return served
+
+    def forget(self, name: str) -> None:
+        self.pop(name, None)
+        self.last_touched.pop(name, None)
+
+
+async def _answered(work: Awaitable[str]) -> ErrorResponse | str:
+    """Return what `work` says, its outcomes as vLLM's error bodies."""
+    try:
+        return await work
+    except UnknownModel as error:
+        return _error(HTTPStatus.NOT_FOUND, str(error))
+    except PermissionError as error:
+        return _error(HTTPStatus.FORBIDDEN, str(error))
+    except Rejected as error:
+        return _error(HTTPStatus.BAD_REQUEST, str(error.reason))
+    except Failed as error:
+        return _error(HTTPStatus.SERVICE_UNAVAILABLE, str(error.reason))
+
+
+def _error(status: HTTPStatus, message: str) -> ErrorResponse:
+    return ErrorResponse(error={"message": message, "type": _KINDS[status], "code": status.value})

@@ -1,0 +1,131 @@
+"""List, then follow: keeps what is wanted equal to the catalog, whatever Redis does.
+
+A gap, a regress or a new epoch means: list again. A Redis that is away means: go on with what is known,
+say that it is stale, and try again with growing pauses; where nothing is known yet, begin with what was
+served before the start. Nothing is ever unloaded because Redis is away, nor because it fell back to older
+data: what it forgot is not gone, and its watcher publishes it again.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, replace
+
+from loradrop.catalog.adapter import Adapter
+from loradrop.catalog.errors import (
+    CatalogDenied,
+    CatalogRefused,
+    CatalogUnavailable,
+    LoradropError,
+    ResyncNeeded,
+)
+from loradrop.catalog.store import Listing, Reader
+from loradrop.worker.serving.reconciler import Reconciler
+
+_log = logging.getLogger(__name__)
+
+_FIRST_PAUSE_SECONDS = 0.2
+_LONGEST_PAUSE_SECONDS = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far this worker has come. `stale` is why it may be behind without knowing, or None."""
+
+    epoch: str | None = None
+    seq: int = 0
+    stale: LoradropError | None = None
+
+
+class Consumer:
+    """Feeds the reconciler. Keeps true: what it has applied is the catalog at `position`."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        reconciler: Reconciler,
+        *,
+        moved: asyncio.Event,
+        last_known: Mapping[str, Adapter] | None = None,
+    ) -> None:
+        """Read from `reader`; set `moved` whenever the position changes.
+
+        `last_known` is what was served before the start; it counts until there is a listing.
+        """
+        self._reader = reader
+        self._reconciler = reconciler
+        self._moved = moved
+        self._last_known = last_known
+        self._listing: Listing | None = None
+        self.position = Position()
+
+    async def run(self) -> None:
+        """Follow for ever."""
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                async for _ in self._follow():
+                    pause = _FIRST_PAUSE_SECONDS
+            except ResyncNeeded as error:
+                _log.info("listing the catalog again reason=%s", error)
+                self._listing = None
+            except (CatalogUnavailable, CatalogDenied, CatalogRefused) as error:
+                self._note_stale(error)
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+                pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+    async def _follow(self) -> AsyncIterator[None]:
+        if self._listing is None:
+            await self._list()
+            yield
+        assert self._listing is not None  # just listed
+        async for batch in self._reader.follow(self._listing):
+            self._reconciler.apply(batch.changes)
+            self._listing = replace(self._listing, seq=batch.seq, cursor=batch.cursor)
+            self._move_to(self._listing)
+            yield
+
+    async def _list(self) -> None:
+        listing = await self._reader.listing()
+        if listing.unreadable:
+            _log.warning("records not readable, kept as they were names=%s", sorted(listing.unreadable))
+        if self._is_older(listing):
+            _log.warning("Redis fell back, keeping what is known until a watcher has published it again")
+        elif listing.complete:
+            self._reconciler.replace(listing.adapters, listing.unreadable)
+        else:  # a name that is missing may only be late
+            self._reconciler.apply(listing.adapters)
+        self._listing = replace(listing, adapters={})
+        self._move_to(listing)
+        _log.info(
+            "catalog listed epoch=%s seq=%d adapters=%d complete=%s",
+            *(listing.epoch, listing.seq, len(listing.adapters), listing.complete),
+        )
+
+    def _is_older(self, listing: Listing) -> bool:
+        """Return whether Redis holds less of this catalog than we have seen of it."""
+        return listing.epoch == self.position.epoch and listing.seq < self.position.seq
+
+    def _move_to(self, listing: Listing) -> None:
+        if self.position.stale is not None and self.position.epoch is not None:
+            _log.info("catalog is followed again seq=%d", listing.seq)
+        position = Position(listing.epoch, listing.seq)
+        if position != self.position:
+            self.position = position
+            self._moved.set()
+
+    def _note_stale(self, error: LoradropError) -> None:
+        first = self.position.stale is None and self.position.epoch is not None
+        _log.log(
+            logging.WARNING if first else logging.DEBUG,
+            "catalog not reachable, serving what is known error=%s",
+            error,
+        )
+        if self.position == Position() and self._last_known:
+            _log.warning(
+                "starting without Redis, offering what was served last adapters=%d", len(self._last_known)
+            )
+            self._reconciler.apply(self._last_known)
+        self.position = replace(self.position, stale=error)
+        self._moved.set()

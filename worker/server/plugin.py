@@ -1,0 +1,120 @@
+"""The endpoint plugin: how vLLM's API server comes to run a worker.
+
+vLLM makes one in each API process. It does nothing unless a flag or variable of ours asks for it.
+`attach_router` adds the routes; `init_state`, the last step before the server listens, starts the worker;
+its task is cancelled with the server's event loop, and cleans up.
+"""
+
+import asyncio
+import logging
+import os
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+
+from loradrop.catalog.http.api_keys import API_KEY_FILE_VARIABLE, ApiKey, KeyFile, KeyRing, Scope, keys_from
+from loradrop.catalog.http.auth import Gate
+from loradrop.worker.outcomes import NotServedYet
+from loradrop.worker.server.routes import (
+    discovery_router,
+    models_router,
+    needed_scope,
+    not_served_yet,
+    refusal,
+)
+from loradrop.worker.settings import settings_from
+
+_log = logging.getLogger(__name__)
+
+
+class LoradropPlugin:
+    """vLLM's contract for an endpoint plugin."""
+
+    name = "loradrop"
+    required_tasks = None
+    _task: asyncio.Task[None]
+    """Runs the worker; kept here so that it is not collected."""
+
+    def attach_router(self, app: FastAPI) -> None:
+        """Add our routes to `app`, if we are asked for; raises SettingsError and KeysInvalid."""
+        settings = settings_from(app.state.args, os.environ)
+        if not settings.asked_for:
+            return
+        app.include_router(discovery_router)
+        if settings.has_catalog:
+            _drop_routes(app, {route.path for route in models_router.routes if isinstance(route, APIRoute)})
+            app.include_router(models_router)
+            app.exception_handler(NotServedYet)(not_served_yet)
+        _guard(app, keys_from(settings.api_keys))
+
+    async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:
+        """Start the worker, if we are asked for.
+
+        Raises SettingsError and RuntimeError, which end the server's start with their sentence.
+        """
+        settings = settings_from(args, os.environ)
+        if not settings.has_catalog or engine_client is None:
+            return
+        # They import vLLM's serving code, which may be what loads this file.
+        from loradrop.worker.engine.engine import Engine, require_vllm_contract
+        from loradrop.worker.engine.model_table import ModelTable
+        from loradrop.worker.worker import running_worker
+
+        _log_like_vllm()
+        require_vllm_contract(engine_client, state.openai_serving_models)
+        table = ModelTable(state.openai_serving_models)
+        engine = Engine(engine_client, static_count=table.static_count)
+        identity = settings.identity(host=args.host, port=args.port, process_rank=engine.process_rank)
+        url = f"http://{identity.partition('#')[0]}"
+        started: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        async def live() -> None:
+            try:
+                async with running_worker(engine, table, settings, url=url, identity=identity) as worker:
+                    started.set_result(worker)
+                    await asyncio.Event().wait()
+            except Exception as error:  # noqa: BLE001 - told to whoever waits, or logged
+                if started.done():
+                    _log.exception("the worker broke; what is loaded goes on being served")
+                else:
+                    started.set_exception(error)
+
+        self._task = asyncio.create_task(live(), name="loradrop")
+        state.loradrop = await started
+        _log.info(
+            "worker ready id=%s base_model=%s prefix=%s", identity, table.base_model, settings.lora_dir_prefix
+        )
+
+
+def _guard(app: FastAPI, ours: tuple[ApiKey, ...]) -> None:
+    """Give vLLM's guard our keys beside its own, and put our gate behind it.
+
+    vLLM makes its guard after this, once: a key that appears in a file later opens nothing until the server
+    starts again. One that disappears opens nothing at once, since our gate knows.
+    """
+    path = os.environ.get(API_KEY_FILE_VARIABLE)
+    file = KeyFile(Path(path)) if path else None
+    ring = KeyRing(ours, file=file)
+    known = {key.secret for key in ring.keys}  # also given to vLLM, it keeps the scope that we were told
+    theirs = [key for key in app.state.args.api_key or [os.environ.get("VLLM_API_KEY", "")] if key]
+    if known:
+        app.state.args.api_key = [*theirs, *(key.secret for key in ring.keys)]
+    admins = [ApiKey(key, Scope.ADMIN, "vllm") for key in theirs if key not in known]
+    app.add_middleware(Gate, keys=KeyRing((*admins, *ours), file=file), needed=needed_scope, refusal=refusal)
+
+
+def _drop_routes(app: FastAPI, paths: set[str]) -> None:
+    """Drop vLLM's routes that ours take the place of; before 0.32 vLLM keeps both, and asks its own."""
+    app.router.routes[:] = [
+        route for route in app.router.routes if not (isinstance(route, APIRoute) and route.path in paths)
+    ]
+
+
+def _log_like_vllm() -> None:
+    """Send our log where vLLM's goes, in its format."""
+    ours, theirs = logging.getLogger("loradrop"), logging.getLogger("vllm")
+    ours.handlers, ours.propagate = theirs.handlers, theirs.propagate
+    ours.setLevel(theirs.level or logging.INFO)

@@ -1,0 +1,62 @@
+"""Our flags on vLLM's own command lines: a `vllm.general_plugins` entry.
+
+vLLM runs it in every process, before it builds a parser. It hooks three places:
+
+* the last hook of the parser, where a platform may add flags: ours are added there;
+* the loading of endpoint plugins, which vLLM does for plugins named in VLLM_PLUGINS only. Setting that
+  variable would filter out all others, so ours is added to what vLLM has loaded. It stays idle unless a
+  flag or variable of ours asks for it;
+* on a CPU, the kernels that apply adapters (`base_tokens`).
+"""
+
+import functools
+import os
+from typing import Any
+
+from loradrop.worker.engine.cpu_lora_patch import leave_base_tokens_alone
+from loradrop.worker.settings import add_flags
+
+_MARK = "_loradrop"
+
+
+def register() -> None:
+    """Hook all places; calling it again changes nothing."""
+    import vllm.plugins
+    from vllm.platforms import current_platform
+
+    platform = type(current_platform)
+    if not hasattr(platform.pre_register_and_update, _MARK):
+        platform.pre_register_and_update = _adding_flags(platform.pre_register_and_update)
+    if not hasattr(vllm.plugins.load_endpoint_plugins, _MARK):
+        vllm.plugins.load_endpoint_plugins = _adding_plugin(vllm.plugins.load_endpoint_plugins)
+    if current_platform.is_cpu():
+        from vllm.lora.ops.torch_ops import lora_ops
+        from vllm.lora.punica_wrapper import punica_cpu
+
+        leave_base_tokens_alone(lora_ops, punica_cpu)
+
+
+def _adding_flags(original: Any) -> Any:
+    @functools.wraps(original)
+    def pre_register_and_update(_platform: Any, parser: Any = None) -> None:
+        original(parser)
+        if parser is not None and "--lora-dir-prefix" not in parser._option_string_actions:
+            add_flags(parser)
+
+    setattr(pre_register_and_update, _MARK, True)
+    return classmethod(pre_register_and_update)
+
+
+def _adding_plugin(original: Any) -> Any:
+    @functools.wraps(original)
+    def load_endpoint_plugins(supported_tasks: Any = None) -> list[Any]:
+        from loradrop.worker.server.plugin import LoradropPlugin
+
+        # Without VLLM_PLUGINS vLLM loads none, and warns about ours though it is about to be loaded.
+        plugins = original(supported_tasks) if os.environ.get("VLLM_PLUGINS") is not None else []
+        if not any(plugin.name == LoradropPlugin.name for plugin in plugins):
+            plugins.append(LoradropPlugin())
+        return plugins
+
+    setattr(load_endpoint_plugins, _MARK, True)
+    return load_endpoint_plugins

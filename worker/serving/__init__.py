@@ -1,0 +1,1 @@
+"""Desired against loaded: which revision answers for which name."""

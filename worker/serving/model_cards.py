@@ -1,0 +1,37 @@
+"""The adapters in `GET /v1/models`, in OpenAI's shape: serialised anew only when there are others."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from loradrop.catalog.adapter import Adapter
+
+
+class ModelCards:
+    """Keeps true: the cards are of the adapters asked for, and made once for the same ones."""
+
+    def __init__(self, base_model: str) -> None:
+        """Make cards for adapters of `base_model`."""
+        self._base_model = base_model
+        self._adapters: Sequence[Adapter] = ()
+        self._cards: tuple[bytes, ...] = ()
+
+    def of(self, adapters: Sequence[Adapter]) -> tuple[bytes, ...]:
+        """Return the JSON of the cards of `adapters`, in pieces to be put together with commas."""
+        if adapters != self._adapters:
+            cards = [self._card(adapter) for adapter in adapters]
+            self._cards = (msgspec.json.encode(cards)[1:-1],) if cards else ()
+            self._adapters = adapters
+        return self._cards
+
+    def _card(self, adapter: Adapter) -> dict[str, object]:
+        return {
+            "id": adapter.name,
+            "object": "model",
+            "created": int(adapter.discovered_at.timestamp()),
+            "owned_by": "loradrop",
+            "root": adapter.path,
+            "parent": self._base_model,
+            "max_model_len": None,
+            "permission": [],
+        }

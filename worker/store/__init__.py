@@ -1,0 +1,1 @@
+"""The private, immutable store of revisions."""

@@ -1,0 +1,217 @@
+"""Reading the shared prefix and writing the private store: the file work, one adapter at a time.
+
+The prefix may be anything: replaced while it is read, a link to somewhere else, a pipe that never
+answers. So every file is opened without blocking, must be regular, must lie inside the prefix once all
+links are resolved, and must not change while it is read.
+"""
+
+import contextlib
+import errno
+import os
+import shutil
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from loradrop.catalog.adapter import CONFIG_FILENAME, Revision, WeightsFormat
+from loradrop.catalog.revision import RevisionHasher
+from loradrop.worker.outcomes import Failed, Rejected
+
+MAX_CONFIG_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 20
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+
+
+Permit = Callable[[int], None]
+"""Called with the size of each piece that was read, before the next is: may wait, or raise Failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An adapter under the prefix. Without a `revision`, whatever its bytes are is accepted.
+
+    `size_bytes` is what the catalog says it weighs: larger adapters are given more time.
+    """
+
+    prefix: Path
+    path: str
+    revision: Revision | None = None
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """What was copied."""
+
+    revision: Revision
+    weights_format: WeightsFormat
+    size_bytes: int
+
+
+def copy_adapter(source: Source, into: Path, permit: Permit) -> Copy:
+    """Copy the configuration and the weights of `source` into the empty directory `into`, and digest them.
+
+    Both are on disk when it returns. Raises Failed (gone, unreadable, changing, disk full),
+    Rejected (outside the prefix, not a regular file), and what `permit` raises.
+    """
+    with _as_outcomes(source):
+        root = source.prefix.resolve(strict=True)
+        directory = _inside(root, root / source.path)
+        config = _read_config(root, directory / CONFIG_FILENAME)
+        weights_format, weights = _find_weights(directory)
+        with _regular_file(root, weights) as descriptor:
+            before = os.fstat(descriptor)
+            if shutil.disk_usage(into).free < before.st_size:
+                raise _disk_full()
+            hasher = RevisionHasher(weights_format, config, before.st_size)
+            _write(into / CONFIG_FILENAME, config)
+            copied = _copy_weights(descriptor, into / weights_format.filename, hasher, permit)
+            after = os.fstat(descriptor)
+    if copied != before.st_size or _signature(before) != _signature(after):
+        raise Failed("changed_while_copied", "The adapter's files changed while they were copied.")
+    return Copy(hasher.revision(), weights_format, len(config) + copied)
+
+
+def digest_copy(directory: Path) -> Revision | None:
+    """Return the revision of a private copy, or None where it is not whole."""
+    try:
+        config = (directory / CONFIG_FILENAME).read_bytes()
+        weights_format, weights = _find_weights(directory)
+        with weights.open("rb", buffering=0) as file:
+            hasher = RevisionHasher(weights_format, config, os.fstat(file.fileno()).st_size)
+            buffer = bytearray(_CHUNK_BYTES)
+            view = memoryview(buffer)
+            while count := file.readinto(buffer):
+                hasher.update(view[:count])
+    except (OSError, Failed):
+        return None
+    return hasher.revision()
+
+
+def mend_copy(directory: Path, copy: Path, weights_format: WeightsFormat) -> None:
+    """Move the files of `copy` over those of `directory`, a private copy that may be in use.
+
+    Each is there at every moment, and whoever has the old one open keeps it. Raises OSError.
+    """
+    for name in (CONFIG_FILENAME, weights_format.filename):
+        (copy / name).rename(directory / name)
+    sync_directory(directory)
+
+
+def size_bytes(directory: Path) -> int:
+    """Return the bytes of the files in `directory`; 0 where there are none to be seen."""
+    try:
+        return sum(file.stat().st_size for file in directory.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+
+
+@contextlib.contextmanager
+def store_errors_as_failed() -> Iterator[None]:
+    """Turn what the private store's disk refuses, inside, into Failed."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_SPACE:
+            raise _disk_full() from error
+        raise Failed(
+            "store_unusable", f"The private store cannot be used: {error.strerror}. Check --lora-cache-dir."
+        ) from error
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the names in `directory` durable."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read_config(root: Path, path: Path) -> bytes:
+    with _regular_file(root, path) as descriptor, os.fdopen(os.dup(descriptor), "rb") as file:
+        config = file.read(MAX_CONFIG_BYTES + 1)
+    if len(config) > MAX_CONFIG_BYTES:
+        raise Rejected("config_too_large", f"{CONFIG_FILENAME} is larger than {MAX_CONFIG_BYTES} bytes.")
+    return config
+
+
+def _find_weights(directory: Path) -> tuple[WeightsFormat, Path]:
+    for weights_format in WeightsFormat:  # safetensors first: it is preferred where both are there
+        path = directory / weights_format.filename
+        if path.exists():
+            return weights_format, path
+    raise Failed("source_gone", "The adapter's weights are no longer there.")
+
+
+def _copy_weights(descriptor: int, target: Path, hasher: RevisionHasher, permit: Permit) -> int:
+    buffer = memoryview(bytearray(_CHUNK_BYTES))
+    copied = 0
+    with target.open("xb") as out:  # buffered: an unbuffered file may write less than it is given
+        while count := os.readv(descriptor, [buffer]):
+            permit(count)
+            hasher.update(buffer[:count])
+            out.write(buffer[:count])
+            out.flush()
+            _start_write_back(out.fileno(), copied, count)
+            copied += count
+        os.fsync(out.fileno())
+    return copied
+
+
+def _start_write_back(descriptor: int, offset: int, count: int) -> None:
+    """Let the disk begin with what was written, so that little is left to do when all of it is synced.
+
+    Linux writes out what it is told not to keep, and keeps in memory what is still being written.
+    """
+    if sys.platform == "linux":
+        os.posix_fadvise(descriptor, offset, count, os.POSIX_FADV_DONTNEED)
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def _regular_file(root: Path, path: Path) -> Iterator[int]:
+    descriptor = os.open(_inside(root, path), os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise Rejected("not_a_regular_file", f"{path.name} is not a regular file.")
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _inside(root: Path, path: Path) -> Path:
+    resolved = path.resolve(strict=True)
+    if not resolved.is_relative_to(root):
+        raise Rejected("outside_prefix", f"{path.name} is a link that leads out of the prefix.")
+    return resolved
+
+
+def _signature(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+@contextlib.contextmanager
+def _as_outcomes(source: Source) -> Iterator[None]:
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise Failed("source_gone", f"{source.path} is no longer whole under the prefix.") from error
+    except RuntimeError as error:  # pathlib's word for ELOOP
+        raise Failed("source_unreadable", f"{source.path} could not be copied: {error}.") from error
+    except OSError as error:
+        if error.errno in _NO_SPACE:
+            raise _disk_full() from error
+        raise Failed("source_unreadable", f"{source.path} could not be copied: {error.strerror}.") from error
+
+
+def _disk_full() -> Failed:
+    return Failed("disk_full", "The disk of --lora-cache-dir is full; free some space or choose another.")
