@@ -29,8 +29,8 @@ from loradrop.catalog.http.refresh_views import RefreshBody
 from loradrop.catalog.redis_keys import Keys
 from loradrop.catalog.status import RefreshStatus
 from loradrop.catalog.store import Connection
-from tests.servers import valkey
-from tests.waiting import wait_until_sync
+from testkit.servers import valkey
+from testkit.waiting import wait_until_sync
 
 FOLLOWERS = (1, 8, 32)
 KEYS = Keys()

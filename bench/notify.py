@@ -20,7 +20,7 @@ from loradrop.watcher.notify.inotify import InotifyNotifier
 from loradrop.watcher.notify.notifier import Hint
 from loradrop.watcher.prefix.findings import Finding
 from loradrop.watcher.prefix.scan import scan
-from tests.waiting import wait_until
+from testkit.waiting import wait_until
 
 SIZE = 50_000
 ROUNDS = 3

@@ -18,8 +18,8 @@ import redis
 from bench.scan import watcher
 from bench.support.prefixes import dropping, filled
 from bench.support.tables import show_latencies
-from tests.servers import valkey
-from tests.waiting import wait_until_sync
+from testkit.servers import valkey
+from testkit.waiting import wait_until_sync
 
 SIZES = (1_000, 10_000)
 ROUNDS = 4

@@ -28,8 +28,8 @@ from loradrop.watcher.prefix.findings import Finding
 from loradrop.watcher.prefix.scan import scan
 from loradrop.watcher.state.settle import SettleRule
 from loradrop.watcher.validation.inspection import Rules
-from tests.servers import valkey
-from tests.waiting import wait_until_sync
+from testkit.servers import valkey
+from testkit.waiting import wait_until_sync
 
 SIZES = (1_000, 10_000, 50_000)
 REST_SECONDS = 65.0

@@ -26,8 +26,8 @@ from bench.support.sides import Loradrop, Stock, ask
 from bench.support.tables import ratio, show_ratios
 from loradrop.catalog.adapter import CONFIG_FILENAME, WeightsFormat
 from loradrop.catalog.store import Connection
-from tests.e2e.server import Server, start
-from tests.servers import valkey
+from testkit.servers import valkey
+from testkit.vllm_server import Server, start
 
 LOST = ("lost-0", "lost-1", "lost-2")
 GAPS_HEAD = "| meanwhile | server | tokens | p50 | p99 | max | max / quiet max |\n" + "|---" * 7 + "|"

@@ -11,7 +11,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from loradrop.catalog.store import Connection
-from tests.servers import ValkeyServer, valkey
+from testkit.servers import ValkeyServer, valkey
 
 hypothesis.settings.register_profile("a machine that is busy elsewhere", deadline=None)
 hypothesis.settings.load_profile("a machine that is busy elsewhere")

@@ -9,7 +9,7 @@ from pathlib import Path
 from loradrop.catalog.adapter import CONFIG_FILENAME, Adapter, AdapterState, Reason, Revision, WeightsFormat
 from loradrop.catalog.revision import RevisionHasher
 from loradrop.catalog.store import Connection, Publisher, Withdrawal
-from tests.adapters import write_adapter
+from testkit.adapters import write_adapter
 
 
 class BenchCatalog:

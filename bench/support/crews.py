@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 import redis
 import redis.asyncio
 
-from tests.waiting import wait_until_sync
+from testkit.waiting import wait_until_sync
 
 PROCESSES = 4
 IN_PLACE = "bench:in-place"

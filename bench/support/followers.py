@@ -28,7 +28,7 @@ from loradrop.worker.fleet.reporter import Reporter
 from loradrop.worker.serving.reconciler import Reconciler
 from loradrop.worker.store.copying import Source
 from loradrop.worker.store.pins import Pinned
-from tests.fakes import FakeEngine, FakeTable
+from testkit.fakes import FakeEngine, FakeTable
 
 BATCH = 256
 """Entries the reader takes at once; the bare ones take as many."""

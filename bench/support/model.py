@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from tests.tiny_model import build_tiny_model, write_tiny_adapter
+from testkit.tiny_model import build_tiny_model, write_tiny_adapter
 
 _HIDDEN = 1024
 _INTERMEDIATE = 2304

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from loradrop.catalog.adapter import CONFIG_FILENAME, WeightsFormat
-from tests.adapters import CONFIG, lora_weights
+from testkit.adapters import CONFIG, lora_weights
 
 _CONFIG = json.dumps(CONFIG | {"note": "x" * 800}).encode()  # of the length PEFT writes
 

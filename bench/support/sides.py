@@ -9,8 +9,8 @@ import httpx
 import psutil
 
 from bench.support.catalog import BenchCatalog
-from tests.e2e.server import Server
-from tests.waiting import wait_until
+from testkit.vllm_server import Server
+from testkit.waiting import wait_until
 
 _LOOK_SECONDS = 0.05
 """Between two looks at what loradrop has done, which must not be what a running stream notices."""

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import httpx
 
-from tests.servers import free_port
-from tests.waiting import wait_until_sync
+from testkit.servers import free_port
+from testkit.waiting import wait_until_sync
 
 
 class ApiProcess:

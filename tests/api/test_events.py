@@ -15,9 +15,9 @@ from loradrop.api.problems import InvalidCursor, TooManyStreams
 from loradrop.catalog.adapter import Adapter, AdapterState
 from loradrop.catalog.errors import CatalogUnavailable
 from loradrop.catalog.store import Connection, Publisher, Reader, Withdrawal
+from testkit.servers import ValkeyServer, valkey
+from testkit.waiting import wait_until
 from tests.catalog.values import GONE, TRUNCATED, an_adapter, revision
-from tests.servers import ValkeyServer, valkey
-from tests.waiting import wait_until
 
 EVENTS = "loradrop:{default}:events"
 

@@ -5,10 +5,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from loradrop.api.settings import Settings
 from loradrop.catalog.adapter import AdapterState, Reason
+from testkit.servers import free_port
 from tests.api.conftest import api_client
 from tests.catalog.fleet import fleet
 from tests.catalog.values import TRUNCATED, an_adapter
-from tests.servers import free_port
 
 
 async def scrape(client: httpx.AsyncClient) -> dict[tuple[str, ...], float]:

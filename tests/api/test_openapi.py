@@ -22,10 +22,10 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from loradrop.catalog.adapter import AdapterState
+from testkit.servers import ValkeyServer
 from tests.api.processes import ApiProcess, api_process
 from tests.catalog.fleet import fleet
 from tests.catalog.values import TRUNCATED, an_adapter
-from tests.servers import ValkeyServer
 
 KEY = "admin-key"
 ENDLESS = "/v1/lora_events"

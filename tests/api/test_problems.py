@@ -20,9 +20,9 @@ from loradrop.catalog.errors import (
     PrefixNotConfigured,
 )
 from loradrop.catalog.store import Connection, Publisher
+from testkit.servers import free_port, valkey
 from tests.api.conftest import api_client
 from tests.catalog.values import an_adapter
-from tests.servers import free_port, valkey
 
 REFRESH = "/v1/refresh_lora_discovery"
 

@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 
 from loradrop.api.__main__ import api as api_command
 from loradrop.catalog.store import Connection, Publisher
+from testkit.servers import free_port, valkey
+from testkit.waiting import wait_until
 from tests.api.processes import ApiProcess, api_process
 from tests.catalog.values import an_adapter
-from tests.servers import free_port, valkey
-from tests.waiting import wait_until
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from loradrop.catalog.http.auth import REFRESH_PATH
 from loradrop.catalog.store import Connection
 from loradrop.watcher.validation.inspection import inspect_adapter
-from tests.adapters import CONFIG, safetensors_bytes, write_adapter
+from testkit.adapters import CONFIG, safetensors_bytes, write_adapter
 from tests.watcher.bad_adapters import BAD, Bad, config_only, config_text, header, weights
 from tests.watcher.running import watching
 

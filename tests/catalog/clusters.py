@@ -9,8 +9,8 @@ import redis
 from redis.crc import key_slot
 
 from loradrop.catalog.redis_keys import Keys
-from tests.servers import ValkeyServer, free_port, valkey
-from tests.waiting import wait_until_sync
+from testkit.servers import ValkeyServer, free_port, valkey
+from testkit.waiting import wait_until_sync
 
 SLOT = key_slot(Keys().meta.encode())
 _SLOTS = 16_384

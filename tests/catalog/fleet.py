@@ -11,8 +11,8 @@ from loradrop.catalog.errors import CatalogUnavailable, LoradropError
 from loradrop.catalog.events import RefreshRequest
 from loradrop.catalog.status import RefreshResult, RefreshStatus, WorkerAdapter
 from loradrop.catalog.store import Connection, Publisher, Reader, Refreshes, Reports, Withdrawal
+from testkit.waiting import wait_until
 from tests.catalog.values import GONE, a_watcher, a_worker
-from tests.waiting import wait_until
 
 _LOOK_SECONDS = 0.02
 

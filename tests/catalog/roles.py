@@ -13,8 +13,8 @@ from loradrop.catalog.http.queries import Queries
 from loradrop.catalog.http.refresh_views import RefreshBody
 from loradrop.catalog.status import RefreshResult, RefreshStatus, WorkerAdapter, WorkerState
 from loradrop.catalog.store import Connection, Publisher, Reader, Refreshes, Reports, Withdrawal
+from testkit.servers import ValkeyServer
 from tests.catalog.values import GONE, NOON, a_watcher, a_worker, an_adapter
-from tests.servers import ValkeyServer
 
 USERS = Path(__file__).parents[2] / "docker" / "users.acl"
 ROLES = ("watcher", "worker", "api")

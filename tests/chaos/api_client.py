@@ -11,9 +11,9 @@ import msgspec
 from loradrop.catalog.adapter import Revision
 from loradrop.catalog.http.auth import REFRESH_PATH
 from loradrop.catalog.status import RefreshStatus
+from testkit.waiting import wait_until
 from tests.chaos.processes import Api
 from tests.chaos.record import Record
-from tests.waiting import wait_until
 
 HEALTH, READY, ADAPTERS = "/healthz", "/readyz", "/v1/lora_adapters"
 

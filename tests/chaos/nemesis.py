@@ -8,13 +8,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
 
+from testkit.servers import ValkeyServer
 from tests.chaos.api_client import ApiClient
 from tests.chaos.processes import Api, Watchers
 from tests.chaos.record import Record
 from tests.chaos.workers import Workers
 from tests.chaos.writer import Writer
 from tests.faults.proxy import Proxy, losing_replies
-from tests.servers import ValkeyServer
 
 _SHARE_LOST = 0.1
 _LONGEST_SECONDS = 4.0

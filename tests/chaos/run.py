@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from loradrop.catalog.status import RefreshStatus
+from testkit.servers import valkey
 from tests.chaos.api_client import ApiClient
 from tests.chaos.judge import broken
 from tests.chaos.nemesis import Nemesis, Stage
@@ -19,7 +20,6 @@ from tests.chaos.workers import Workers
 from tests.chaos.writer import Writer
 from tests.faults.followers import Fleet, following
 from tests.faults.proxy import proxy_to
-from tests.servers import valkey
 
 SERVED = 40
 """Adapters every worker serves from the start: the steady ones, and as many that change."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from loradrop.catalog.adapter import Revision, WeightsFormat
 from loradrop.watcher.validation.inspection import inspect_adapter
-from tests.adapters import lora_weights, publish_adapter
+from testkit.adapters import lora_weights, publish_adapter
 from tests.chaos.record import Record
 
 STEADY = 20

@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from loradrop.cli.__main__ import app
+from testkit.servers import ValkeyServer
 from tests.api.processes import ApiProcess, api_process
-from tests.servers import ValkeyServer
 
 Loradrop = Callable[..., Awaitable[Result]]
 

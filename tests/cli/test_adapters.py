@@ -5,10 +5,10 @@ import json
 from loradrop.catalog.adapter import AdapterState
 from loradrop.catalog.status import WorkerAdapter, WorkerState
 from loradrop.catalog.store import Connection, Reports
+from testkit.waiting import wait_until
 from tests.catalog.fleet import fleet
 from tests.catalog.values import TRUNCATED, an_adapter, revision
 from tests.cli.conftest import Loradrop
-from tests.waiting import wait_until
 
 GOOD = an_adapter("good")
 BAD = an_adapter("bad", revision=None, state=AdapterState.REJECTED, reason=TRUNCATED, size_bytes=0, rank=None)

@@ -6,9 +6,9 @@ from urllib.parse import quote
 
 import pytest
 
+from testkit.servers import free_port
 from tests.api.processes import ApiProcess, api_process
 from tests.cli.conftest import Loradrop
-from tests.servers import free_port
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from loradrop.catalog.adapter import AdapterState, Reason
 from loradrop.catalog.store import Connection
 from loradrop.watcher.state.removal import RemovalRule
 from loradrop.watcher.state.settle import SettleRule
-from tests.adapters import write_adapter
+from testkit.adapters import write_adapter
 from tests.catalog.fleet import fleet
 from tests.catalog.values import TRUNCATED, an_adapter, revision
 from tests.cli.conftest import Loradrop

@@ -11,12 +11,12 @@ from contextlib import closing, suppress
 import pytest
 
 from loradrop.catalog.adapter import Reason
+from testkit.servers import free_port
+from testkit.waiting import wait_until
 from tests.api.processes import ApiProcess
 from tests.catalog.fleet import fleet
 from tests.catalog.values import an_adapter
 from tests.cli.conftest import Loradrop
-from tests.servers import free_port
-from tests.waiting import wait_until
 
 
 async def test_a_fleet_in_step_is_a_yes(loradrop: Loradrop, redis_url: str) -> None:

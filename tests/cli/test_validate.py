@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from loradrop.cli.__main__ import app
-from tests.adapters import write_adapter
+from testkit.adapters import write_adapter
 from tests.watcher.bad_adapters import BAD
 
 

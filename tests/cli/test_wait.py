@@ -8,12 +8,12 @@ import pytest
 
 from loradrop.catalog.adapter import Adapter, AdapterState
 from loradrop.catalog.status import WorkerAdapter, WorkerState
+from testkit.servers import free_port
+from testkit.waiting import wait_until
 from tests.api.processes import ApiProcess
 from tests.catalog.fleet import FakeWorker, fleet
 from tests.catalog.values import TRUNCATED, an_adapter, revision
 from tests.cli.conftest import Loradrop
-from tests.servers import free_port
-from tests.waiting import wait_until
 
 GOOD = an_adapter("good")
 UPDATED = an_adapter("good", revision=revision("b"))

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from tests.tiny_model import LAYERS, tiny_adapter_tensors, write_tiny_adapter
+from testkit.tiny_model import LAYERS, tiny_adapter_tensors, write_tiny_adapter
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"

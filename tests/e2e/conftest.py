@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from testkit.servers import free_port
+from testkit.tiny_model import build_tiny_model
+from testkit.vllm_server import LORA_FLAGS, TINY_FLAGS, Server, running
 from tests.e2e.prefix import Prefix
-from tests.e2e.server import LORA_FLAGS, TINY_FLAGS, Server, running
-from tests.servers import free_port
-from tests.tiny_model import build_tiny_model
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from tests.tiny_model import write_tiny_adapter
+from testkit.tiny_model import write_tiny_adapter
 
 
 class Prefix:

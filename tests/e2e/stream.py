@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from tests.e2e.server import PROMPT
+from testkit.vllm_server import PROMPT
 
 
 @dataclass

@@ -10,10 +10,10 @@ import httpx
 import psutil
 import pytest
 
+from testkit.servers import free_port
+from testkit.vllm_server import LORA_FLAGS, PROMPT, TINY_FLAGS, Server, running
+from testkit.waiting import wait_until_sync
 from tests.e2e.prefix import Prefix
-from tests.e2e.server import LORA_FLAGS, PROMPT, TINY_FLAGS, Server, running
-from tests.servers import free_port
-from tests.waiting import wait_until_sync
 
 pytestmark = pytest.mark.e2e
 

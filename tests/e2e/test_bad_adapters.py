@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
+from testkit.waiting import wait_until_sync
 from tests.e2e.bad_adapters import BAD, Bad, owned_file, write_good_pickle
 from tests.e2e.conftest import AllInOne
-from tests.waiting import wait_until_sync
 
 pytestmark = pytest.mark.e2e
 

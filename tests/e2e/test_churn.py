@@ -16,13 +16,13 @@ import pytest
 
 from loradrop.catalog.store import Connection, Reports
 from loradrop.worker.store.copying import digest_copy
+from testkit.servers import free_port
+from testkit.vllm_server import TINY_FLAGS, Server, running
+from testkit.waiting import wait_until
 from tests.e2e.churn import Churn
 from tests.e2e.prefix import Prefix
 from tests.e2e.record import Record
-from tests.e2e.server import TINY_FLAGS, Server, running
 from tests.e2e.stream import Stream, stream
-from tests.servers import free_port
-from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]  # half a minute of it is load on a quiet machine
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from testkit.servers import free_port
+from testkit.tiny_model import write_tiny_adapter
+from testkit.vllm_server import LORA_FLAGS, TINY_FLAGS, running
+from testkit.waiting import wait_until_sync
 from tests.e2e.prefix import Prefix
-from tests.e2e.server import LORA_FLAGS, TINY_FLAGS, running
-from tests.servers import free_port
-from tests.tiny_model import write_tiny_adapter
-from tests.waiting import wait_until_sync
 
 pytestmark = pytest.mark.e2e
 

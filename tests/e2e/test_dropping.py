@@ -11,10 +11,10 @@ import openai
 import pytest
 import torch
 
+from testkit.servers import free_port
+from testkit.tiny_model import tiny_adapter_tensors
+from testkit.waiting import wait_until_sync
 from tests.e2e.conftest import AllInOne
-from tests.servers import free_port
-from tests.tiny_model import tiny_adapter_tensors
-from tests.waiting import wait_until_sync
 
 pytestmark = pytest.mark.e2e
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from testkit.servers import free_port
+from testkit.vllm_server import LORA_FLAGS, TINY_FLAGS, running
 from tests.e2e.prefix import Prefix
-from tests.e2e.server import LORA_FLAGS, TINY_FLAGS, running
-from tests.servers import free_port
 
 pytestmark = pytest.mark.e2e
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from testkit.servers import ValkeyServer, free_port, valkey
+from testkit.vllm_server import LORA_FLAGS, TINY_FLAGS, Server, start
+from testkit.waiting import wait_until_sync
 from tests.e2e.prefix import Prefix
-from tests.e2e.server import LORA_FLAGS, TINY_FLAGS, Server, start
-from tests.servers import ValkeyServer, free_port, valkey
-from tests.waiting import wait_until_sync
 
 pytestmark = pytest.mark.e2e
 

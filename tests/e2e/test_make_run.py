@@ -15,8 +15,8 @@ import httpx
 import psutil
 import pytest
 
-from tests.servers import free_port
-from tests.waiting import wait_until_sync
+from testkit.servers import free_port
+from testkit.waiting import wait_until_sync
 
 ROOT = Path(__file__).parents[2]
 READY_SECONDS = 240

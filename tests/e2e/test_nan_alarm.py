@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.e2e.server import LORA_FLAGS, TINY_FLAGS, running
-from tests.servers import free_port
-from tests.waiting import wait_until_sync
+from testkit.servers import free_port
+from testkit.vllm_server import LORA_FLAGS, TINY_FLAGS, running
+from testkit.waiting import wait_until_sync
 
 pytestmark = pytest.mark.e2e
 

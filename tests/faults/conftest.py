@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from loradrop.catalog.store import Connection
+from testkit.servers import ValkeyServer, valkey
 from tests.faults.table import Row, Table
-from tests.servers import ValkeyServer, valkey
 
 _TABLE = pytest.StashKey[Table]()
 _PROPERTY = "fault scenario"

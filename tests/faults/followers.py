@@ -23,11 +23,11 @@ from loradrop.worker.serving.reconciler import Reconciler
 from loradrop.worker.store.copying import Source, digest_copy
 from loradrop.worker.store.pins import Pinned
 from loradrop.worker.store.revision_store import RevisionStore
+from testkit.fakes import FakeEngine, FakeTable
+from testkit.waiting import wait_until
 from tests.catalog.values import a_worker
-from tests.fakes import FakeEngine, FakeTable
 from tests.faults.table import Row
 from tests.faults.watchers import History
-from tests.waiting import wait_until
 from tests.watcher.running import PATIENCE_SECONDS
 
 _CAPACITY = 1_000

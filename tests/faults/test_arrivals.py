@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from loradrop.catalog.store import Connection
-from tests.adapters import lora_weights, write_adapter
+from testkit.adapters import lora_weights, write_adapter
 from tests.faults.table import Row
 from tests.faults.watchers import since, watcher_process
 

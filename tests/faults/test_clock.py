@@ -7,7 +7,7 @@ import pytest
 
 from loradrop.catalog.store import Connection
 from loradrop.watcher.monitor import evaluation as judgement
-from tests.adapters import write_adapter
+from testkit.adapters import write_adapter
 from tests.faults.table import Row
 from tests.faults.watchers import SETTINGS, History, since
 from tests.watcher.running import watching

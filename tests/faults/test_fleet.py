@@ -16,15 +16,15 @@ from loradrop.api.settings import Settings
 from loradrop.catalog.adapter import AdapterState, Revision
 from loradrop.catalog.status import WorkerAdapter, WorkerState
 from loradrop.catalog.store import Connection, Reports
-from tests.adapters import write_adapter
+from testkit.adapters import write_adapter
+from testkit.fakes import failed, rejected
+from testkit.servers import ValkeyServer
+from testkit.waiting import wait_until
 from tests.api.conftest import api_client
-from tests.fakes import failed, rejected
 from tests.faults.followers import follower_process, following
 from tests.faults.proxy import Loses, Way, proxy_to
 from tests.faults.table import Row
 from tests.faults.watchers import drop, since, watcher_process
-from tests.servers import ValkeyServer
-from tests.waiting import wait_until
 from tests.watcher.running import PATIENCE_SECONDS
 
 REFRESHES = 200

@@ -7,7 +7,7 @@ import psutil
 
 from loradrop.catalog.adapter import AdapterState
 from loradrop.catalog.store import Connection
-from tests.adapters import publish_adapter, write_adapter
+from testkit.adapters import publish_adapter, write_adapter
 from tests.faults.table import Row
 from tests.faults.watchers import watcher_process
 from tests.watcher.bad_adapters import BAD

@@ -12,10 +12,10 @@ from watchdog.utils.delayed_queue import DelayedQueue
 from loradrop.catalog.store import Connection
 from loradrop.watcher.notify import notifier as notifier_module
 from loradrop.watcher.settings import NotifierChoice
-from tests.adapters import publish_adapter, write_adapter
+from testkit.adapters import publish_adapter, write_adapter
+from testkit.waiting import wait_until
 from tests.faults.table import Row
 from tests.faults.watchers import SETTINGS, History, note_all, since, watcher_process, works, write_some
-from tests.waiting import wait_until
 from tests.watcher.running import PATIENCE_SECONDS, watching
 
 needs_limits = pytest.mark.skipif(

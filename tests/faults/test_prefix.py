@@ -9,10 +9,10 @@ import pytest
 
 from loradrop.catalog.adapter import AdapterState
 from loradrop.catalog.store import Connection
-from tests.adapters import publish_adapter, write_adapter
+from testkit.adapters import publish_adapter, write_adapter
+from testkit.waiting import wait_until
 from tests.faults.table import Row
 from tests.faults.watchers import SETTINGS, History, note_all, since, watcher_process, works, write_some
-from tests.waiting import wait_until
 from tests.watcher.running import PATIENCE_SECONDS, watching
 
 NAMESPACED = ["unshare", "--mount", "--propagation", "private"]

@@ -19,13 +19,13 @@ from loradrop.catalog.store import Connection
 from loradrop.catalog.store import connection as connection_module
 from loradrop.watcher import watcher as watcher_module
 from loradrop.worker.fleet import catalog_follower as consumer_module
+from testkit.servers import ValkeyServer, valkey
+from testkit.waiting import wait_until
 from tests.api.conftest import api_client
 from tests.faults.followers import Fleet, following
 from tests.faults.proxy import losing_replies, proxy_to
 from tests.faults.table import Row
 from tests.faults.watchers import History, drop, since, watcher_process
-from tests.servers import ValkeyServer, valkey
-from tests.waiting import wait_until
 from tests.watcher.running import PATIENCE_SECONDS, Catalog
 
 AWAY_SECONDS = float(os.environ.get("LORADROP_TEST_AWAY_SECONDS", "3"))

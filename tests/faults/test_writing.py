@@ -17,10 +17,10 @@ from loradrop.catalog.store import Connection
 from loradrop.watcher.settings import NotifierChoice
 from loradrop.watcher.state.removal import RemovalRule
 from loradrop.watcher.state.settle import SettleRule
-from tests.adapters import CONFIG, lora_weights, publish_adapter, write_adapter
+from testkit.adapters import CONFIG, lora_weights, publish_adapter, write_adapter
+from testkit.waiting import wait_until
 from tests.faults.table import Row
 from tests.faults.watchers import History, since
-from tests.waiting import wait_until
 from tests.watcher.running import PATIENCE_SECONDS, watching
 
 SETTLE_SECONDS = 0.4

@@ -15,9 +15,9 @@ from loradrop.catalog.store import Connection
 from loradrop.watcher.state.removal import RemovalRule
 from loradrop.watcher.state.settle import SettleRule
 from loradrop.watcher.validation.inspection import inspect_adapter
-from tests.adapters import publish_adapter, write_adapter
+from testkit.adapters import publish_adapter, write_adapter
+from testkit.waiting import wait_until
 from tests.faults.table import Row
-from tests.waiting import wait_until
 from tests.watcher.running import PATIENCE_SECONDS, Catalog
 
 QUICK = (

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from loradrop.catalog.adapter import AdapterState
-from tests.adapters import CONFIG, lora_weights, safetensors_bytes, write_adapter
+from testkit.adapters import CONFIG, lora_weights, safetensors_bytes, write_adapter
 
 INCOMPLETE, REJECTED = AdapterState.INCOMPLETE, AdapterState.REJECTED
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"

@@ -8,7 +8,7 @@ from pathlib import Path
 from loradrop.watcher.notify.inotify import InotifyNotifier
 from loradrop.watcher.notify.notifier import Hint, Notifier
 from loradrop.watcher.notify.watchdog_notifier import WatchdogNotifier
-from tests.waiting import wait_until
+from testkit.waiting import wait_until
 
 MAKERS: list[Callable[[Path, Callable[[Hint], None]], Notifier]] = [InotifyNotifier, WatchdogNotifier]
 

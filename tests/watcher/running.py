@@ -17,8 +17,8 @@ from loradrop.watcher.state.removal import RemovalRule
 from loradrop.watcher.state.settle import SettleRule
 from loradrop.watcher.validation.inspection import inspect_adapter
 from loradrop.watcher.watcher import Watcher
-from tests.adapters import publish_adapter
-from tests.waiting import wait_until
+from testkit.adapters import publish_adapter
+from testkit.waiting import wait_until
 
 ADDED, MODIFIED, DELETED = EventType.ADDED, EventType.MODIFIED, EventType.DELETED
 READY = AdapterState.READY

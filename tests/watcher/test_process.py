@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from loradrop.catalog.adapter import AdapterState
 from loradrop.catalog.store import Connection
 from loradrop.watcher.__main__ import watch
-from tests.adapters import publish_adapter, write_adapter
-from tests.waiting import wait_until_sync
+from testkit.adapters import publish_adapter, write_adapter
+from testkit.waiting import wait_until_sync
 from tests.watcher.running import Catalog
 
 MIRROR = "loradrop.watcher.publish.catalog_mirror"

@@ -6,8 +6,8 @@ from pathlib import Path
 from loradrop.catalog.adapter import AdapterState
 from loradrop.catalog.store import Connection
 from loradrop.watcher.state.removal import RemovalRule
-from tests.adapters import write_adapter
-from tests.waiting import wait_until
+from testkit.adapters import write_adapter
+from testkit.waiting import wait_until
 from tests.watcher.running import ADDED, DELETED, MODIFIED, PATIENCE_SECONDS, SOON, watching
 
 

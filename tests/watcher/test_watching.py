@@ -8,8 +8,8 @@ from typing import Any
 
 from loradrop.catalog.adapter import AdapterState
 from loradrop.catalog.store import Connection
-from tests.adapters import CONFIG, lora_weights, publish_adapter, write_adapter
-from tests.waiting import wait_until
+from testkit.adapters import CONFIG, lora_weights, publish_adapter, write_adapter
+from testkit.waiting import wait_until
 from tests.watcher.running import ADDED, DELETED, PATIENCE_SECONDS, READY, SOON, revision_of, watching
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from loradrop.catalog.store import Connection
 from loradrop.watcher.settings import NotifierChoice
-from tests.adapters import write_adapter
-from tests.waiting import wait_until
+from testkit.adapters import write_adapter
+from testkit.waiting import wait_until
 from tests.watcher.running import PATIENCE_SECONDS, READY, SOON, revision_of, watching
 
 

@@ -9,8 +9,8 @@ from typing import Any
 from loradrop.catalog.adapter import AdapterState
 from loradrop.catalog.store import Connection
 from loradrop.watcher.state.removal import RemovalRule
-from tests.adapters import CONFIG, lora_weights, publish_adapter, write_adapter
-from tests.waiting import wait_until
+from testkit.adapters import CONFIG, lora_weights, publish_adapter, write_adapter
+from testkit.waiting import wait_until
 from tests.watcher.running import ADDED, MODIFIED, PATIENCE_SECONDS, READY, SOON, fence, revision_of, watching
 
 

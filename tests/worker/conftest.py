@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from loradrop.worker.serving.reconciler import Reconciler
-from tests.fakes import FakeEngine, FakeStore, FakeTable
+from testkit.fakes import FakeEngine, FakeStore, FakeTable
 from tests.worker.ground import Ground
 
 CAPACITY = 4

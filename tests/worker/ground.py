@@ -6,7 +6,7 @@ from loradrop.catalog.adapter import Revision
 from loradrop.worker.engine.handle import Handle
 from loradrop.worker.serving.residency import Residency
 from loradrop.worker.store.copying import Source
-from tests.fakes import FakeEngine, FakeStore, FakeTable
+from testkit.fakes import FakeEngine, FakeStore, FakeTable
 
 
 class Ground:

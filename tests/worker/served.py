@@ -6,8 +6,8 @@ from typing import Any
 from loradrop.catalog.adapter import Adapter, AdapterState, Reason, Revision
 from loradrop.catalog.status import WorkerState
 from loradrop.worker.serving.reconciler import Reconciler
+from testkit.waiting import wait_until
 from tests.catalog.values import an_adapter, revision
-from tests.waiting import wait_until
 
 INCOMPLETE = Reason("weights_missing", "adapter_model.safetensors is not there yet.")
 

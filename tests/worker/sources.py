@@ -12,7 +12,7 @@ from loradrop.catalog.adapter import Revision
 from loradrop.worker.store.copying import Copy, Permit, Source, copy_adapter, digest_copy
 from loradrop.worker.store.pins import Pinned
 from loradrop.worker.store.revision_store import RevisionStore
-from tests.adapters import write_adapter
+from testkit.adapters import write_adapter
 
 
 def published(prefix: Path, name: str = "sql", *, seed: int = 1) -> Source:

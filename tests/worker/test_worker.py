@@ -17,10 +17,10 @@ from loradrop.worker.engine.engine import Engine
 from loradrop.worker.engine.model_table import ModelTable
 from loradrop.worker.settings import WorkerSettings
 from loradrop.worker.worker import Worker, _kept_running, running_worker
+from testkit.servers import free_port, valkey
+from testkit.tiny_model import write_tiny_adapter
+from testkit.waiting import wait_until
 from tests.catalog.values import an_adapter
-from tests.servers import free_port, valkey
-from tests.tiny_model import write_tiny_adapter
-from tests.waiting import wait_until
 from tests.worker.sources import digest_of
 from tests.worker.vllm_parts import (
     ErrorResponse,

@@ -16,9 +16,9 @@ from loradrop.catalog.http.refresh_views import RefreshBody
 from loradrop.catalog.http.views import AdapterView, Listed
 from loradrop.catalog.status import RefreshStatus, WorkerAdapter, WorkerState
 from loradrop.catalog.store import Connection, Publisher
+from testkit.waiting import wait_until
 from tests.catalog.fleet import fleet
 from tests.catalog.values import TRUNCATED, an_adapter, revision
-from tests.waiting import wait_until
 
 GOOD = an_adapter("good")
 BAD = an_adapter("bad", revision=None, state=AdapterState.REJECTED, reason=TRUNCATED)

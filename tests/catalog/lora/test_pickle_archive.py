@@ -19,7 +19,7 @@ from loradrop.catalog.lora.faults import Incomplete, Rejected
 from loradrop.catalog.lora.pickle_archive import check_sums, prove_pickle
 from loradrop.catalog.lora.pickle_opcodes import Unsafe, read_state_dict
 from loradrop.watcher.validation.inspection import Inspection, inspect_adapter
-from tests.adapters import CONFIG
+from testkit.adapters import CONFIG
 
 torch = pytest.importorskip("torch")
 

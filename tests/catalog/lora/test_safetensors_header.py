@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from loradrop.catalog.lora.faults import Incomplete, Rejected
 from loradrop.catalog.lora.safetensors_header import BITS, prove
-from tests.adapters import lora_weights, safetensors_bytes
+from testkit.adapters import lora_weights, safetensors_bytes
 
 WHOLE = lora_weights(rank=2, hidden=3)
 

@@ -13,14 +13,14 @@ from loradrop.catalog.adapter import Revision
 from loradrop.catalog.errors import CatalogDenied, CatalogRefused, CatalogUnavailable
 from loradrop.catalog.store import Connection, Reader
 from loradrop.catalog.store import connection as connection_module
+from testkit.servers import free_port
+from testkit.waiting import wait_until
 from tests.catalog.clusters import Cluster, Node, running_cluster
 from tests.catalog.round_trip import publish_and_read
 from tests.catalog.tls import certificate, tls_in_front_of
 from tests.faults.followers import Fleet, following
 from tests.faults.table import Row
 from tests.faults.watchers import History, drop, watcher_process
-from tests.servers import free_port
-from tests.waiting import wait_until
 
 pytestmark = pytest.mark.faults
 

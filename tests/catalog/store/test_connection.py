@@ -11,9 +11,9 @@ from redis.asyncio import Redis
 from loradrop.catalog.errors import CatalogDenied, CatalogRefused, CatalogUnavailable, LoradropError
 from loradrop.catalog.store import Connection, Publisher, Reader, Refreshes, Reports
 from loradrop.catalog.store import connection as connection_module
+from testkit.servers import ValkeyServer, free_port, valkey
+from testkit.waiting import wait_until
 from tests.catalog.values import a_worker, an_adapter
-from tests.servers import ValkeyServer, free_port, valkey
-from tests.waiting import wait_until
 
 pytestmark = pytest.mark.faults
 

@@ -8,9 +8,9 @@ from redis.asyncio import Redis
 from loradrop.catalog.adapter import Adapter
 from loradrop.catalog.errors import LeaseHeld, LeaseLost
 from loradrop.catalog.store import Connection, Publisher, Reports, Withdrawal
+from testkit.waiting import wait_until
 from tests.catalog.reading import ADAPTERS, EVENTS, META
 from tests.catalog.values import TRUNCATED, a_watcher, an_adapter, revision
-from tests.waiting import wait_until
 
 WATCHER = "loradrop:{default}:watcher"
 

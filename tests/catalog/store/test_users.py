@@ -13,9 +13,9 @@ from loradrop.catalog.errors import CatalogDenied
 from loradrop.catalog.http.queries import Queries
 from loradrop.catalog.http.refresh_views import RefreshBody
 from loradrop.catalog.store import Connection, Publisher
-from tests.adapters import publish_adapter
+from testkit.adapters import publish_adapter
+from testkit.servers import ValkeyServer, valkey
 from tests.catalog.roles import ROLES, USERS, WORK, connected, url
-from tests.servers import ValkeyServer, valkey
 from tests.watcher.running import watching
 
 OPERATOR = "user operator on >pw ~* &* +@all"

@@ -14,7 +14,7 @@ from loradrop.watcher.prefix.scan import identity_of
 from loradrop.watcher.state.settle import SettleRule
 from loradrop.watcher.validation import inspection
 from loradrop.watcher.validation.inspection import Rules
-from tests.adapters import write_adapter
+from testkit.adapters import write_adapter
 
 
 def examine(prefix: Path, *names: str, budget_seconds: float = 60.0, marker: str | None = None) -> Answers:

@@ -14,7 +14,7 @@ from loradrop.watcher.prefix.findings import Absent, Examined, Finding, Unreadab
 from loradrop.watcher.prefix.scan import open_root
 from loradrop.watcher.state.settle import SettleRule
 from loradrop.watcher.validation.inspection import Rules
-from tests.adapters import lora_weights, write_adapter
+from testkit.adapters import lora_weights, write_adapter
 
 SETTLED = SettleRule(settle_seconds=0.0)
 PATIENT = SettleRule(settle_seconds=60.0)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from loradrop.watcher.notify.inotify import InotifyNotifier
 from loradrop.watcher.notify.notifier import Hint, Notifier
-from tests.adapters import write_adapter
+from testkit.adapters import write_adapter
 from tests.watcher.notifiers import following, until
 
 

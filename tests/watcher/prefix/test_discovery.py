@@ -24,7 +24,7 @@ from loradrop.watcher.prefix.scan import (
 )
 from loradrop.watcher.state.settle import SettleRule
 from loradrop.watcher.validation.inspection import Rules
-from tests.adapters import write_adapter
+from testkit.adapters import write_adapter
 from tests.watcher.bad_adapters import BAD
 
 

@@ -16,8 +16,8 @@ import pytest
 from loradrop.catalog.adapter import AdapterState
 from loradrop.catalog.status import WatcherMode, WatcherStatus
 from loradrop.catalog.store import Connection, Publisher
-from tests.adapters import publish_adapter, write_adapter
-from tests.waiting import wait_until
+from testkit.adapters import publish_adapter, write_adapter
+from testkit.waiting import wait_until
 from tests.watcher.running import PATIENCE_SECONDS, SOON, Catalog, watching
 
 

@@ -11,8 +11,8 @@ import pytest
 from loradrop.catalog.adapter import AdapterState
 from loradrop.catalog.store import Connection
 from loradrop.watcher.state.removal import RemovalRule
-from tests.adapters import publish_adapter, write_adapter
-from tests.servers import ValkeyServer, valkey
+from testkit.adapters import publish_adapter, write_adapter
+from testkit.servers import ValkeyServer, valkey
 from tests.watcher.running import SOON, fence, watching
 
 

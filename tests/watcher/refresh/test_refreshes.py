@@ -14,8 +14,8 @@ from loradrop.catalog.store import Connection, Refreshes
 from loradrop.watcher.settings import NotifierChoice
 from loradrop.watcher.state.removal import RemovalRule
 from loradrop.watcher.state.settle import SettleRule
-from tests.adapters import lora_weights, write_adapter
-from tests.waiting import wait_until
+from testkit.adapters import lora_weights, write_adapter
+from testkit.waiting import wait_until
 from tests.watcher.running import PATIENCE_SECONDS, watching
 
 BLIND: dict[str, Any] = {

@@ -16,8 +16,8 @@ from loradrop.watcher.settings import NotifierChoice
 from loradrop.watcher.state.removal import RemovalRule
 from loradrop.watcher.state.settle import SettleRule
 from loradrop.watcher.validation.inspection import inspect_adapter
-from tests.adapters import CONFIG, lora_weights, write_adapter
-from tests.waiting import wait_until
+from testkit.adapters import CONFIG, lora_weights, write_adapter
+from testkit.waiting import wait_until
 from tests.watcher.running import PATIENCE_SECONDS, Catalog, watching
 
 NAMES = [f"a{number}" for number in range(6)]

@@ -5,8 +5,8 @@ from pathlib import Path
 import redis
 
 from loradrop.catalog.store import Connection
-from tests.adapters import publish_adapter
-from tests.waiting import wait_until
+from testkit.adapters import publish_adapter
+from testkit.waiting import wait_until
 from tests.watcher.running import PATIENCE_SECONDS, watching
 
 

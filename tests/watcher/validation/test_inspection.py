@@ -8,7 +8,7 @@ import pytest
 from loradrop.catalog.adapter import AdapterState, WeightsFormat
 from loradrop.catalog.revision import RevisionHasher
 from loradrop.watcher.validation.inspection import inspect_adapter
-from tests.adapters import CONFIG, lora_weights, safetensors_bytes, write_adapter
+from testkit.adapters import CONFIG, lora_weights, safetensors_bytes, write_adapter
 from tests.watcher.bad_adapters import BAD, Bad
 
 

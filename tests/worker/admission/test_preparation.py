@@ -17,8 +17,8 @@ from loradrop.worker.outcomes import Failed, Rejected
 from loradrop.worker.store.copying import Source, digest_copy
 from loradrop.worker.store.deadline_threads import patience_seconds
 from loradrop.worker.store.revision_store import RevisionStore
-from tests.tiny_model import tiny_adapter_tensors, write_tiny_adapter
-from tests.waiting import wait_until
+from testkit.tiny_model import tiny_adapter_tensors, write_tiny_adapter
+from testkit.waiting import wait_until
 from tests.worker.sources import is_pinned
 
 LIMITS = Limits(max_lora_rank=8, largest_value=3.4e38)

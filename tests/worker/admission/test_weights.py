@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from loradrop.worker.admission.weights import read_config, read_tensors
 from loradrop.worker.outcomes import Rejected
-from tests.adapters import CONFIG
+from testkit.adapters import CONFIG
 
 NAME = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 

@@ -12,10 +12,10 @@ from loradrop.catalog.redis_keys import Keys
 from loradrop.catalog.store import Connection, Publisher, Reader, Withdrawal
 from loradrop.worker.fleet.catalog_follower import Consumer
 from loradrop.worker.serving.reconciler import Reconciler
+from testkit.fakes import FakeEngine, FakeStore, FakeTable
+from testkit.servers import ValkeyServer, valkey
+from testkit.waiting import wait_until
 from tests.catalog.values import GONE, an_adapter, revision
-from tests.fakes import FakeEngine, FakeStore, FakeTable
-from tests.servers import ValkeyServer, valkey
-from tests.waiting import wait_until
 
 KEYS = Keys()
 

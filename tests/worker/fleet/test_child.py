@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from loradrop.worker.fleet import child
-from tests.waiting import wait_until_sync
+from testkit.waiting import wait_until_sync
 
 pytestmark = pytest.mark.faults
 

@@ -18,9 +18,9 @@ from loradrop.catalog.errors import CatalogUnavailable
 from loradrop.worker.fleet import embedded
 from loradrop.worker.fleet.embedded import embedded_stack, joined_stack, state_directory
 from loradrop.worker.settings import SettingsError, WorkerSettings
-from tests.adapters import write_adapter
-from tests.servers import accepts_connections, free_port
-from tests.waiting import wait_until, wait_until_sync
+from testkit.adapters import write_adapter
+from testkit.servers import accepts_connections, free_port
+from testkit.waiting import wait_until, wait_until_sync
 
 pytestmark = pytest.mark.faults
 

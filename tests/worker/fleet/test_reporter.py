@@ -18,9 +18,9 @@ from loradrop.worker.engine.nan_monitor import NanAlarm
 from loradrop.worker.fleet.catalog_follower import Consumer, Position
 from loradrop.worker.fleet.reporter import Reporter
 from loradrop.worker.serving.reconciler import Reconciler
+from testkit.servers import ValkeyServer, valkey
+from testkit.waiting import wait_until
 from tests.catalog.values import a_worker, revision
-from tests.servers import ValkeyServer, valkey
-from tests.waiting import wait_until
 from tests.worker.served import wanted
 
 ME = "gpu-1:8000"

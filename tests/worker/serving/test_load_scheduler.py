@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import pytest
 
 from loradrop.worker.serving.load_scheduler import Demand, NotWanted, Turns, pause_seconds
-from tests.waiting import wait_until
+from testkit.waiting import wait_until
 
 Turn = AbstractAsyncContextManager[None]
 

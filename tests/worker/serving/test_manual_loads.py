@@ -10,9 +10,9 @@ import pytest
 from loradrop.catalog.adapter import Revision
 from loradrop.worker.outcomes import Failed, Rejected, UnknownModel
 from loradrop.worker.serving.reconciler import Reconciler
+from testkit.fakes import FakeEngine, FakeStore, FakeTable, failed, rejected
+from testkit.waiting import wait_until
 from tests.catalog.values import revision
-from tests.fakes import FakeEngine, FakeStore, FakeTable, failed, rejected
-from tests.waiting import wait_until
 from tests.worker.conftest import Run
 from tests.worker.served import (
     a_directory,

@@ -8,8 +8,8 @@ from loradrop.catalog.status import WorkerState
 from loradrop.worker.outcomes import NotServedYet, UnknownModel
 from loradrop.worker.serving import resolver as resolver_module
 from loradrop.worker.serving.reconciler import Reconciler
+from testkit.fakes import FakeStore, failed
 from tests.catalog.values import revision
-from tests.fakes import FakeStore, failed
 from tests.worker.served import until_state, wanted
 
 OLD, NEW = revision("a"), revision("b")

@@ -9,9 +9,9 @@ from loradrop.catalog.adapter import AdapterState
 from loradrop.catalog.status import WorkerState
 from loradrop.worker.outcomes import UnknownModel
 from loradrop.worker.serving.reconciler import Reconciler
+from testkit.fakes import FakeEngine, FakeStore, FakeTable, rejected
+from testkit.waiting import wait_until
 from tests.catalog.values import TRUNCATED, an_adapter, revision
-from tests.fakes import FakeEngine, FakeStore, FakeTable, rejected
-from tests.waiting import wait_until
 from tests.worker.served import state_of, until_forgotten, until_serves, until_state, wanted
 
 

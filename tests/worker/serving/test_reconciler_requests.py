@@ -9,8 +9,8 @@ from loradrop.catalog.adapter import AdapterState, Reason
 from loradrop.catalog.status import WorkerState
 from loradrop.worker.outcomes import NotServedYet, Rejected, UnknownModel
 from loradrop.worker.serving.reconciler import Reconciler
+from testkit.fakes import FakeEngine, FakeStore, FakeTable, failed, rejected
 from tests.catalog.values import revision
-from tests.fakes import FakeEngine, FakeStore, FakeTable, failed, rejected
 from tests.worker.served import never_ready, state_of, until_state, wanted
 
 OUTSIDE = Reason("outside_prefix", "It is a link that leads out of the prefix.")

@@ -4,8 +4,8 @@ import asyncio
 
 from loradrop.catalog.status import WorkerState
 from loradrop.worker.serving.reconciler import Reconciler
+from testkit.fakes import FakeEngine
 from tests.catalog.values import an_adapter, revision
-from tests.fakes import FakeEngine
 from tests.worker.served import state_of
 
 

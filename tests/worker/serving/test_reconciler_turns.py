@@ -6,9 +6,9 @@ import pytest
 
 from loradrop.catalog.status import WorkerState
 from loradrop.worker.serving.reconciler import Reconciler
+from testkit.fakes import FakeEngine, FakeStore
+from testkit.waiting import wait_until
 from tests.catalog.values import an_adapter, revision
-from tests.fakes import FakeEngine, FakeStore
-from tests.waiting import wait_until
 from tests.worker.served import until_forgotten, until_serves, wanted
 
 

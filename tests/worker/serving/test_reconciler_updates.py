@@ -7,9 +7,9 @@ import pytest
 from loradrop.catalog.adapter import AdapterState
 from loradrop.catalog.status import WorkerState
 from loradrop.worker.serving.reconciler import Reconciler
+from testkit.fakes import FakeEngine, FakeStore, FakeTable, failed, rejected
+from testkit.waiting import wait_until
 from tests.catalog.values import TRUNCATED, an_adapter, revision
-from tests.fakes import FakeEngine, FakeStore, FakeTable, failed, rejected
-from tests.waiting import wait_until
 from tests.worker.served import until_serves, wanted
 
 

@@ -9,9 +9,9 @@ import pytest
 from loradrop.worker.engine.handle import Handle
 from loradrop.worker.outcomes import Failed
 from loradrop.worker.store.copying import Source
+from testkit.fakes import FakeEngine, FakeStore, FakeTable, failed
+from testkit.waiting import wait_until
 from tests.catalog.values import revision
-from tests.fakes import FakeEngine, FakeStore, FakeTable, failed
-from tests.waiting import wait_until
 from tests.worker.ground import Ground
 
 

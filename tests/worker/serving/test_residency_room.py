@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
+from testkit.fakes import FakeEngine, FakeStore, FakeTable
+from testkit.waiting import wait_until
 from tests.catalog.values import revision
-from tests.fakes import FakeEngine, FakeStore, FakeTable
-from tests.waiting import wait_until
 from tests.worker.ground import Ground
 
 

@@ -8,9 +8,9 @@ from loradrop.catalog.adapter import AdapterState
 from loradrop.catalog.status import WorkerState
 from loradrop.worker.outcomes import Rejected
 from loradrop.worker.serving.reconciler import Reconciler
+from testkit.fakes import FakeEngine, FakeStore, FakeTable, rejected
+from testkit.waiting import wait_until
 from tests.catalog.values import revision
-from tests.fakes import FakeEngine, FakeStore, FakeTable, rejected
-from tests.waiting import wait_until
 from tests.worker.conftest import Run
 from tests.worker.served import (
     catalog_of,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from loradrop.catalog.adapter import WeightsFormat
 from loradrop.worker.outcomes import Failed, Outcome, Rejected
 from loradrop.worker.store.copying import MAX_CONFIG_BYTES, Copy, Source, copy_adapter, digest_copy
-from tests.adapters import write_adapter
+from testkit.adapters import write_adapter
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 

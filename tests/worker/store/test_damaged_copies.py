@@ -7,7 +7,7 @@ import pytest
 from loradrop.worker.outcomes import Failed
 from loradrop.worker.store.copying import Source
 from loradrop.worker.store.revision_store import RevisionStore
-from tests.adapters import write_adapter
+from testkit.adapters import write_adapter
 from tests.worker.sources import digest_of, is_pinned, published, unfinished_in
 from tests.worker.store.conftest import PLENTY
 

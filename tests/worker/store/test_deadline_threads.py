@@ -8,7 +8,7 @@ import pytest
 
 from loradrop.worker.outcomes import Failed
 from loradrop.worker.store.deadline_threads import StorageThreads
-from tests.waiting import wait_until
+from testkit.waiting import wait_until
 
 
 class _Storage:

@@ -10,7 +10,7 @@ from loradrop.worker.outcomes import Failed
 from loradrop.worker.store.copying import Source
 from loradrop.worker.store.rate_limit import Bandwidth
 from loradrop.worker.store.revision_store import RevisionStore
-from tests.waiting import wait_until
+from testkit.waiting import wait_until
 from tests.worker.sources import HungStorage, hung_storage, is_pinned, published, revisions_in, unfinished_in
 from tests.worker.store.conftest import PLENTY
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny_model import write_tiny_adapter
-from tests.waiting import wait_until_sync
+from testkit.tiny_model import write_tiny_adapter
+from testkit.waiting import wait_until_sync
 from tests.worker.sources import digest_of, is_pinned, published, revisions_in, unfinished_in
 
 pytestmark = pytest.mark.faults

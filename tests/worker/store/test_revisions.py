@@ -10,8 +10,8 @@ import pytest
 from loradrop.worker.outcomes import Failed, Rejected
 from loradrop.worker.store.copying import Source
 from loradrop.worker.store.revision_store import RevisionStore
-from tests.adapters import write_adapter
-from tests.waiting import wait_until
+from testkit.adapters import write_adapter
+from testkit.waiting import wait_until
 from tests.worker.sources import HungStorage, obtained, published, revisions_in, unfinished_in
 from tests.worker.store.conftest import PLENTY
 

@@ -11,8 +11,8 @@ import pytest
 from loradrop.catalog.adapter import Adapter
 from loradrop.worker.store.revision_store import RevisionStore
 from loradrop.worker.store.warm_start import LastKnown
+from testkit.waiting import wait_until
 from tests.catalog.values import an_adapter, revision
-from tests.waiting import wait_until
 from tests.worker.sources import published
 
 

@@ -1,4 +1,4 @@
-"""Adapter directories for tests: real PEFT files, small enough to write thousands of them."""
+"""Adapter directories: real PEFT files, small enough to write thousands of them."""
 
 import json
 import struct

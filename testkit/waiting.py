@@ -1,4 +1,4 @@
-"""How tests wait: for a state, never for a time."""
+"""How tests and benchmarks wait: for a state, never for a time."""
 
 import asyncio
 import time

