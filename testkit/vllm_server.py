@@ -114,10 +114,10 @@ class Server:
 
 @contextmanager
 def running(
-    command: Sequence[str], *, directory: Path, name: str, port: int | None = None, **environment: str
+    command: Sequence[str], *, directory: Path, name: str, cwd: Path | None = None, **environment: str
 ) -> Iterator[Server]:
     """Start `command` with a port, wait until it is ready, and end it after the block."""
-    server = start(command, directory=directory, name=name, port=port, **environment)
+    server = start(command, directory=directory, name=name, cwd=cwd, **environment)
     try:
         server.wait_ready()
         yield server
@@ -127,10 +127,10 @@ def running(
 
 
 def start(
-    command: Sequence[str], *, directory: Path, name: str, port: int | None = None, **environment: str
+    command: Sequence[str], *, directory: Path, name: str, cwd: Path | None = None, **environment: str
 ) -> Server:
-    """Start `command` with a port, and do not wait."""
-    port = port or free_port()
+    """Start `command` with a port, in the working directory `cwd`, and do not wait; logs go to `directory`."""
+    port = free_port()
     log_path = directory / f"{name}.log"
     settings = {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -147,6 +147,7 @@ def start(
             stderr=subprocess.STDOUT,
             env=_untraced(os.environ) | settings | environment,
             start_new_session=True,
+            cwd=cwd,
         )
     return Server(process, port, log_path)
 

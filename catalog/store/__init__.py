@@ -10,7 +10,7 @@ reports      what workers say about themselves
 refreshes    manual refreshes, from the request to the answer
 """
 
-from loradrop.catalog.store.connection import DEFAULT_REDIS_URL, Connection
+from loradrop.catalog.store.connection import DEFAULT_REDIS_URL, Connection, Timeouts
 from loradrop.catalog.store.publisher import Lease, Publisher, Withdrawal
 from loradrop.catalog.store.reader import Batch, Listing, Reader
 from loradrop.catalog.store.refreshes import Refreshes
@@ -26,5 +26,6 @@ __all__ = [
     "Reader",
     "Refreshes",
     "Reports",
+    "Timeouts",
     "Withdrawal",
 ]

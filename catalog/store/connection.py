@@ -8,6 +8,7 @@ block, and no built-in retry: redis-py's would hide a dead server for longer tha
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, Self
 
 from redis import exceptions
@@ -19,13 +20,8 @@ from loradrop.catalog.redis_keys import DEFAULT_POOL, Keys
 from loradrop.catalog.store.address import client_of, close
 
 DEFAULT_REDIS_URL = "redis://127.0.0.1:6379/0"
-BLOCK_SECONDS = 5.0
-"""How long a blocking read waits for an entry before it checks that it is still in step."""
-
-_COMMAND_TIMEOUT_SECONDS = 5.0
 _MAX_CONNECTIONS = 1_000
 """Of one client. redis-py's own limit of 100 turns a burst of requests into errors; Redis takes 10 000."""
-_MARGIN_SECONDS = 5.0
 _DENIED_IN_SCRIPT = "ACL failure in script"
 """How a server begins to say, in an error like any other, that a script of ours may not do what it does."""
 _AWAY = (
@@ -43,16 +39,41 @@ _AWAY_WORDS = ("MISCONF", "NOREPLICAS", "MASTERDOWN", "UNBLOCKED")
 """Answers for which redis-py has no class: Redis cannot take writes for now."""
 
 
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long Redis may take to answer.
+
+    `command_seconds` bounds a connection attempt and each command. `block_seconds` is how long a blocking
+    read waits for an entry before the reader checks that it is still in step; its answer may come
+    `margin_seconds` later than that.
+    """
+
+    command_seconds: float = 5.0
+    block_seconds: float = 5.0
+    margin_seconds: float = 5.0
+
+
+_DEFAULT_TIMEOUTS = Timeouts()
+
+
 class Connection:
     """The clients of one pool's Redis, and that pool's keys. Close it with `aclose` or `async with`."""
 
-    def __init__(self, url: str, *, pool: str = DEFAULT_POOL) -> None:
-        """Connect on first use to `url` (see `address`); raises CatalogRefused where it is none."""
+    def __init__(self, url: str, *, pool: str = DEFAULT_POOL, timeouts: Timeouts = _DEFAULT_TIMEOUTS) -> None:
+        """Connect on first use to `url` (see `address`); raises CatalogRefused for an invalid URL."""
         self.keys = Keys(pool)
         self.url = url
-        key = self.keys.meta  # any would do: they share a hash slot
-        self.commands = _client(url, key, _COMMAND_TIMEOUT_SECONDS, _retry())
-        self.blocking = _client(url, key, BLOCK_SECONDS + _MARGIN_SECONDS, Retry(NoBackoff(), 0))
+        self.timeouts = timeouts
+        options = {
+            "key": self.keys.meta,  # any would do: they share a hash slot
+            "socket_connect_timeout": timeouts.command_seconds,
+        }
+        self.commands = _client(
+            url, options | {"socket_timeout": timeouts.command_seconds, "retry": _retry()}
+        )
+        answered_seconds = timeouts.block_seconds + timeouts.margin_seconds
+        never = Retry(NoBackoff(), 0)
+        self.blocking = _client(url, options | {"socket_timeout": answered_seconds, "retry": never})
 
     async def ping(self) -> None:
         """Return when Redis answers; raises CatalogUnavailable or CatalogDenied."""
@@ -142,16 +163,13 @@ def _retry() -> Retry:
     return Retry(ExponentialBackoff(cap=0.5, base=0.05), 2, (exceptions.ConnectionError,))
 
 
-def _client(url: str, key: str, timeout_seconds: float, retry: Retry) -> Any:
+def _client(url: str, options: dict[str, Any]) -> Any:
     return client_of(
         url,
-        key=key,
         decode_responses=True,
         encoding_errors="replace",  # one record that is not text must not hide all the others
         protocol=2,  # the reply shapes this package reads are the same on every server version
-        socket_timeout=timeout_seconds,
-        socket_connect_timeout=_COMMAND_TIMEOUT_SECONDS,
-        retry=retry,
         client_name="loradrop",
         max_connections=_MAX_CONNECTIONS,
+        **options,
     )

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from loradrop.catalog.adapter import Adapter
 from loradrop.catalog.errors import CatalogRefused, CatalogUnavailable, RecordInvalid, ResyncNeeded
 from loradrop.catalog.events import AdapterEvent
-from loradrop.catalog.store.connection import BLOCK_SECONDS, Connection, translated
+from loradrop.catalog.store.connection import Connection, translated
 from loradrop.catalog.wire import SCHEMA, decode_adapter, decode_event, decode_place
 
 _COUNT = 256
@@ -61,10 +61,10 @@ class Batch:
 class Reader:
     """Reads one pool's catalog. Keeps true: listing plus batches is the catalog, or ResyncNeeded."""
 
-    def __init__(self, connection: Connection, *, block_seconds: float = BLOCK_SECONDS) -> None:
-        """Read over `connection`; while following, look every `block_seconds` whether we are in step."""
+    def __init__(self, connection: Connection, *, block_seconds: float | None = None) -> None:
+        """Read over `connection`; each read of the stream blocks for `block_seconds`, or the connection's."""
         self._connection = connection
-        self._block_seconds = block_seconds
+        self._block_seconds = connection.timeouts.block_seconds if block_seconds is None else block_seconds
 
     async def listing(self) -> Listing:
         """Return the whole catalog.
@@ -131,14 +131,13 @@ class Reader:
             cursor = entries[-1][0]
             yield Batch(seq, cursor, await self._changes(entries, listing.epoch, seq))
 
-    async def events_after(
-        self, cursor: str, *, block_seconds: float = BLOCK_SECONDS
-    ) -> list[tuple[str, AdapterEvent]]:
-        """Return (entry id, event) of the entries after `cursor`, waiting up to `block_seconds` for one.
+    async def events_after(self, cursor: str) -> list[tuple[str, AdapterEvent]]:
+        """Return (entry id, event) of the entries after `cursor`, blocking until there is one.
 
-        `$` stands for "from now on". Says nothing about gaps: for people, not for workers.
+        `$` stands for "from now on". Says nothing about gaps: for displays, not for workers.
         """
-        return [(entry_id, _event(fields)) for entry_id, fields in await self._read(cursor, block_seconds)]
+        entries = await self._read(cursor, self._block_seconds)
+        return [(entry_id, _event(fields)) for entry_id, fields in entries]
 
     async def newest_cursor(self) -> str:
         """Return the id of the newest entry, from where to follow what comes next."""

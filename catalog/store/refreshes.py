@@ -12,7 +12,7 @@ from loradrop.catalog.errors import NoWatcher, RecordInvalid, TooManyRefreshes, 
 from loradrop.catalog.events import RefreshRequest
 from loradrop.catalog.status import RefreshResult, RefreshStatus
 from loradrop.catalog.store import scripts
-from loradrop.catalog.store.connection import BLOCK_SECONDS, Connection, translated
+from loradrop.catalog.store.connection import Connection, translated
 from loradrop.catalog.wire import from_fields, to_fields
 
 RESULT_TTL = timedelta(hours=1)
@@ -27,9 +27,16 @@ _MAX_REQUESTS = 1_000
 class Refreshes:
     """The refreshes of one pool."""
 
-    def __init__(self, connection: Connection, *, max_per_minute: int = MAX_PER_MINUTE) -> None:
-        """Ask and answer over `connection`; of a pool, `max_per_minute` requests are taken in any minute."""
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        max_per_minute: int = MAX_PER_MINUTE,
+        block_seconds: float | None = None,
+    ) -> None:
+        """Accept `max_per_minute` requests of a pool; block for `block_seconds`, or the connection's."""
         self._connection = connection
+        self._block_seconds = connection.timeouts.block_seconds if block_seconds is None else block_seconds
         self._max_per_minute = max_per_minute
         self._request = connection.commands.register_script(scripts.REQUEST)
 
@@ -86,17 +93,15 @@ class Refreshes:
             for request, status in zip(requests, statuses, strict=True)
         ]
 
-    async def requests_after(
-        self, cursor: str, *, block_seconds: float = BLOCK_SECONDS
-    ) -> tuple[str, list[RefreshRequest]]:
-        """Return the requests after `cursor` and the new cursor, waiting up to `block_seconds` for one.
+    async def requests_after(self, cursor: str) -> tuple[str, list[RefreshRequest]]:
+        """Return the requests after `cursor` and the new cursor, blocking until there is one.
 
         Requests that were answered, or whose result has expired, are left out. Start with `0-0`.
         """
         keys = self._connection.keys
         async with translated():
             answer = await self._connection.blocking.xread(
-                {keys.refreshes: cursor}, count=100, block=max(1, int(block_seconds * 1000))
+                {keys.refreshes: cursor}, count=100, block=max(1, int(self._block_seconds * 1000))
             )
         if not answer:
             return cursor, []

@@ -85,14 +85,10 @@ class Reports:
                     workers[worker_id] = from_fields(WorkerStatus, fields)
         return workers
 
-    async def worker_adapters(self, worker_id: str) -> dict[str, WorkerAdapter]:
-        """Return what a worker says about the adapters it has touched, by name."""
-        return (await self.tables([worker_id]))[worker_id]
-
     async def tables(self, worker_ids: Collection[str]) -> dict[str, dict[str, WorkerAdapter]]:
-        """Return the same for several workers, in one round trip.
+        """Return what each worker reports about the adapters it has touched, by name, in one round trip.
 
-        An entry that is not of our shape is left out: the worker's next heartbeat mends it.
+        A record that does not decode is left out: the worker's next full report replaces it.
         """
         found = await self._hashes(
             [self._connection.keys.worker_adapters(worker_id) for worker_id in worker_ids]

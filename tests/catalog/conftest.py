@@ -36,4 +36,4 @@ def reports(connection: Connection) -> Reports:
 
 @pytest.fixture
 def refreshes(connection: Connection) -> Refreshes:
-    return Refreshes(connection)
+    return Refreshes(connection, block_seconds=0.05)

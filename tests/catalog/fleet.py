@@ -30,7 +30,7 @@ class FakeWatcher:
         self.deaf = False
         self.publisher = Publisher(connection, owner="watcher-1")
         self._reader = Reader(connection)
-        self._refreshes = Refreshes(connection)
+        self._refreshes = Refreshes(connection, block_seconds=_LOOK_SECONDS)
 
     async def scan(self) -> None:
         """Publish the whole disk."""
@@ -44,7 +44,7 @@ class FakeWatcher:
     async def answer_for_ever(self) -> None:
         cursor = "0-0"
         while True:
-            cursor, requests = await self._refreshes.requests_after(cursor, block_seconds=_LOOK_SECONDS)
+            cursor, requests = await self._refreshes.requests_after(cursor)
             for request in requests:
                 if not self.deaf:
                     await self._refreshes.answer(await self._answer(request))

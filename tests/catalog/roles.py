@@ -41,7 +41,7 @@ async def all_a_watcher_does(server: ValkeyServer, operator: "Redis[str]") -> No
         await publisher.report(a_watcher())
         await operator.hset("loradrop:{default}:meta", "seq", "0")  # Redis fell back: the catalog is replaced
         await publisher.lead()
-        await refreshes.requests_after("0-0", block_seconds=0.01)
+        await refreshes.requests_after("0-0")
         await refreshes.answer(RefreshResult(id="r1", status=RefreshStatus.SCANNED, at=NOON))
         await publisher.resign()
 

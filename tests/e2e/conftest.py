@@ -8,6 +8,7 @@ import pytest
 from testkit.servers import free_port
 from testkit.tiny_model import build_tiny_model
 from testkit.vllm_server import LORA_FLAGS, TINY_FLAGS, Server, running
+from testkit.waiting import wait_until_sync
 from tests.e2e.prefix import Prefix
 
 
@@ -38,3 +39,18 @@ class AllInOne:
         self.server = server
         self.prefix = prefix
         self.api_url = api_url
+
+    def wait_listed(self, name: str) -> None:
+        """Wait until `name` is in `/v1/models`."""
+        models = self.server.models
+        wait_until_sync(lambda: name in models(), timeout=10, description=f"{name} is listed")
+
+    def wait_gone(self, name: str) -> None:
+        models = self.server.models
+        wait_until_sync(lambda: name not in models(), timeout=10, description=f"{name} is not listed")
+
+    def wait_answer(self, name: str, tokens: list[int]) -> None:
+        """Wait until `name` answers with `tokens`."""
+        wait_until_sync(
+            lambda: self.server.ask(name).tokens == tokens, timeout=10, description=f"{name} has changed"
+        )

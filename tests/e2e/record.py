@@ -60,7 +60,7 @@ class Record:
             self._catalog[name] = [Span(adapter.revision, time.time())]
         cursor = listing.cursor
         while True:
-            for entry_id, event in await self._reader.events_after(cursor, block_seconds=0.5):
+            for entry_id, event in await self._reader.events_after(cursor):
                 cursor = entry_id
                 revision = None if event.type is EventType.DELETED else event.revision
                 spans = self._catalog.setdefault(event.name, [])

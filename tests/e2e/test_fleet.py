@@ -1,4 +1,4 @@
-"""Two workers on one Redis, a watcher that only looks when it is asked to, and an API: a fleet, small."""
+"""Two workers, one Redis, an API, and a watcher that scans only on request: what a fleet agrees on."""
 
 import contextlib
 import subprocess
@@ -26,7 +26,7 @@ class Fleet:
         self.redis = redis
         self.api_port = free_port()
         self._model = tiny_model
-        self._workers: list[Server] = []
+        self._workers: dict[str, Server] = {}
         shared = ["--redis-url", redis.url]
         silent = ["--notifier", "none", "--lora-discovery-interval", "0"]
         self._watcher = self._run(
@@ -34,15 +34,15 @@ class Fleet:
         )
         self._api = self._run("loradrop.api", *shared, "--port", str(self.api_port))
 
-    def start_worker(self, name: str) -> Server:
-        """Start a worker, and do not wait until it is ready."""
-        command = [
-            *("loradrop.worker", "--model", str(self._model), *TINY_FLAGS, *LORA_FLAGS, "--worker-id", name),
-            *("--redis-url", self.redis.url, "--lora-dir-prefix", str(self.prefix.directory)),
-        ]
-        worker = start(command, directory=self.directory, name=f"{name}-{len(self._workers)}")
-        self._workers.append(worker)
-        return worker
+    def worker(self, name: str) -> Server:
+        """Return the living worker `name`; start it, and wait until it is ready, where there is none."""
+        if name not in self._workers:
+            self._workers[name] = self._start_worker(name)
+            self._workers[name].wait_ready()
+        return self._workers[name]
+
+    def kill_worker(self, name: str) -> None:
+        self._workers.pop(name).kill()
 
     def refresh(self) -> dict[str, object]:
         """Refresh through the API, and return its answer."""
@@ -58,11 +58,18 @@ class Fleet:
         return False
 
     def stop(self) -> None:
-        for worker in self._workers:
-            worker.kill()
+        for name in list(self._workers):
+            self.kill_worker(name)
         for process in (self._watcher, self._api):
             process.terminate()
             process.wait()
+
+    def _start_worker(self, name: str) -> Server:
+        command = [
+            *("loradrop.worker", "--model", str(self._model), *TINY_FLAGS, *LORA_FLAGS, "--worker-id", name),
+            *("--redis-url", self.redis.url, "--lora-dir-prefix", str(self.prefix.directory)),
+        ]
+        return start(command, directory=self.directory, name=f"{name}-{free_port()}")
 
     def _run(self, module: str, *arguments: str) -> subprocess.Popen[bytes]:
         log = (self.directory / f"{module}.log").open("wb")
@@ -72,12 +79,11 @@ class Fleet:
             )
 
 
-@pytest.fixture
-def fleet(tiny_model: Path, tmp_path: Path) -> Iterator[Fleet]:
-    redis_directory = tmp_path / "redis"
-    redis_directory.mkdir()
-    with valkey(redis_directory) as redis:
-        fleet = Fleet(tmp_path, tiny_model, redis)
+@pytest.fixture(scope="module")
+def fleet(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    directory = tmp_path_factory.mktemp("fleet")
+    with valkey(tmp_path_factory.mktemp("redis")) as redis:
+        fleet = Fleet(directory, tiny_model, redis)
         try:
             wait_until_sync(fleet.is_up, timeout=30, description="the fleet's API is ready")
             yield fleet
@@ -85,49 +91,92 @@ def fleet(tiny_model: Path, tmp_path: Path) -> Iterator[Fleet]:
             fleet.stop()
 
 
-def test_workers_started_before_and_after_a_drop_list_and_serve_the_same(fleet: Fleet) -> None:
-    early = fleet.start_worker("early")
-    early.wait_ready()
+@pytest.fixture(scope="module")
+def references(fleet: Fleet) -> dict[str, list[int]]:
+    """What a worker that ran before adapters were dropped answers for each model."""
+    early = fleet.worker("early")
     fleet.prefix.copy_in("first", seed=1)
     fleet.prefix.rename_in("second", seed=2)
-    assert early.models() == {"tiny"}
+    assert fleet.refresh()["status"] == "converged"
+    return answers(early, "tiny", "first", "second")
+
+
+def answers(worker: Server, *names: str) -> dict[str, list[int]]:
+    return {name: worker.ask(name).tokens for name in names}
+
+
+def test_a_refresh_has_converged_when_every_running_worker_lists_what_was_dropped(fleet: Fleet) -> None:
+    early = fleet.worker("early")
+    fleet.prefix.copy_in("copied", seed=4)
+    fleet.prefix.rename_in("renamed", seed=5)
+    assert not {"copied", "renamed"} & early.models()
 
     refreshed = fleet.refresh()
 
+    total = refreshed["total_adapters"]
     assert refreshed["status"] == "converged"
-    assert refreshed["discovered_adapters"] == ["first", "second"]
+    assert refreshed["discovered_adapters"] == ["copied", "renamed"]
     assert refreshed["message"] == (
-        "Successfully refreshed LoRA discovery. Found 2 total adapters, 2 newly discovered."
+        f"Successfully refreshed LoRA discovery. Found {total} total adapters, 2 newly discovered."
     )
-    assert early.models() == {"tiny", "first", "second"}
-    references = {name: early.ask(name).tokens for name in ("tiny", "first", "second")}
+    assert {"copied", "renamed"} <= early.models()
 
-    late = fleet.start_worker("late")
-    late.wait_ready()
-    assert late.models() == early.models()
-    assert {name: late.ask(name).tokens for name in references} == references
 
-    early.kill()
-    assert {name: late.ask(name).tokens for name in references} == references
+def test_a_worker_started_after_the_drop_lists_and_serves_the_same(
+    fleet: Fleet, references: dict[str, list[int]]
+) -> None:
+    late = fleet.worker("late")
 
-    again = fleet.start_worker("early")
-    again.wait_ready()
+    assert late.models() == fleet.worker("early").models()
+    assert answers(late, *references) == references
+
+
+def test_a_killed_worker_takes_nothing_from_another(fleet: Fleet, references: dict[str, list[int]]) -> None:
+    late = fleet.worker("late")
+    fleet.kill_worker("early")
+    assert answers(late, *references) == references
+
+
+def test_a_worker_started_again_under_its_id_lists_and_serves_the_same(
+    fleet: Fleet, references: dict[str, list[int]]
+) -> None:
+    late = fleet.worker("late")
+    fleet.worker("early")
+    fleet.kill_worker("early")
+
+    again = fleet.worker("early")
+
     assert again.models() == late.models()
-    assert {name: again.ask(name).tokens for name in references} == references
+    assert answers(again, *references) == references
 
-    through_the_worker = again.client.post("/v1/refresh_lora_discovery", json={}).json()
-    assert through_the_worker["status"] == "converged"
-    assert through_the_worker["workers"]["total"] == 2
-    assert through_the_worker["discovered_adapters"] == []
 
+def test_a_refresh_through_a_worker_waits_for_all_workers(
+    fleet: Fleet, references: dict[str, list[int]]
+) -> None:
+    early = fleet.worker("early")
+    fleet.worker("late")
+
+    body = early.client.post("/v1/refresh_lora_discovery", json={}).json()
+
+    assert body["status"] == "converged"
+    assert body["workers"]["total"] == 2
+    assert body["discovered_adapters"] == []
+
+
+def test_while_redis_is_away_workers_serve_and_refuse_refreshes_and_follow_on_afterwards(
+    fleet: Fleet, references: dict[str, list[int]]
+) -> None:
+    late = fleet.worker("late")
     fleet.redis.kill()
-    assert {name: late.ask(name).tokens for name in references} == references
-    unavailable = late.client.post("/v1/refresh_lora_discovery", json={})
-    assert unavailable.status_code == httpx.codes.SERVICE_UNAVAILABLE
-    assert int(unavailable.headers["Retry-After"]) > 0
-    fleet.redis.start()
+    try:
+        assert answers(late, *references) == references
+        unavailable = late.client.post("/v1/refresh_lora_discovery", json={})
+        assert unavailable.status_code == httpx.codes.SERVICE_UNAVAILABLE
+        assert int(unavailable.headers["Retry-After"]) > 0
+    finally:
+        fleet.redis.start()
     wait_until_sync(fleet.is_up, timeout=30, description="the fleet is whole again")
     fleet.prefix.rename_in("third", seed=3)
     assert "third" in str(fleet.refresh()["discovered_adapters"])
     assert "third" in late.models()
-    assert {name: late.ask(name).tokens for name in references} == references
+    assert answers(late, *references) == references

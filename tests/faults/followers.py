@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from loradrop.catalog.adapter import Revision
-from loradrop.catalog.store import Connection, Listing, Reader, Reports
+from loradrop.catalog.store import Connection, Listing, Reader, Reports, Timeouts
 from loradrop.worker.engine.handle import Handle
 from loradrop.worker.engine.nan_monitor import NanAlarm
 from loradrop.worker.fleet.catalog_follower import Consumer
@@ -180,12 +180,14 @@ class Fleet:
 
 
 @asynccontextmanager
-async def following(url: str, stores: Path, *, count: int = 2) -> AsyncIterator[Fleet]:
+async def following(
+    url: str, stores: Path, *, count: int = 2, timeouts: Timeouts | None = None
+) -> AsyncIterator[Fleet]:
     """Run `count` followers of the catalog at `url` for the length of the block."""
     async with AsyncExitStack() as stack:
         followers = []
         for number in range(count):
-            connection = await stack.enter_async_context(Connection(url))
+            connection = await stack.enter_async_context(Connection(url, timeouts=timeouts or Timeouts()))
             follower = Follower(connection, stores / f"store{number}", f"gpu-{number}:8000")
             await stack.enter_async_context(follower.running())
             followers.append(follower)

@@ -1,4 +1,4 @@
-"""Adapters made to harm whoever reads them. Scenario 27."""
+"""Adapters made to harm the process that reads them."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.faults.watchers import watcher_process
 from tests.watcher.bad_adapters import BAD
 
 
-async def test_27_malicious_input(connection: Connection, prefix: Path, row: Row) -> None:
+async def test_malicious_input(connection: Connection, prefix: Path, row: Row) -> None:
     async with watcher_process(connection, prefix) as (child, history):
         await history.catalog.until_scanned()
         before = psutil.Process(child.pid).memory_info().rss

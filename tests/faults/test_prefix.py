@@ -1,4 +1,4 @@
-"""Faults of the prefix: unmounted, replaced, not to be read. Scenarios 12 to 15."""
+"""Faults of the prefix: unmounted, replaced, not to be read."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ needs_dropping = pytest.mark.skipif(
 
 @needs_mounts
 @pytest.mark.parametrize("how", ["umount", "umount --lazy"])
-async def test_12_and_13_unmounted_and_mounted_again(
+async def test_unmounted_and_mounted_again(
     how: str, connection: Connection, prefix: Path, tmp_path: Path, row: Row
 ) -> None:
     store = tmp_path / "store"
@@ -77,7 +77,7 @@ async def until_unmounted(inside: "object", command: str) -> None:
     await wait_until(done, timeout=PATIENCE_SECONDS, description="it is unmounted")
 
 
-async def test_14_prefix_renamed_and_replaced(connection: Connection, prefix: Path, row: Row) -> None:
+async def test_prefix_renamed_and_replaced(connection: Connection, prefix: Path, row: Row) -> None:
     write_some(prefix, 4)
     green = prefix.parent / "green"
     write_some(green, 5, start=2)
@@ -100,7 +100,7 @@ async def test_14_prefix_renamed_and_replaced(connection: Connection, prefix: Pa
 
 
 @needs_dropping
-async def test_15_an_adapter_that_cannot_be_read_for_a_while(
+async def test_an_adapter_that_cannot_be_read_for_a_while(
     connection: Connection, prefix: Path, row: Row
 ) -> None:
     names = write_some(prefix, 3)

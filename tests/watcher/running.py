@@ -37,10 +37,12 @@ class Catalog:
 
     connection: Connection
     reader: Reader = field(init=False)
+    _events: Reader = field(init=False)
     reports: Reports = field(init=False)
 
     def __post_init__(self) -> None:
         self.reader = Reader(self.connection)
+        self._events = Reader(self.connection, block_seconds=0.001)
         self.reports = Reports(self.connection)
 
     async def adapters(self) -> dict[str, Adapter]:
@@ -53,7 +55,7 @@ class Catalog:
         """Every event so far, the oldest first."""
         found: list[AdapterEvent] = []
         cursor = "0-0"
-        while entries := await self.reader.events_after(cursor, block_seconds=0.001):
+        while entries := await self._events.events_after(cursor):
             cursor = entries[-1][0]
             found += [event for _, event in entries]
         return found

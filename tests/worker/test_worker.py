@@ -100,7 +100,7 @@ async def test_a_bad_adapter_never_reaches_the_engine_and_its_reason_is_reported
         assert server.client.loaded == {}
 
         async def reported() -> bool:
-            said = (await Reports(connection).worker_adapters("me:8000")).get("wide")
+            said = (await Reports(connection).tables(["me:8000"]))["me:8000"].get("wide")
             return said is not None and said.state is WorkerState.REJECTED
 
         await wait_until(reported, timeout=5, description="the rejection is reported")

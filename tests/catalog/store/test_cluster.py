@@ -11,8 +11,7 @@ import pytest
 
 from loradrop.catalog.adapter import Revision
 from loradrop.catalog.errors import CatalogDenied, CatalogRefused, CatalogUnavailable
-from loradrop.catalog.store import Connection, Reader
-from loradrop.catalog.store import connection as connection_module
+from loradrop.catalog.store import Connection, Reader, Timeouts
 from testkit.servers import free_port
 from testkit.waiting import wait_until
 from tests.catalog.clusters import Cluster, Node, running_cluster
@@ -47,12 +46,14 @@ async def test_any_nodes_will_do_as_seeds(cluster: Cluster) -> None:
     await publish_and_read(f"redis+cluster://127.0.0.1:{free_port()},{cluster.hosts}")
 
 
-async def test_a_node_that_hangs_is_not_waited_for(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection_module, "_COMMAND_TIMEOUT_SECONDS", 2.0)
+async def test_a_node_that_hangs_is_not_waited_for(cluster: Cluster) -> None:
+    two_seconds = Timeouts(command_seconds=2.0)
     with socket.create_server(("127.0.0.1", 0)) as hanging:
         port = hanging.getsockname()[1]
-        await publish_and_read(f"redis+cluster://127.0.0.1:{port},127.0.0.1:{cluster.nodes[0].port}")
-        async with Connection(f"redis+cluster://127.0.0.1:{port}") as connection:
+        await publish_and_read(
+            f"redis+cluster://127.0.0.1:{port},127.0.0.1:{cluster.nodes[0].port}", timeouts=two_seconds
+        )
+        async with Connection(f"redis+cluster://127.0.0.1:{port}", timeouts=two_seconds) as connection:
             with pytest.raises(CatalogUnavailable, match=f"Timeout asking the cluster, at last .*{port}"):
                 await connection.ping()
 
@@ -83,11 +84,9 @@ def _acl_words(rule: str) -> list[str]:
     return re.findall(r"\([^)]*\)|\S+", rule.removeprefix("user "))
 
 
-async def test_with_tls_nodes_are_spoken_to_in_no_other_way(
-    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_with_tls_nodes_are_spoken_to_in_no_other_way(cluster: Cluster, tmp_path: Path) -> None:
     """The holder, behind a proxy, serves; the one that another names has no proxy, and is not understood."""
-    monkeypatch.setattr(connection_module, "_COMMAND_TIMEOUT_SECONDS", 1.0)
+    one_second = Timeouts(command_seconds=1.0)
     signed = certificate(tmp_path, host="127.0.0.1")
     async with (
         tls_in_front_of(cluster.holder().port, signed) as holder,
@@ -95,7 +94,7 @@ async def test_with_tls_nodes_are_spoken_to_in_no_other_way(
     ):
         await publish_and_read(f"rediss+cluster://127.0.0.1:{holder}?ssl_ca_certs={signed}")
         url = f"rediss+cluster://127.0.0.1:{other}?ssl_ca_certs={signed}"
-        async with Connection(url) as connection:
+        async with Connection(url, timeouts=one_second) as connection:
             with pytest.raises(CatalogUnavailable, match=f"127.0.0.1:{cluster.holder().port}"):
                 await connection.ping()
         async with Connection(f"rediss+cluster://127.0.0.1:{other}") as trusting_nobody:

@@ -1,7 +1,6 @@
 """What becomes of a Redis that is away, frozen, full, locked or none at all."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -9,8 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from loradrop.catalog.errors import CatalogDenied, CatalogRefused, CatalogUnavailable, LoradropError
-from loradrop.catalog.store import Connection, Publisher, Reader, Refreshes, Reports
-from loradrop.catalog.store import connection as connection_module
+from loradrop.catalog.store import Connection, Publisher, Reader, Refreshes, Reports, Timeouts
 from testkit.servers import ValkeyServer, free_port, valkey
 from testkit.waiting import wait_until
 from tests.catalog.values import a_worker, an_adapter
@@ -87,17 +85,13 @@ async def test_a_killed_redis_is_noticed_and_found_again(server: ValkeyServer) -
         assert (set(batch.changes), batch.seq) == ({"two"}, 2)
 
 
-async def test_a_frozen_redis_is_noticed_within_the_time_outs(
-    server: ValkeyServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(connection_module, "_COMMAND_TIMEOUT_SECONDS", 0.4)
-    monkeypatch.setattr(connection_module, "_MARGIN_SECONDS", -4.5)  # a block of 5 s, given up after 0.5 s
-    async with Connection(server.url) as connection:
+async def test_a_frozen_redis_is_noticed_by_every_kind_of_command(server: ValkeyServer) -> None:
+    timeouts = Timeouts(command_seconds=0.4, block_seconds=0.1, margin_seconds=0.4)
+    async with Connection(server.url, timeouts=timeouts) as connection:
         publisher, reader = Publisher(connection, owner="watcher-1"), Reader(connection)
         await publisher.lead()
         listing = await reader.listing()
         server.freeze()
-        start = time.monotonic()
         for refused in (
             connection.ping(),
             publisher.publish([an_adapter()], catalog_size=1),
@@ -106,7 +100,6 @@ async def test_a_frozen_redis_is_noticed_within_the_time_outs(
         ):
             with pytest.raises(CatalogUnavailable):
                 await refused
-        assert time.monotonic() - start < 4
         server.thaw()
         await publisher.publish([an_adapter()], catalog_size=1)
         assert len((await reader.listing()).adapters) == 1

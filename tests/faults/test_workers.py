@@ -1,28 +1,23 @@
-"""Faults of those who use Redis, watchers and workers: 23, 25, 26 and 28; and refreshes all have seen."""
+"""Faults of workers, and of what they are told to load."""
 
-import asyncio
 import signal
 import statistics
-import subprocess
 import time
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
 from loradrop.api.settings import Settings
-from loradrop.catalog.adapter import AdapterState, Revision
+from loradrop.catalog.adapter import Revision
 from loradrop.catalog.status import WorkerAdapter, WorkerState
 from loradrop.catalog.store import Connection, Reports
-from testkit.adapters import write_adapter
 from testkit.fakes import failed, rejected
 from testkit.servers import ValkeyServer
 from testkit.waiting import wait_until
 from tests.api.conftest import api_client
 from tests.faults.followers import follower_process, following
-from tests.faults.proxy import Loses, Way, proxy_to
 from tests.faults.table import Row
 from tests.faults.watchers import drop, since, watcher_process
 from tests.watcher.running import PATIENCE_SECONDS
@@ -35,13 +30,13 @@ async def until_loaded(reports: Reports, worker_id: str, wanted: Mapping[str, Re
     """Wait until a worker says that exactly `wanted` is loaded; return the seconds it took."""
 
     async def is_so() -> bool:
-        told = await reports.worker_adapters(worker_id)
+        told = (await reports.tables([worker_id]))[worker_id]
         return {n: a.revision for n, a in told.items() if a.state is WorkerState.LOADED} == wanted
 
     return await wait_until(is_so, timeout=PATIENCE_SECONDS, description=f"{len(wanted)} are loaded")
 
 
-async def test_23_the_stream_is_trimmed_past_a_paused_worker(
+async def test_the_stream_is_trimmed_past_a_paused_worker(
     connection: Connection, prefix: Path, tmp_path: Path, row: Row
 ) -> None:
     log, reports = tmp_path / "log", Reports(connection)
@@ -64,104 +59,19 @@ async def test_23_the_stream_is_trimmed_past_a_paused_worker(
             worker.send_signal(signal.SIGCONT)
             await until_loaded(reports, "me", wanted)
             row.converge_seconds = since(woken)
-            told = await reports.worker_adapters("me")
+            told = (await reports.tables(["me"]))["me"]
             assert told["change"].loads == 2, "what came between was skipped"
             assert log.read_text().count("catalog listed") == 2
             await history.check(row, expected=wanted, removed=["remove"])
 
 
-def killing(child: "subprocess.Popen[bytes]", *, before_the_script: bool) -> Loses:
-    """Kill a watcher when it publishes `sql`: before the script runs, or when it has run."""
-    asked = asyncio.Event()
-
-    def loses(way: Way, chunk: bytes) -> bool:
-        if way is Way.REQUEST and b'"name":"sql"' in chunk and b'"state":"ready"' in chunk:
-            asked.set()
-            is_lost = before_the_script
-        else:
-            is_lost = asked.is_set() and chunk.startswith(b"*2\r\n$2\r\nok")
-        if is_lost:
-            child.kill()
-        return is_lost
-
-    return loses
-
-
-@pytest.mark.parametrize("at", ["while files settle", "before the script", "after the script"])
-async def test_25_watcher_killed(
-    at: str, connection: Connection, prefix: Path, tmp_path: Path, row: Row
-) -> None:
-    async with proxy_to(urlsplit(connection.url).port or 0) as network:
-        flags = ("--redis-url", network.url, "--lora-settle", "600" if at == "while files settle" else "0.3")
-        async with watcher_process(connection, prefix, *flags) as (child, first):
-            wanted = drop(first, prefix, "known")
-            await first.until_revisions(wanted)
-            network.loses = killing(child, before_the_script=at == "before the script")
-            if at == "while files settle":
-                wanted["sql"] = first.note(write_adapter(prefix / "sql", seed=5))
-                await first.catalog.until("sql", AdapterState.SETTLING)
-                child.kill()
-            else:
-                wanted |= drop(first, prefix, "sql", seed=5)
-            await asyncio.to_thread(child.wait, PATIENCE_SECONDS)
-        assert ("sql" in await first.published()) is (at == "after the script")
-        killed = time.monotonic()
-        async with (
-            watcher_process(connection, prefix) as (_, second),
-            following(connection.url, tmp_path) as fleet,
-        ):
-            second.complete |= first.complete
-            await fleet.until_listed(wanted)
-            row.converge_seconds = since(killed)
-            wanted |= drop(second, prefix, "later", seed=7)
-            await fleet.until_listed(wanted)
-            assert await second.published() == {name: [wanted[name]] for name in wanted}, "each exactly once"
-            await fleet.check(row, second, wanted)
-
-
-async def test_25_two_watchers_at_once(
-    connection: Connection, prefix: Path, tmp_path: Path, row: Row
-) -> None:
-    log = tmp_path / "log"
-    async with (
-        watcher_process(connection, prefix, log=log) as (stale, history),
-        following(connection.url, tmp_path) as fleet,
-    ):
-        wanted = drop(history, prefix, "known")
-        await fleet.until_listed(wanted)
-        await fleet.serve(wanted)
-        stale.send_signal(signal.SIGSTOP)
-        async with watcher_process(connection, prefix) as (successor, _):
-            await connection.commands.pexpire(connection.keys.watcher, 1)  # its lease runs out
-            wanted |= drop(history, prefix, "meanwhile", seed=5)
-            await fleet.until_listed(wanted)
-            woken = time.monotonic()
-            stale.send_signal(signal.SIGCONT)
-            await wait_until(
-                lambda: "Watcher stands by" in log.read_text(),
-                timeout=PATIENCE_SECONDS,
-                description="the stale one stands by",
-            )
-            row.detect_seconds = since(woken)
-            wanted |= drop(history, prefix, "then", seed=6)
-            await fleet.until_listed(wanted)
-            successor.kill()
-            successor.wait()
-        killed = time.monotonic()
-        wanted |= drop(history, prefix, "later", seed=7)
-        await fleet.until_listed(wanted)
-        row.converge_seconds = since(killed)
-        assert await history.published() == {name: [wanted[name]] for name in wanted}, "each exactly once"
-        await fleet.check(row, history, wanted)
-
-
-async def test_26_worker_killed_in_the_middle_of_a_load(
+async def test_worker_killed_in_the_middle_of_a_load(
     connection: Connection, prefix: Path, tmp_path: Path, row: Row
 ) -> None:
     log, store, reports = tmp_path / "log", tmp_path / "store", Reports(connection)
 
     async def told() -> dict[str, WorkerAdapter]:
-        return await reports.worker_adapters("me")
+        return (await reports.tables(["me"]))["me"]
 
     async def is_loading() -> bool:
         return any(adapter.state is WorkerState.LOADING for adapter in (await told()).values())
@@ -181,7 +91,7 @@ async def test_26_worker_killed_in_the_middle_of_a_load(
             await history.check(row, expected=wanted)
 
 
-async def test_26_100_workers_start_together(
+async def test_a_hundred_workers_start_together(
     server: ValkeyServer, own: Connection, prefix: Path, tmp_path: Path, row: Row
 ) -> None:
     async with watcher_process(own, prefix) as (_, history):
@@ -218,7 +128,7 @@ def soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.param([failed("out_of_memory")] * 1_000, "out_of_memory", id="out of memory for a while"),
     ],
 )
-async def test_28_vllm_does_not_take_an_update(
+async def test_vllm_does_not_take_an_update(
     outcomes: list[Exception],
     code: str,
     connection: Connection,
@@ -238,7 +148,9 @@ async def test_28_vllm_does_not_take_an_update(
             follower.engine.outcomes["sql"].extend(outcomes)
 
         async def is_told() -> bool:
-            told = [(await reports.worker_adapters(follower.id)).get("sql") for follower in fleet.followers]
+            told = [
+                (await reports.tables([follower.id]))[follower.id].get("sql") for follower in fleet.followers
+            ]
             return all(sql is not None and sql.reason and sql.reason.code == code for sql in told)
 
         old = wanted["sql"]
@@ -268,7 +180,7 @@ async def test_28_vllm_does_not_take_an_update(
         await fleet.check(row, history, wanted)
 
 
-async def test_8_workers_agree_when_a_refresh_has_converged(
+async def test_workers_agree_when_a_refresh_has_converged(
     connection: Connection, prefix: Path, tmp_path: Path, row: Row
 ) -> None:
     row.scenario = f"8 workers agree after each of {REFRESHES} refreshes, median"
