@@ -17,7 +17,7 @@ DEVICE := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 BIN       := .venv/bin
 INSTALLED := .venv/.installed-$(DEVICE)
 
-.PHONY: help run test unit e2e lint types imports bench chaos vllm-contract lock clean
+.PHONY: help run test unit e2e lint types imports bench packaging chaos vllm-contract lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 15
@@ -52,6 +52,9 @@ imports: $(INSTALLED) ## which package may import which
 
 bench: .venv/.installed-bench demo/model ## the benchmarks, one after another; plots go to docs/
 	@for file in $(wildcard bench/*.py); do echo "==> $$file"; $(BIN)/python $$file || exit 1; done
+
+packaging: $(INSTALLED) ## wheel, sdist and checkout, installed by pip and uv: the unit tests of each (TESTS)
+	@$(BIN)/python -m tests.packaging $(TESTS)
 
 chaos: $(INSTALLED) ## random faults while a random history is written: SEED, SECONDS, WORKERS
 	@$(BIN)/python -m tests.chaos $(SEED) $(SECONDS) $(WORKERS)

@@ -129,7 +129,7 @@ def running(
 def start(
     command: Sequence[str], *, directory: Path, name: str, cwd: Path | None = None, **environment: str
 ) -> Server:
-    """Start `command` with a port, in the working directory `cwd`, and do not wait; logs go to `directory`."""
+    """Start `command` with a port in the directory `cwd`, and do not wait; logs go to `directory`."""
     port = free_port()
     log_path = directory / f"{name}.log"
     settings = {

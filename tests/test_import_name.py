@@ -34,6 +34,7 @@ def test_a_process_starts_beside_modules_of_the_users_own(package: str, tmp_path
     assert "usage" in ended.stdout.lower()
 
 
+@pytest.mark.skipif(not (ROOT / "watcher").is_dir(), reason="not a checkout: tests of an installed package")
 @pytest.mark.parametrize("package", ["watcher", "api"])
 def test_a_process_starts_from_a_checkout(package: str) -> None:
     command = [sys.executable, "-m", package, "--help"]
