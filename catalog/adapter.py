@@ -17,7 +17,7 @@ Revision = NewType("Revision", str)
 """64 hexadecimal digits: the digest of an adapter's bytes (see `catalog.revision`)."""
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-"""A name people can type into a URL, a shell and the `model` field of a request."""
+"""A name that needs no quoting in a URL, a shell or the `model` field of a request."""
 
 
 class AdapterState(StrEnum):
@@ -53,7 +53,7 @@ CONFIG_FILENAME = "adapter_config.json"
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why something is as it is: a stable code for programs, a sentence with advice for people."""
+    """A cause: a stable code for programs, and a sentence for operators that says what to do."""
 
     code: str
     message: str

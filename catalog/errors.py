@@ -2,21 +2,22 @@
 
 LoradropError
 ├── CatalogUnavailable      Redis is away or refuses for now: try again later
-├── CatalogDenied           Redis refuses who we are: a person must act
-├── CatalogRefused          Redis holds something we cannot work with: a person must act
-├── RecordInvalid           one record is not what we wrote: skipped, and mended by the next scan
-├── ResyncNeeded            the reader has lost the thread: list again
+│   └── NoCatalog           no watcher has published on this Redis and pool
+├── CatalogDenied           Redis refuses this user or a permission: an operator must act
+├── CatalogRefused          Redis answered with an error that retrying will not mend: an operator must act
+├── RecordInvalid           a record does not decode: skipped; the watcher publishes it again
+├── ResyncNeeded            what was read is no longer a consistent prefix: list again
 ├── LeaseHeld               another watcher publishes
 ├── LeaseLost               another watcher has taken over, or the catalog was replaced
-├── NoWatcher               nobody would answer a refresh
+├── NoWatcher               no watcher is alive to answer a refresh
 ├── PrefixNotConfigured     nothing to discover
 ├── UnknownAdapter          no such name in the catalog
 ├── UnknownRefresh          no such refresh, or it has expired
-├── KeysInvalid             keys are given in a way that cannot be meant
-├── KeyNeeded               a request without a key, or with none of ours
+├── KeysInvalid             the configured API keys are malformed
+├── KeyNeeded               a request without a key, or with an unknown one
 ├── AdminKeyNeeded          a request with a key that may only read
-├── RequestTooLarge         a body nobody needs
-├── TooManyRefreshes        more refreshes than the watcher should hear of
+├── RequestTooLarge         a body above the limit
+├── TooManyRefreshes        more refreshes in a minute than a pool accepts
 └── DiscoveryError          the prefix could not be read as a whole
 """
 
@@ -24,7 +25,7 @@ from loradrop.catalog.adapter import Reason
 
 
 class LoradropError(Exception):
-    """Base of all errors. `reason` is what to show to people and programs."""
+    """Base of all errors. `reason` is what is shown: a code and a sentence."""
 
     code = "error"
 
@@ -45,6 +46,17 @@ class CatalogUnavailable(LoradropError):
     code = "catalog_unavailable"
 
 
+class NoCatalog(CatalogUnavailable):
+    """No watcher has ever published here: not the same as a catalog without adapters."""
+
+    def __init__(self) -> None:
+        """Say how to get one."""
+        super().__init__(
+            "Redis holds no catalog yet: no watcher has published on this Redis and pool. Start a watcher "
+            "(`loradrop watch`), and compare its --redis-url and --pool with these."
+        )
+
+
 class CatalogDenied(LoradropError):
     """Redis refuses our credentials or permissions."""
 
@@ -58,13 +70,13 @@ class CatalogRefused(LoradropError):
 
 
 class RecordInvalid(LoradropError):
-    """A record in Redis is not of our shape: edited by hand, or written by another schema."""
+    """A record in Redis does not decode: edited by hand, or written by another schema."""
 
     code = "record_invalid"
 
 
 class ResyncNeeded(LoradropError):
-    """A gap, a regress or a new epoch: what was read so far is no longer a prefix of the truth."""
+    """A gap, a regress or a new epoch: the reader must list the catalog again."""
 
     code = "resync_needed"
 
@@ -87,7 +99,7 @@ class LeaseLost(LoradropError):
 
 
 class NoWatcher(LoradropError):
-    """No watcher is alive to answer."""
+    """No watcher is alive to answer a refresh."""
 
     code = "no_watcher"
 
@@ -117,13 +129,13 @@ class UnknownRefresh(LoradropError):
 
 
 class KeysInvalid(LoradropError):
-    """What is configured as API keys is not of their shape. The message holds none of it."""
+    """The configured API keys are malformed. The message contains no part of them."""
 
     code = "api_keys_invalid"
 
 
 class KeyNeeded(LoradropError):
-    """A request carries no key, or none of those in force."""
+    """A request carries no key, or an unknown one."""
 
     code = "invalid_api_key"
 
@@ -149,7 +161,7 @@ class AdminKeyNeeded(LoradropError):
 
 
 class RequestTooLarge(LoradropError):
-    """The body of a request is larger than it can have reason to be."""
+    """The body of a request is above the limit."""
 
     code = "request_too_large"
 
@@ -161,7 +173,7 @@ class RequestTooLarge(LoradropError):
 
 
 class TooManyRefreshes(LoradropError):
-    """As many refreshes were asked for in the last minute as a pool takes."""
+    """A pool has accepted as many refreshes in the last minute as it does."""
 
     code = "too_many_refreshes"
 

@@ -1,4 +1,4 @@
-"""What travels through the streams: changes of the catalog, and requests to look at the disk."""
+"""The entries of the two streams: changes of the catalog, and refresh requests."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -36,12 +36,12 @@ class AdapterEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefreshRequest:
-    """Somebody asks the watcher to look at the disk now.
+    """A client asks the watcher for a scan now.
 
-    An empty `names` means everything. A dry run reports what it would change and changes nothing.
+    An empty `names` means the whole prefix. A dry run reports what it would change and changes nothing.
     `timeout_seconds` bounds how long the watcher waits for files that are still settling.
-    `confirm_removals` says that a mass removal the watcher holds back is meant. `asked_by` is the label of a
-    key, or the address of whoever needed none.
+    `confirm_removals` confirms a mass removal that the watcher holds back. `asked_by` is the label of the
+    client's key, or its address where no key is configured.
     """
 
     id: str

@@ -33,7 +33,7 @@ class Keys:
 
     @property
     def watcher(self) -> str:
-        """Hash with a time to live: who publishes."""
+        """Hash with a time to live: the lease and heartbeat of the publishing watcher."""
         return self._key("watcher")
 
     @property
@@ -50,7 +50,7 @@ class Keys:
         return self._key(f"worker:{worker_id}")
 
     def worker_adapters(self, worker_id: str) -> str:
-        """Hash with a time to live: name -> JSON, what that worker has made of it."""
+        """Hash with a time to live: name -> JSON, the state of each adapter on that worker."""
         return self._key(f"worker:{worker_id}:adapters")
 
     def _key(self, rest: str) -> str:

@@ -32,5 +32,5 @@ class RevisionHasher:
 
 
 def short(revision: str | None) -> str:
-    """Return the first 12 digits, enough for people, or a dash where there is no revision."""
+    """Return the first 12 digits, enough to compare by eye, or a dash where there is no revision."""
     return revision[:12] if revision else "-"

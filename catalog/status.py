@@ -1,4 +1,4 @@
-"""What watchers and workers say about themselves, and how far a refresh has come."""
+"""Heartbeats of watchers and workers, and the progress of a refresh."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from loradrop.catalog.adapter import AdapterState, Reason, Revision
 
 
 class WorkerState(StrEnum):
-    """What one worker has made of an adapter."""
+    """The state of an adapter on one worker."""
 
     LISTED = "listed"
     """Known and offered in `/v1/models`; the first request loads it."""
@@ -27,7 +27,7 @@ class WorkerState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerRevision:
-    """One revision of an adapter that a worker has anything of.
+    """One revision of an adapter that a worker has loaded, is loading or has in its store.
 
     `state` is loading, loaded or draining; `load_seconds` what its copy, admission and load took together.
     """
@@ -45,9 +45,8 @@ class WorkerRevision:
 class WorkerAdapter:
     """One adapter as one worker has it.
 
-    `revision` is the one loaded, or the one that was rejected or failed; `revisions` are all the worker has
-    anything of. A name a worker says nothing about is listed there as soon as the worker has observed the
-    record's seq.
+    `revision` is the one loaded, or the one that was rejected or failed; `revisions` are all of which the
+    worker has bytes. A name without a report is `listed` once the worker has observed the record's seq.
     """
 
     state: WorkerState
@@ -64,7 +63,7 @@ class WorkerAdapter:
 class WorkerStatus:
     """One worker's heartbeat. `observed_seq` is the last seq of `epoch` it has applied.
 
-    `degraded` is why its answers are not to be trusted, or None.
+    `degraded` is why its answers cannot be trusted, or None.
     """
 
     id: str

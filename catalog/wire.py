@@ -43,19 +43,19 @@ def decode_adapter(record: str) -> Adapter:
 
 
 def encode_worker_adapter(adapter: WorkerAdapter) -> str:
-    """Return the JSON of what a worker has made of one adapter."""
+    """Return the JSON of an adapter's state on one worker."""
     return msgspec.json.encode(adapter).decode()
 
 
 def decode_worker_adapter(record: str) -> WorkerAdapter:
-    """Return what a worker has made of one adapter; raises RecordInvalid."""
+    """Return an adapter's state on one worker; raises RecordInvalid."""
     return _decode(_worker_adapter_decoder, record)
 
 
 def decode_event(fields: Mapping[str, str]) -> AdapterEvent:
     """Return the event a stream entry holds; raises RecordInvalid.
 
-    The reason is flat in the stream (`reason`, `reason_code`), since people read it there.
+    The reason is flat in the stream (`reason`, `reason_code`), to be legible in `redis-cli`.
     """
     try:
         code = fields.get("reason_code", "")
@@ -78,7 +78,7 @@ def decode_event(fields: Mapping[str, str]) -> AdapterEvent:
 def decode_place(fields: Mapping[str, str]) -> tuple[str, int]:
     """Return the epoch and seq of a stream entry that names an adapter; raises RecordInvalid.
 
-    All that who follows needs beside the record, for a fraction of what the whole event takes.
+    Followers need no more of an entry than that and its record; decoding the whole event costs far more.
     """
     if "name" not in fields:
         raise RecordInvalid("An entry of the event stream is not of our shape: it names no adapter.")

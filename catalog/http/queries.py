@@ -9,7 +9,13 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 from loradrop.catalog.adapter import Adapter
-from loradrop.catalog.errors import CatalogUnavailable, DiscoveryError, UnknownAdapter, UnknownRefresh
+from loradrop.catalog.errors import (
+    CatalogUnavailable,
+    DiscoveryError,
+    NoCatalog,
+    UnknownAdapter,
+    UnknownRefresh,
+)
 from loradrop.catalog.events import RefreshRequest
 from loradrop.catalog.http.adapter_stream import adapter_rows, listed_rows
 from loradrop.catalog.http.refresh_views import (
@@ -117,7 +123,5 @@ class Queries:
     async def _meta(self) -> tuple[str, int]:
         meta = await self._reports.meta()
         if meta is None:
-            raise CatalogUnavailable(
-                "Redis holds no catalog yet. Start a watcher (`loradrop watch`) on this Redis and pool."
-            )
+            raise NoCatalog
         return meta.epoch, meta.seq

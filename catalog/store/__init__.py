@@ -1,13 +1,13 @@
 """The catalog in Redis: publish, list, follow, report. The only importer of redis.
 
-address      where a Redis is: one server, behind TLS, or whoever Sentinels or a cluster say
-cluster      where in a Redis Cluster a pool is
-connection   one Redis, its errors translated into ours
-scripts      the Lua scripts: each change of the catalog is one of them, so it is whole or not at all
-publisher    the one watcher that writes: lead, publish, report
-reader       everybody else: list, then follow, and know when to list again
-reports      what workers say about themselves
-refreshes    manual refreshes, from the request to the answer
+address      a Redis URL, made into a client: one server, TLS, Sentinels or a cluster
+cluster      the node of a Redis Cluster that holds a pool
+connection   the clients of one Redis, their timeouts, and its errors translated into ours
+scripts      the Lua scripts: each change of the catalog is one of them, so it is atomic
+publisher    the leading watcher's side: lead, publish, report, resign
+reader       the other side: list, follow, and know when to list again
+reports      heartbeats of workers and of the watcher
+refreshes    manual refreshes, from the request to the result
 """
 
 from loradrop.catalog.store.connection import DEFAULT_REDIS_URL, Connection, Timeouts

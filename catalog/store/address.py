@@ -1,9 +1,9 @@
 """Where a Redis is: a URL, made into a client.
 
 `redis://`, `rediss://` (the certificate is verified) and `unix://` name one server.
-`redis+sentinel://HOST:26379,HOST:26379/SERVICE/0` names Sentinels, who know which server it is by now. A
-user and password are the servers'; Sentinels have `?sentinel_username=USER&sentinel_password=PASSWORD`.
-`redis+cluster://HOST:6379,HOST:6379` names nodes of a Redis Cluster, who know which one holds the pool.
+`redis+sentinel://HOST:26379,HOST:26379/SERVICE/0` names Sentinels, which name the current primary. User
+and password are the servers'; Sentinels have `?sentinel_username=USER&sentinel_password=PASSWORD`.
+`redis+cluster://HOST:6379,HOST:6379` names nodes of a Redis Cluster, which name the one that holds the pool.
 `rediss+sentinel://` and `rediss+cluster://` speak TLS to all of them.
 Options follow a `?`, as redis-py has them: `ssl_ca_certs=FILE`.
 """

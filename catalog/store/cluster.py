@@ -1,8 +1,8 @@
-"""Where in a Redis Cluster a pool is: connections that find the node, and find it again.
+"""Connections that find the node of a Redis Cluster that holds a pool, and find it again after a failover.
 
 All keys of a pool share a hash slot, so one node holds them, and a client of one server will do (redis-py's
 own for clusters takes no script into a pipeline). Whenever one of its connections is made, nodes are asked
-for a key of the pool; whoever does not hold it names the one that does. No other permission is needed.
+for a key of the pool; a node that does not hold it names the one that does. No other permission is needed.
 
 After a failover, or once the slot has moved, the answers to commands say so. The connection then ends as if
 its server had gone, and asks again. A slot on its way to another node is a Redis that is away: `ASK` is not
@@ -32,7 +32,7 @@ class Cluster:
     holder: Address | None = None
 
     def nodes(self) -> list[Address]:
-        """Return whom to ask, in that order: no seed is always the first, since that one may hang."""
+        """Return the nodes to ask, in that order: the last holder, then the seeds at random."""
         known = [] if self.holder is None else [self.holder]
         return known + random.sample(self.seeds, len(self.seeds))
 

@@ -2,7 +2,7 @@
 
 Two clients: one for commands (short timeout, few retries: every command we send may be sent twice),
 and one for reads that block. A blocking read keeps its own connection, its own timeout above the
-block, and no built-in retry: redis-py's would hide a dead server for longer than anyone should wait.
+block, and no built-in retry: redis-py's would hide a dead server for minutes.
 """
 
 import asyncio
@@ -21,9 +21,9 @@ from loradrop.catalog.store.address import client_of, close
 
 DEFAULT_REDIS_URL = "redis://127.0.0.1:6379/0"
 _MAX_CONNECTIONS = 1_000
-"""Of one client. redis-py's own limit of 100 turns a burst of requests into errors; Redis takes 10 000."""
+"""Of one client. redis-py's default of 100 turns a burst of requests into errors; Redis accepts 10 000."""
 _DENIED_IN_SCRIPT = "ACL failure in script"
-"""How a server begins to say, in an error like any other, that a script of ours may not do what it does."""
+"""How an error begins that denies a command inside a script: redis-py has no class for it."""
 _AWAY = (
     exceptions.ConnectionError,
     exceptions.TimeoutError,
@@ -130,8 +130,8 @@ def _denied(error: Exception) -> CatalogDenied | None:
 def _away(error: Exception) -> CatalogUnavailable | None:
     if _UNVERIFIED in str(error):
         return CatalogUnavailable(
-            f"The certificate of Redis is not to be trusted: {error}. Name who signed it in --redis-url: "
-            "rediss://HOST:6379/0?ssl_ca_certs=FILE."
+            f"The certificate of Redis is not trusted: {error}. Name the certificate authority in "
+            "--redis-url: rediss://HOST:6379/0?ssl_ca_certs=FILE."
         )
     if isinstance(error, _AWAY):
         why = str(error).rstrip(".") or type(error).__name__
@@ -159,7 +159,7 @@ def _cancellations() -> int:
 
 def _retry() -> Retry:
     # A lost connection is worth another try at once. A server that does not answer in time is not:
-    # the caller has its own back-off, and somebody is waiting to be told.
+    # the caller has its own back-off, and a client waits for its answer.
     return Retry(ExponentialBackoff(cap=0.5, base=0.05), 2, (exceptions.ConnectionError,))
 
 

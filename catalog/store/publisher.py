@@ -1,4 +1,4 @@
-"""The one watcher that writes: lead, publish, report, resign.
+"""The leading watcher's side of the catalog: lead, publish, report, resign.
 
 The right to write is a lease on the `watcher` key and a fence that grows with each new owner. Every
 write carries the fence, the epoch and the last seq this publisher knows; a write that does not fit what
@@ -22,7 +22,7 @@ from loradrop.catalog.store.connection import Connection, translated
 from loradrop.catalog.wire import SCHEMA, encode_adapter, to_fields
 
 LEASE = timedelta(seconds=10)
-"""A watcher that has not reported for this long is taken for dead."""
+"""The lease of a watcher that has not reported for this long expires."""
 
 _MIN_EVENTS = 10_000
 _EVENTS_PER_ADAPTER = 10
@@ -40,21 +40,21 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Withdrawal:
-    """A name that is gone from the prefix, and how we know."""
+    """A name to remove from the catalog, and why."""
 
     name: str
     reason: Reason
 
 
 class Publisher:
-    """Writes one pool's catalog. Keeps true: a change is in the hash and in the stream, or in neither."""
+    """Writes one pool's catalog. Invariant: a change is in the hash and in the stream, or in neither."""
 
     def __init__(self, connection: Connection, *, owner: str) -> None:
-        """Write as `owner`, a name no other living watcher has."""
+        """Write as `owner`, which is unique among living watchers."""
         self._connection = connection
         self._owner = owner
         self._lease: Lease | None = None
-        self._epoch = ""  # outlives the lease: whoever leads again must know how far it had come
+        self._epoch = ""  # outlives the lease: a regress is noticed when this publisher leads again
         self._seq = 0
         register = connection.commands.register_script
         self._publish = register(scripts.PUBLISH)
@@ -74,7 +74,7 @@ class Publisher:
 
     @property
     def seq(self) -> int:
-        """The last seq this publisher knows of."""
+        """The last seq this publisher has written or read."""
         return self._seq
 
     async def lead(self, *, presumed_dead: str = "") -> Lease:
@@ -116,9 +116,9 @@ class Publisher:
         return self._seq
 
     async def complete(self) -> None:
-        """Say that everything under the prefix has been published; raises LeaseLost.
+        """Mark the catalog as complete: everything under the prefix is published; raises LeaseLost.
 
-        Until then a name that is missing from a new catalog may only be late, and nobody lets go of it.
+        Until then, a missing name must not count as removed.
         """
         lease = self.lease
         async with translated():

@@ -1,21 +1,28 @@
-"""List, then follow: how everybody but the watcher learns what should be served.
+"""The readers' side of the catalog: list it, then follow the stream from there.
 
-`listing` returns the whole catalog and a cursor taken in the same transaction. `follow` reads the stream
-from there with plain XREAD: every reader sees every event. It raises ResyncNeeded as soon as what it
-reads is not the unbroken continuation of what was listed: a gap (the stream was trimmed), another epoch
-(the catalog was replaced) or a regress (Redis fell back). An idle stream proves nothing, so each quiet
-block is followed by a look at the epoch and seq: behind ours, or ahead of a stream that holds nothing
-new, both say that the stream is not the one we followed.
+`listing` returns the whole catalog and a cursor, read in one transaction. `follow` reads the stream from that
+cursor with plain XREAD, so that every reader sees every event. Within an epoch, seq has no gaps; whatever
+breaks the sequence raises ResyncNeeded, and the reader lists again. Worked through:
 
-An entry carries the record as it became, so that many readers in step need no second question. Whoever is
-behind reads the newest records from the hash instead: what was published in between is wanted no more.
+    listing                    epoch e1, seq 7, cursor 100-0, adapters {a, b}
+    XREAD after 100-0          101-0: e1 8 c      as expected: yield {c: record}, continue at seq 8
+    XREAD times out            meta says e1 8     in step: yield an empty batch
+    XREAD after 101-0          109-0: e1 31 d     a gap, as the stream was trimmed behind 101-0: ResyncNeeded
+    XREAD times out            meta says e1 5     a regress, as Redis fell back to older data: ResyncNeeded
+    XREAD times out            meta says e2 0     a new epoch, as the catalog was replaced: ResyncNeeded
+    XREAD times out            meta says e1 9     ahead: read once more without blocking; still nothing means
+                                                  that the stream is another one: ResyncNeeded
+
+An idle stream proves nothing, hence the look at meta after each block without an entry. An entry carries the
+record as it became, so a reader in step asks nothing more. A reader that is far behind reads the newest
+records from the hash instead: what was published in between is no longer needed.
 """
 
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 
 from loradrop.catalog.adapter import Adapter
-from loradrop.catalog.errors import CatalogRefused, CatalogUnavailable, RecordInvalid, ResyncNeeded
+from loradrop.catalog.errors import CatalogRefused, NoCatalog, RecordInvalid, ResyncNeeded
 from loradrop.catalog.events import AdapterEvent
 from loradrop.catalog.store.connection import Connection, translated
 from loradrop.catalog.wire import SCHEMA, decode_adapter, decode_event, decode_place
@@ -24,17 +31,17 @@ _COUNT = 256
 _MANY = 1_000
 """Fewer missed changes than this are read one by one in any case."""
 _START = "0-0"
-_IMPATIENT_SECONDS = 0.2
-"""How long a read blocks while the catalog is being made."""
+_INCOMPLETE_BLOCK_SECONDS = 0.2
+"""How long a read blocks while the catalog is incomplete."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
     """The whole catalog at `seq` of `epoch`.
 
-    `unreadable` are names whose record is not of our shape: they exist, and nothing else is known.
-    A catalog that is not `complete` is being made: a name that is missing may only be late. `size` is how
-    many there are, also for who keeps none of `adapters`.
+    `unreadable` are names whose record does not decode: they exist, and nothing else is known of them.
+    Until a catalog is `complete`, a missing name must not count as removed. `size` is the number of records,
+    also for a caller that keeps none of `adapters`.
     """
 
     epoch: str
@@ -50,7 +57,7 @@ class Listing:
 class Batch:
     """What changed up to `seq`: name -> record, or None where the name is gone.
 
-    A batch without changes says that the reader is in step.
+    A batch without changes means that the reader is in step.
     """
 
     seq: int
@@ -59,7 +66,7 @@ class Batch:
 
 
 class Reader:
-    """Reads one pool's catalog. Keeps true: listing plus batches is the catalog, or ResyncNeeded."""
+    """Reads one pool's catalog. Invariant: a listing plus its batches is the catalog, or ResyncNeeded."""
 
     def __init__(self, connection: Connection, *, block_seconds: float | None = None) -> None:
         """Read over `connection`; each read of the stream blocks for `block_seconds`, or the connection's."""
@@ -69,8 +76,8 @@ class Reader:
     async def listing(self) -> Listing:
         """Return the whole catalog.
 
-        Raises CatalogUnavailable, also where no watcher has ever published: no catalog is not an empty one;
-        and CatalogRefused where another version of loradrop wrote it.
+        Raises CatalogUnavailable, NoCatalog where no watcher has ever published, and CatalogRefused where
+        another version of loradrop wrote it.
         """
         keys = self._connection.keys
         async with translated(), self._connection.commands.pipeline(transaction=True) as pipeline:
@@ -79,9 +86,7 @@ class Reader:
             pipeline.xrevrange(keys.events, count=1)
             (epoch, seq, schema, complete), records, newest = await pipeline.execute()
         if epoch is None:
-            raise CatalogUnavailable(
-                "Redis holds no catalog yet. Start a watcher (`loradrop watch`) on this Redis and pool."
-            )
+            raise NoCatalog
         if schema != SCHEMA:
             raise CatalogRefused(
                 f"The catalog was written in schema {schema}, this process reads {SCHEMA}. "
@@ -98,15 +103,14 @@ class Reader:
         return None if record is None else decode_adapter(record)
 
     async def follow(self, listing: Listing) -> AsyncGenerator[Batch, None]:
-        """Yield what changes after `listing`, for ever; an empty batch each quiet block.
+        """Yield what changes after `listing`, without end; an empty batch after each block without an entry.
 
-        Raises ResyncNeeded (list again: also once a catalog that was being made is complete, and where a
-        listing is less to read than all that was missed) and CatalogUnavailable (wait, then follow on or
-        list again).
+        Raises ResyncNeeded (list again: also once an incomplete catalog is complete, and where a listing is
+        less to read than all that was missed) and CatalogUnavailable (wait, then follow on or list again).
         """
         seq, cursor = listing.seq, listing.cursor
         block_seconds = (
-            self._block_seconds if listing.complete else min(_IMPATIENT_SECONDS, self._block_seconds)
+            self._block_seconds if listing.complete else min(_INCOMPLETE_BLOCK_SECONDS, self._block_seconds)
         )
         while True:
             entries = await self._read(cursor, block_seconds)
@@ -191,7 +195,7 @@ class Reader:
         self, entries: list[tuple[str, dict[str, str]]], epoch: str, seq: int
     ) -> dict[str, Adapter | None]:
         records = {fields["name"]: fields.get("record") for _, fields in entries}
-        if len(entries) == _COUNT or None in records.values():  # behind, or told by an older watcher
+        if len(entries) == _COUNT or None in records.values():  # behind, or written by an older watcher
             records = await self._newest(sorted(records), epoch, seq)
         found, unreadable = _decode_all({name: record for name, record in records.items() if record})
         return {name: found.get(name) for name in sorted(records) if name not in unreadable}

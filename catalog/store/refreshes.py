@@ -1,7 +1,7 @@
-"""Manual refreshes in Redis: ask, be asked, answer.
+"""Manual refreshes in Redis, from the request to the result.
 
-A request is an entry of the `refreshes` stream, for the watcher, and a hash with a time to live, for
-whoever asks how it went. A request nobody has answered yet is answered by the next watcher.
+A request is an entry of the `refreshes` stream, for the watcher, and a hash with a time to live, for clients
+that ask for the result. A request without a result is answered by the next watcher that leads.
 """
 
 import math
@@ -19,7 +19,7 @@ RESULT_TTL = timedelta(hours=1)
 """How long the result of a refresh can be read."""
 
 MAX_PER_MINUTE = 600
-"""Of one pool: a watcher takes in far more, and the stream must hold those of a whole minute."""
+"""Of one pool: a watcher can handle far more, and the stream must hold those of a whole minute."""
 
 _MAX_REQUESTS = 1_000
 
@@ -120,7 +120,7 @@ class Refreshes:
         try:
             request = from_fields(RefreshRequest, fields)
         except RecordInvalid:
-            return None  # not written by us, so nobody waits for it
+            return None  # not written by us: no client waits for it
         async with translated():
             status = await self._connection.commands.hget(self._connection.keys.refresh(request.id), "status")
         return request if status == RefreshStatus.PENDING else None

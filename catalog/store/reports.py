@@ -1,6 +1,6 @@
-"""What workers say about themselves, for people and for refreshes that wait for them.
+"""Heartbeats: what workers and the watcher report, for displays and for refreshes that wait for workers.
 
-Every key has a time to live: a worker that stops reporting disappears by itself.
+Every key has a time to live, so a worker that stops reporting disappears.
 """
 
 from collections.abc import Collection, Mapping
@@ -17,10 +17,10 @@ HEARTBEAT = timedelta(seconds=2)
 """How often a worker reports when nothing happens."""
 
 WORKER_TTL = timedelta(seconds=10)
-"""A worker that has not reported for this long is taken for dead."""
+"""The report of a worker expires after this long without a heartbeat."""
 
 _FORGOTTEN = timedelta(days=1)
-"""A dead worker's id is kept this long: far above any difference between the clocks of two hosts."""
+"""An expired worker's id is removed after this long: far above any clock difference between two hosts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Reports:
     ) -> None:
         """Write a worker's heartbeat and the adapters that changed since the last (None: forget it).
 
-        With `everything`, `adapters` is the whole picture and replaces what was there.
+        With `everything`, `adapters` is complete and replaces what was there.
         """
         keys = self._connection.keys
         own, table = keys.worker(status.id), keys.worker_adapters(status.id)
@@ -64,7 +64,7 @@ class Reports:
             await pipeline.execute()
 
     async def forget_worker(self, worker_id: str) -> None:
-        """Remove all a worker has reported: it is stopping."""
+        """Remove all that a worker has reported: it is stopping."""
         keys = self._connection.keys
         async with translated(), self._connection.commands.pipeline(transaction=True) as pipeline:
             pipeline.zrem(keys.workers, worker_id)
@@ -79,7 +79,7 @@ class Reports:
         found = await self._hashes([keys.worker(worker_id) for worker_id in ids])
         workers = {}
         for worker_id, fields in zip(ids, found, strict=True):
-            # No hash: it has expired, the worker is dead. Its clock may differ from ours, so Redis decides.
+            # No hash: it has expired. Its clock may differ from ours, so Redis decides.
             with suppress(RecordInvalid):
                 if fields:
                     workers[worker_id] = from_fields(WorkerStatus, fields)
