@@ -172,7 +172,9 @@ class InotifyNotifier:
         if event.name is not None and not _concerns_us(str(event.name)):
             return
         for name in self._sharing.get(watch.wd) or {str(watch.path)}:
-            if event.mask & _LEFT and self._watches.get(name) is watch:
+            if self._watches.get(name) is not watch:
+                continue  # of the directory that was there before: nothing of it concerns its successor
+            if event.mask & _LEFT:
                 self._remove(name)  # so that the next look watches what is there then
             self._on_hint(Hint(name))
 

@@ -12,7 +12,7 @@ from loradrop.watcher.notify.inotify import InotifyNotifier
 from loradrop.watcher.notify.notifier import Hint, Notifier, NotifierLost
 from loradrop.watcher.notify.selection import RescanOnly
 from loradrop.watcher.notify.watchdog_notifier import WatchdogNotifier
-from tests.watcher.notifiers import MAKERS, following
+from tests.watcher.notifiers import MAKERS, following, until
 
 
 async def lost(task: asyncio.Task[None]) -> str:
@@ -91,6 +91,25 @@ async def test_inotify_tells_by_itself_that_its_prefix_went_away(tmp_path: Path)
     async with following(InotifyNotifier(prefix, lambda _hint: None)) as task:
         prefix.rename(tmp_path / "old")
         assert await lost(task) == "prefix_replaced"
+
+
+async def test_a_directory_that_took_anothers_place_by_rename_has_arrived_and_nothing_wrote_to_it(
+    tmp_path: Path,
+) -> None:
+    prefix, aside = tmp_path / "p", tmp_path / "aside"
+    for directory in (prefix / "a", aside / "new"):
+        directory.mkdir(parents=True)
+    hints: list[Hint] = []
+    notifier = InotifyNotifier(prefix, hints.append)
+    notifier.cover(["a"])
+    async with following(notifier):
+        (prefix / "a").rename(aside / "old")
+        (aside / "new").rename(prefix / "a")
+        (aside / "old" / "adapter_config.json").touch()
+        (prefix / "b").mkdir()
+        await until(lambda: Hint("b") in hints, "what happened before is heard")
+        await notifier.prove_alive(10.0)  # and what the notifier's own calls caused
+    assert [hint.arrived for hint in hints if hint.name == "a"][-1], hints
 
 
 async def test_a_queue_that_overflows_loses_the_notifier(tmp_path: Path) -> None:
