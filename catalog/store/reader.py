@@ -22,7 +22,13 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 
 from loradrop.catalog.adapter import Adapter
-from loradrop.catalog.errors import CatalogRefused, NoCatalog, RecordInvalid, ResyncNeeded
+from loradrop.catalog.errors import (
+    NO_CATALOG,
+    CatalogRefused,
+    CatalogUnavailable,
+    RecordInvalid,
+    ResyncNeeded,
+)
 from loradrop.catalog.events import AdapterEvent
 from loradrop.catalog.store.connection import Connection, translated
 from loradrop.catalog.wire import SCHEMA, decode_adapter, decode_event, decode_place
@@ -76,8 +82,8 @@ class Reader:
     async def listing(self) -> Listing:
         """Return the whole catalog.
 
-        Raises CatalogUnavailable, NoCatalog where no watcher has ever published, and CatalogRefused where
-        another version of loradrop wrote it.
+        Raises CatalogUnavailable, also where no watcher has ever published: no catalog is not an empty one;
+        and CatalogRefused where another version of loradrop wrote it.
         """
         keys = self._connection.keys
         async with translated(), self._connection.commands.pipeline(transaction=True) as pipeline:
@@ -86,7 +92,7 @@ class Reader:
             pipeline.xrevrange(keys.events, count=1)
             (epoch, seq, schema, complete), records, newest = await pipeline.execute()
         if epoch is None:
-            raise NoCatalog
+            raise CatalogUnavailable(NO_CATALOG)
         if schema != SCHEMA:
             raise CatalogRefused(
                 f"The catalog was written in schema {schema}, this process reads {SCHEMA}. "
