@@ -3,7 +3,7 @@
 from loradrop.api.problems import in_time
 from loradrop.api.schemas import Check, Readiness, WatcherView
 from loradrop.catalog.adapter import Reason
-from loradrop.catalog.errors import LoradropError, NoCatalog
+from loradrop.catalog.errors import NO_CATALOG, LoradropError
 from loradrop.catalog.http.views import ReasonView
 from loradrop.catalog.status import WatcherStatus
 from loradrop.catalog.store import Reports
@@ -12,7 +12,7 @@ from loradrop.catalog.store.reports import Meta
 _NO_WATCHER = Reason(
     "no_watcher", "No watcher is alive: changes on disk go unnoticed. Start one with `loradrop watch`."
 )
-_NO_CATALOG = Reason("no_catalog", NoCatalog().message)
+_NO_CATALOG = Reason("no_catalog", NO_CATALOG)
 
 
 async def readiness(reports: Reports, *, redis_seconds: float) -> Readiness:

@@ -2,7 +2,6 @@
 
 LoradropError
 ├── CatalogUnavailable      Redis is away or refuses for now: try again later
-│   └── NoCatalog           no watcher has published on this Redis and pool
 ├── CatalogDenied           Redis refuses this user or a permission: an operator must act
 ├── CatalogRefused          Redis answered with an error that retrying will not mend: an operator must act
 ├── RecordInvalid           a record does not decode: skipped; the watcher publishes it again
@@ -22,6 +21,12 @@ LoradropError
 """
 
 from loradrop.catalog.adapter import Reason
+
+NO_CATALOG = (
+    "Redis holds no catalog yet: no watcher has published on this Redis and pool. Start a watcher "
+    "(`loradrop watch`), and compare its --redis-url and --pool with these."
+)
+"""The message of CatalogUnavailable where Redis is well and the catalog does not exist."""
 
 
 class LoradropError(Exception):
@@ -44,17 +49,6 @@ class CatalogUnavailable(LoradropError):
     """Redis is away, starting, or out of reach; nothing is lost, try again later."""
 
     code = "catalog_unavailable"
-
-
-class NoCatalog(CatalogUnavailable):
-    """No watcher has ever published here: not the same as a catalog without adapters."""
-
-    def __init__(self) -> None:
-        """Say how to get one."""
-        super().__init__(
-            "Redis holds no catalog yet: no watcher has published on this Redis and pool. Start a watcher "
-            "(`loradrop watch`), and compare its --redis-url and --pool with these."
-        )
 
 
 class CatalogDenied(LoradropError):

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 
 from loradrop.catalog.adapter import Adapter
 from loradrop.catalog.errors import (
+    NO_CATALOG,
     CatalogUnavailable,
     DiscoveryError,
-    NoCatalog,
     UnknownAdapter,
     UnknownRefresh,
 )
@@ -123,5 +123,5 @@ class Queries:
     async def _meta(self) -> tuple[str, int]:
         meta = await self._reports.meta()
         if meta is None:
-            raise NoCatalog
+            raise CatalogUnavailable(NO_CATALOG)
         return meta.epoch, meta.seq

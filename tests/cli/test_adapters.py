@@ -27,7 +27,7 @@ async def test_a_row_says_what_is_served_by_whom_and_why_not(
         first.adapters = {"good": WorkerAdapter(state=WorkerState.LOADED, revision=revision("a"))}
 
         async def loaded() -> bool:
-            return bool(await Reports(connection).tables([first.id]))[first.id]
+            return bool((await Reports(connection).tables([first.id]))[first.id])
 
         await wait_until(loaded, timeout=10, description="the worker says it has loaded the adapter")
         result = await loradrop("ls")
@@ -55,7 +55,7 @@ async def test_what_a_worker_cannot_serve_shows_its_reason(
         worker.adapters = {"good": WorkerAdapter(state=WorkerState.REJECTED, reason=TRUNCATED)}
 
         async def rejected() -> bool:
-            return bool(await Reports(connection).tables([worker.id]))[worker.id]
+            return bool((await Reports(connection).tables([worker.id]))[worker.id])
 
         await wait_until(rejected, timeout=10, description="the worker says it rejects the adapter")
         result = await loradrop("ls")

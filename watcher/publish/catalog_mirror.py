@@ -22,6 +22,8 @@ from loradrop.watcher.publish.owner import is_dead
 _logger = logging.getLogger(__name__)
 
 _BLOCK_SECONDS = 0.5
+_VERIFIED_AT_ONCE = 1_000
+"""Records compared at each heartbeat: half a megabyte, some milliseconds."""
 
 
 class Ledger:
@@ -36,6 +38,7 @@ class Ledger:
         self._records: dict[str, Adapter] = {}
         self._lost: dict[str, Adapter] = {}
         self._counts: Counter[tuple[AdapterState, str]] = Counter()
+        self._unverified: list[str] = []
 
     @property
     def records(self) -> Mapping[str, Adapter]:
@@ -106,8 +109,11 @@ class Ledger:
         await self._publisher.complete()
 
     async def report(self, status: WatcherStatus) -> None:
-        """Write the heartbeat; raises LeaseLost and the catalog's errors."""
+        """Write the heartbeat, and compare the next records with Redis; raises LeaseLost and others."""
         await self._publisher.report(status)
+        self._unverified = self._unverified or list(self._records)
+        names, self._unverified = self._unverified[:_VERIFIED_AT_ONCE], self._unverified[_VERIFIED_AT_ONCE:]
+        await self._publisher.verify({name: self._records[name] for name in names if name in self._records})
 
     async def resign(self) -> None:
         """Give the lease back."""
