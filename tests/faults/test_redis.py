@@ -18,7 +18,7 @@ from loradrop.catalog.errors import CatalogDenied
 from loradrop.catalog.store import Connection
 from loradrop.catalog.store import connection as connection_module
 from loradrop.watcher import watcher as watcher_module
-from loradrop.worker.fleet import catalog_follower as consumer_module
+from loradrop.worker.fleet import catalog_follower as follower_module
 from tests.api.conftest import api_client
 from tests.faults.followers import Fleet, following
 from tests.faults.proxy import losing_replies, proxy_to
@@ -251,7 +251,7 @@ async def test_redis_denies_everything_for_a_while(
         await permit("-@all")
         await fleet.until_stale()
         row.detect_seconds = since(denied)
-        stale = [follower.consumer.position.stale for follower in fleet.followers]
+        stale = [follower.catalog_follower.position.stale for follower in fleet.followers]
         assert all(isinstance(error, CatalogDenied) for error in stale)
         assert [follower.listed() for follower in fleet.followers] == [wanted, wanted]
         wanted |= drop(history, prefix, "later", seed=7)
@@ -263,7 +263,7 @@ async def test_redis_denies_everything_for_a_while(
 
 
 def test_however_long_redis_is_away_nobody_waits_five_seconds_before_looking_again() -> None:
-    assert max(watcher_module._LAST_PAUSE_SECONDS, consumer_module._LONGEST_PAUSE_SECONDS) < 5
+    assert max(watcher_module._LAST_PAUSE_SECONDS, follower_module._LAST_PAUSE_SECONDS) < 5
 
 
 async def ask_for_ever(fleet: Fleet, names: Collection[str]) -> None:
