@@ -4,7 +4,7 @@
         NameTaken   nor would any others, as long as this server has the name already
     Failed          it did not work this time, and may the next: try again later
     NotServedYet    a request came too early: 503, and when to ask again
-    UnknownModel    nobody has an adapter of this name (404)
+    UnknownModel    there is no adapter of this name (404)
 
 Done is a return value. The reconciler turns the others into state, log and answer.
 """
@@ -17,7 +17,7 @@ from loradrop.catalog.adapter import Reason
 
 
 class Outcome(Exception):
-    """Base of those that carry a reason people will read."""
+    """Base of those that carry a reason for operators and clients."""
 
     def __init__(self, code: str, message: str) -> None:
         """Remember why."""
@@ -42,7 +42,7 @@ class Failed(Outcome):
 
 
 class UnknownModel(Exception):
-    """Nobody has an adapter of this name."""
+    """There is no adapter of this name."""
 
 
 class NotServedYet(HTTPException):

@@ -12,7 +12,8 @@ from loradrop.worker.admission.checks import Limits, find_fault
 from loradrop.worker.admission.weights import read_config, read_tensors
 from loradrop.worker.outcomes import Rejected
 from loradrop.worker.store.copying import Source
-from loradrop.worker.store.deadline_threads import StorageThreads, patience_seconds
+from loradrop.worker.store.deadline import DEADLINE
+from loradrop.worker.store.deadline_threads import DeadlineThreads
 from loradrop.worker.store.pins import Pinned
 from loradrop.worker.store.revision_store import RevisionStore
 
@@ -20,7 +21,7 @@ _CONCURRENT_ADMISSIONS = 2
 
 
 class Preparation:
-    """Keeps true: what it returns is pinned, private, and fit for this base model and server."""
+    """Invariant: what it returns is pinned, private, and fit for this base model and server."""
 
     def __init__(
         self, store: RevisionStore, *, base: BaseModel | None, limits: Limits, allow_pickle: bool
@@ -31,7 +32,7 @@ class Preparation:
         self._limits = limits
         self._allow_pickle = allow_pickle
         self._admitted: set[Revision] = set()
-        self._admissions = StorageThreads(
+        self._admissions = DeadlineThreads(
             "Reading the private copy", late="admission_timed_out", at_once=_CONCURRENT_ADMISSIONS
         )
 
@@ -43,7 +44,7 @@ class Preparation:
                 await self._admissions.run(
                     lambda _: self._admit(pinned.directory),
                     about=pinned.revision,
-                    seconds=patience_seconds(source.size_bytes),
+                    seconds=DEADLINE.seconds_for(source.size_bytes),
                     discard=lambda _: None,
                 )
                 self._admitted.add(pinned.revision)

@@ -1,4 +1,4 @@
-"""The endpoint plugin: how vLLM's API server comes to run a worker.
+"""The endpoint plugin, through which vLLM's API server runs a worker.
 
 vLLM makes one in each API process. It does nothing unless a flag or variable of ours asks for it.
 `attach_router` adds the routes; `init_state`, the last step before the server listens, starts the worker;
@@ -43,6 +43,7 @@ class LoradropPlugin:
         settings = settings_from(app.state.args, os.environ)
         if not settings.asked_for:
             return
+        _log_like_vllm()
         app.include_router(discovery_router)
         if settings.has_catalog:
             _drop_routes(app, {route.path for route in models_router.routes if isinstance(route, APIRoute)})
@@ -63,8 +64,7 @@ class LoradropPlugin:
         from loradrop.worker.engine.model_table import ModelTable
         from loradrop.worker.worker import running_worker
 
-        _log_like_vllm()
-        require_vllm_contract(engine_client, state.openai_serving_models)
+        require_vllm_contract(engine_client)
         table = ModelTable(state.openai_serving_models)
         engine = Engine(engine_client, static_count=table.static_count)
         identity = settings.identity(host=args.host, port=args.port, process_rank=engine.process_rank)
@@ -76,7 +76,7 @@ class LoradropPlugin:
                 async with running_worker(engine, table, settings, url=url, identity=identity) as worker:
                     started.set_result(worker)
                     await asyncio.Event().wait()
-            except Exception as error:  # noqa: BLE001 - told to whoever waits, or logged
+            except Exception as error:  # noqa: BLE001 - raised where the start waits, or logged
                 if started.done():
                     _log.exception("the worker broke; what is loaded goes on being served")
                 else:

@@ -15,7 +15,6 @@ from loradrop.worker.outcomes import NotServedYet
 from loradrop.worker.server.routes import discovery_router, models_router, not_served_yet
 from loradrop.worker.serving.model_cards import ModelCards
 from loradrop.worker.serving.reconciler import Reconciler
-from loradrop.worker.settings import WorkerSettings
 from loradrop.worker.worker import Worker
 from tests.catalog.fleet import FakeWatcher, fleet
 from tests.catalog.values import TRUNCATED, an_adapter, revision
@@ -61,7 +60,7 @@ async def watcher(redis_url: str) -> AsyncIterator[FakeWatcher]:
 @pytest.fixture
 async def client(connection: Connection, reconciler: Reconciler) -> AsyncIterator[httpx.AsyncClient]:
     reconciler.replace(ADAPTERS)
-    worker = Worker(WorkerSettings(), _Table(), reconciler, Queries(connection), ModelCards("tiny"))  # type: ignore[arg-type]  # a table
+    worker = Worker(_Table(), reconciler, Queries(connection), ModelCards("tiny"))  # type: ignore[arg-type]  # a table
     async with asking(an_app(worker)) as client:
         yield client
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -78,13 +77,8 @@ async def test_many_requests_for_one_revision_end_with_one_copy(
 
 
 async def test_an_unfinished_copy_of_a_dead_process_is_cleared_and_one_under_way_is_not(
-    store: RevisionStore,
-    prefix: Path,
-    place: Path,
-    storage: HungStorage,
-    patience: Callable[[], None],
+    store: RevisionStore, prefix: Path, place: Path, storage: HungStorage
 ) -> None:
-    patience()
     (place / "incoming" / "dead").mkdir()
     (place / "incoming" / "dead" / "adapter_config.json").write_text("half")
     source = published(prefix)
