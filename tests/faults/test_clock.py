@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from loradrop.catalog.store import Connection
-from loradrop.watcher.monitor import evaluation as judgement
+from loradrop.watcher.monitor import evaluation
 from tests.adapters import write_adapter
 from tests.faults.table import Row
 from tests.faults.watchers import SETTINGS, History, since
@@ -21,7 +21,7 @@ async def test_18_clock_stepped(
         history = History(catalog)
         await catalog.until_scanned()
         real = time.time
-        monkeypatch.setattr(judgement.time, "time", lambda: real() + step_seconds)
+        monkeypatch.setattr(evaluation.time, "time", lambda: real() + step_seconds)
         stepped = time.monotonic()
         revision = history.note(write_adapter(prefix / "sql"))
         await history.until_revision("sql", revision)

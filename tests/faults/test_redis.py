@@ -17,7 +17,7 @@ from loradrop.api.settings import Settings
 from loradrop.catalog.errors import CatalogDenied
 from loradrop.catalog.store import Connection
 from loradrop.catalog.store import connection as connection_module
-from loradrop.watcher import watcher as watcher_module
+from loradrop.watcher.timings import Timings
 from loradrop.worker.fleet import catalog_follower as consumer_module
 from tests.api.conftest import api_client
 from tests.faults.followers import Fleet, following
@@ -263,7 +263,7 @@ async def test_redis_denies_everything_for_a_while(
 
 
 def test_however_long_redis_is_away_nobody_waits_five_seconds_before_looking_again() -> None:
-    assert max(watcher_module._LAST_PAUSE_SECONDS, consumer_module._LONGEST_PAUSE_SECONDS) < 5
+    assert max(Timings().last_pause_seconds, consumer_module._LONGEST_PAUSE_SECONDS) < 5
 
 
 async def ask_for_ever(fleet: Fleet, names: Collection[str]) -> None:
