@@ -33,4 +33,4 @@ def test_control_characters_and_bytes_that_are_no_text_become_escapes(text: str,
 def test_whatever_it_is_it_is_printable_and_stays_so(text: str) -> None:
     assert shown(text).isprintable()
     assert shown(shown(text)) == shown(text)
-    assert shown(text).encode()
+    assert shown(text).encode().decode() == shown(text)

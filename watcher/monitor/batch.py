@@ -12,6 +12,7 @@ from pathlib import Path
 from loradrop.catalog.errors import DiscoveryError
 from loradrop.catalog.printable import shown
 from loradrop.watcher.monitor.evaluation import EvaluationRule, Evaluator, ExamineRequest, TooLarge
+from loradrop.watcher.prefix.filesystem import filesystem_type, is_shared
 from loradrop.watcher.prefix.findings import Absent, Examined, Finding, RootIdentity, Unreadable
 from loradrop.watcher.prefix.scan import list_names, open_root
 from loradrop.watcher.prefix.signature import failed
@@ -55,17 +56,15 @@ class Examiner:
         """Examine under `prefix` by these rules; it must hold the file `marker`, where one is given."""
         self._prefix = prefix
         self._marker = marker
+        self._identity: RootIdentity | None = None
         self._evaluator = Evaluator(str(prefix), rules, settle, rule)
-
-    def trust_times(self, trusted: bool) -> None:
-        """Say whether the files' times are this machine's."""
-        self._evaluator.trust_times(trusted)
 
     def examine(self, requests: Sequence[ExamineRequest], *, budget_seconds: float) -> BatchResult:
         """Return findings for as many of `requests` as fit the budget, at least one. Raises nothing."""
         started, started_cpu = time.monotonic(), time.thread_time()
         try:
             with open_root(self._prefix, marker=self._marker) as (root_fd, identity):
+                self._note_filesystem(identity)
                 found, left = self._examine(requests, root_fd, until=started + budget_seconds)
                 vanished = any(isinstance(examined, Absent) for examined in found.values())
                 listed = list_names(root_fd, self._prefix) if vanished else None
@@ -80,6 +79,11 @@ class Examiner:
             wall_seconds=time.monotonic() - started,
             cpu_seconds=time.thread_time() - started_cpu,
         )
+
+    def _note_filesystem(self, identity: RootIdentity) -> None:
+        if identity != self._identity:
+            self._evaluator.trust_times(not is_shared(filesystem_type(self._prefix)))
+            self._identity = identity
 
     def _examine(
         self, requests: Sequence[ExamineRequest], root_fd: int, *, until: float

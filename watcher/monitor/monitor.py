@@ -19,19 +19,17 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
-from loradrop.catalog.adapter import Reason
 from loradrop.catalog.lora.open_files import Roots
 from loradrop.catalog.status import WatcherMode
 from loradrop.watcher.monitor.batch import BatchResult, Examiner
 from loradrop.watcher.monitor.evaluation import ExamineRequest
 from loradrop.watcher.monitor.examiner_pool import ExaminerPool
+from loradrop.watcher.monitor.hint_intake import HintIntake
 from loradrop.watcher.monitor.rehash_schedule import RehashSchedule
 from loradrop.watcher.monitor.scan_schedule import ScanFailure
 from loradrop.watcher.monitor.scanner import Scanner
 from loradrop.watcher.monitor.work_queue import WorkQueue
-from loradrop.watcher.notify.notifier import Hint
 from loradrop.watcher.notify.selection import notifications_for
-from loradrop.watcher.prefix.filesystem import filesystem_type, is_shared
 from loradrop.watcher.prefix.findings import RootIdentity
 from loradrop.watcher.prefix.scan import Scan
 from loradrop.watcher.settings import Settings
@@ -61,7 +59,6 @@ class Monitor:
         timings: Timings,
     ) -> None:
         """Keep `state` up to date once `start_due` is called; call it in the event loop."""
-        self._settings = settings
         self._state = state
         self._wakeup = wakeup
         self._conditions = conditions
@@ -70,15 +67,15 @@ class Monitor:
         self._stopping = threading.Event()
         roots = Roots((settings.prefix, *settings.allow_symlinks_to))
         rules = Rules(roots, settings.allow_pickle, self._stopping.is_set)
-        self._examiner = Examiner(settings.prefix, rules, settings.settle, marker=settings.marker)
-        self._pool = ExaminerPool(self._examiner, settings.threads)
+        examiner = Examiner(settings.prefix, rules, settings.settle, marker=settings.marker)
+        self._pool = ExaminerPool(examiner, settings.threads)
         self._scanner = Scanner(settings, self._pool, state, conditions=conditions, counters=counters)
         self._queue = WorkQueue()
         self._rehashes = RehashSchedule(settings.verify_interval_seconds, now=time.monotonic())
+        intake = HintIntake(state, self._queue, self._scanner, wakeup, counters=counters)
         self._notifications = notifications_for(
-            settings, timings, on_hint=self._hear, on_lost=self._hear_lost
+            settings, timings, on_hint=intake.hear, on_lost=intake.hear_lost
         )
-        self._note_filesystem()
 
     @property
     def mode(self) -> WatcherMode:
@@ -137,11 +134,11 @@ class Monitor:
         """Start what is due, in `tasks`."""
         now = time.monotonic()
         self._queue.advance(now)
-        if _is_due(self._rehashes.next_due(), now):
+        if self._rehashes.is_due(now):
             names = [name for name in self._state.names if self._state.has_finding(name)]
             self._rehashes.begin(names, now=now)
             self._queue.add_low_priority(names)
-        if _is_due(self._scanner.next_due(), now):
+        if self._scanner.is_due(now):
             tasks.create_task(self._scan(self._scanner.begin()))
         while self.failure is None and self._pool.has_room(hinted=True):
             names = self._queue.get(_BATCH, only_high=not self._pool.has_room(hinted=False))
@@ -178,26 +175,6 @@ class Monitor:
         self._conditions.set("disk", SLOW if is_slow else None)
         if len(self._queue) > _MANY:
             _logger.info("Watcher is examining known=%s waiting=%s", len(self._state.names), len(self._queue))
-
-    def _hear(self, hint: Hint) -> None:
-        self._counters.notifications += 1
-        name = hint.name
-        if name is None:
-            self.want_scan()
-            return
-        if self._state.is_unsettled(name) and self._queue.is_only_due(name) and not hint.arrived:
-            self._counters.coalesced += 1
-            return  # the examination that is due anyway will tell, so that a storm of hints costs nothing
-        self._counters.coalesced += self._queue.is_hinted(name)
-        if self._queue.add(name):
-            self._state.observe_hint(name, now=time.monotonic(), arrived=hint.arrived)
-        else:
-            self.want_scan()
-        self._wakeup.set()
-
-    def _hear_lost(self, reason: Reason | None) -> None:
-        self._scanner.notifier_lost(reason)
-        self._wakeup.set()
 
     def _requests(self, names: Sequence[str]) -> list[ExamineRequest]:
         self._notifications.cover(names)  # before it is read, so that nothing falls between
@@ -237,7 +214,6 @@ class Monitor:
 
     def _learn(self, result: BatchResult, identity: RootIdentity) -> None:
         if self._state.observe_root(identity):
-            self._note_filesystem()
             self.want_scan()
         if result.listed is not None:
             self._state.observe_listing(result.listed)
@@ -252,15 +228,7 @@ class Monitor:
     async def _scan(self, number: int) -> None:
         found = await self._scanner.run(number)
         if found is not None:
-            self._note_filesystem()
             uncovered = self._notifications.uncovered(found.names)
             for names in (found.changed, uncovered, self._state.doubtful()):
                 self._queue.add_low_priority(names)
         self._wakeup.set()
-
-    def _note_filesystem(self) -> None:
-        self._examiner.trust_times(not is_shared(filesystem_type(self._settings.prefix)))
-
-
-def _is_due(at: float | None, now: float) -> bool:
-    return at is not None and at <= now

@@ -16,6 +16,10 @@ class RehashSchedule:
         """Return when the next begins, or None."""
         return self._due if self._interval_seconds else None
 
+    def is_due(self, now: float) -> bool:
+        """Return whether the next may begin."""
+        return self._interval_seconds > 0 and self._due <= now
+
     def begin(self, names: Iterable[str], *, now: float) -> None:
         """Want `names` to be rehashed."""
         self._due = now + self._interval_seconds

@@ -72,6 +72,11 @@ class Scanner:
         """Return when (monotonic seconds) the next scan may begin; None while one runs or none is due."""
         return self._schedule.next_due()
 
+    def is_due(self, now: float) -> bool:
+        """Return whether the next scan may begin."""
+        due = self._schedule.next_due()
+        return due is not None and due <= now
+
     def begin(self) -> int:
         """Note that a scan begins, and return its number, for `run`."""
         return self._schedule.begin()

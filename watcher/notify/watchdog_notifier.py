@@ -183,7 +183,7 @@ class _OverflowHandler(logging.Handler):
 async def _in_thread(action: Callable[[], None]) -> None:
     """Return when `action` has returned, or raise what it raised; a thread that hangs is left behind.
 
-    Unlike a thread of an executor, it keeps nobody from ending the process.
+    Unlike a thread of an executor, it does not keep the process from ending.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[None] = loop.create_future()
@@ -202,7 +202,7 @@ async def _in_thread(action: Callable[[], None]) -> None:
             action()
         except Exception as raised:  # noqa: BLE001 - it is raised where it is awaited
             error = raised
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with suppress(RuntimeError):  # the loop is closed: nothing waits any more
             loop.call_soon_threadsafe(settle, error)
 
     threading.Thread(target=run, name="loradrop-watchdog-start", daemon=True).start()

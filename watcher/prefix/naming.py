@@ -2,7 +2,7 @@
 
 Three kinds are none: hidden and temporary names, which every tool uses for what is not finished, are
 ignored; names that could not be typed into a URL or the `model` field are reported as rejected; names
-that differ only in case or Unicode form are rejected too, since half of all filesystems and people
+that differ only in case or Unicode form are rejected too, since half of all filesystems and readers
 cannot tell them apart.
 """
 

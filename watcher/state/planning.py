@@ -114,7 +114,8 @@ def served(records: Mapping[str, Adapter]) -> dict[str, Revision]:
 
 def _may_accept_root(state: PrefixState, confirmed: bool) -> bool:
     """Return whether a listing of the directory that is at the prefix now lacks nothing, or need not."""
-    return state.root.is_listed and (confirmed or not state.missing())
+    lacks_nothing = not any(state.names[name].is_missing for name in state.lost)
+    return state.root.is_listed and (confirmed or lacks_nothing)
 
 
 def _was_first(name: str, others: Iterable[str], records: Mapping[str, Adapter]) -> bool:

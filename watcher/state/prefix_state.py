@@ -12,6 +12,7 @@ Not here: input and output, and any clock: times are passed in, in monotonic sec
 """
 
 from collections.abc import Collection, Iterable, Mapping, Set
+from copy import copy
 
 from loradrop.catalog.adapter import is_usable_name
 from loradrop.catalog.backoff import Backoff
@@ -48,10 +49,9 @@ class PrefixState:
 
     def copy(self) -> "PrefixState":
         """Return an independent copy, to plan a dry run on."""
-        copied = PrefixState(self.prefix, self.rule)
-        copied.held, copied.root = self.held, self.root
+        copied = copy(self)
         copied._names = {name: state.copy() for name, state in self._names.items()}
-        copied._dirty, copied._lost, copied._marks = dict(self._dirty), set(self._lost), self._marks
+        copied._dirty, copied._lost = dict(self._dirty), set(self._lost)
         copied._collisions = self._collisions.copy()
         return copied
 
@@ -92,10 +92,6 @@ class PrefixState:
         if state is None:
             return False
         return name in self._dirty or state.is_unsettled or (state.is_lost and name not in self.held)
-
-    def missing(self) -> list[str]:
-        """Return the names that the last listing of the prefix lacked."""
-        return [name for name in self._lost if self._names[name].is_missing]
 
     def doubtful(self) -> list[str]:
         """Return the names that every scan examines anew: unreadable, or not found."""

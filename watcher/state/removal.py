@@ -21,7 +21,7 @@ class RemovalRule:
     """How much proof a removal needs."""
 
     grace_seconds: float = 1.0
-    """Longer than a rename swap leaves a gap, shorter than people wait for `rm -r` to take effect."""
+    """Longer than a rename swap leaves a gap, shorter than one waits for `rm -r` to take effect."""
     hurried_grace_seconds: float = 0.25
     """While a refresh waits: still longer than two renames are apart, but on a machine that is overrun."""
     mass_share: float = 0.5
