@@ -9,9 +9,10 @@ import msgspec
 
 from loradrop.catalog.adapter import CONFIG_FILENAME, AdapterState, Reason, WeightsFormat
 from loradrop.catalog.errors import DiscoveryError
+from loradrop.catalog.printable import shown
 from loradrop.cli.outcomes import Misused
 from loradrop.watcher.prefix.findings import Facts
-from loradrop.watcher.prefix.naming import Twins, shown, twin_reason
+from loradrop.watcher.prefix.naming import NameCollisions, collision_reason
 from loradrop.watcher.prefix.scan import scan
 from loradrop.watcher.validation.inspection import inspect_adapter
 
@@ -64,11 +65,11 @@ def verdicts(
         raise Misused(error.message) from error
     is_adapter = not names or any((path / filename).exists() for filename in _ADAPTER_FILES)
     directories = [path.absolute()] if is_adapter else [path / name for name in names]
-    twins = Twins(() if is_adapter else names)
+    collisions = NameCollisions(() if is_adapter else names)
     for directory in directories:
         name = directory.name
-        if others := twins.of(name, names):
-            yield Verdict(shown(name), directory, AdapterState.REJECTED, twin_reason(name, others[0]))
+        if others := collisions.of(name, names.__contains__):
+            yield Verdict(shown(name), directory, AdapterState.REJECTED, collision_reason(name, others[0]))
             continue
         found = inspect_adapter(
             directory, allow_pickle=allow_pickle, allow_symlinks_to=allow_symlinks_to, with_revision=True

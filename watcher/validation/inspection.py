@@ -23,9 +23,10 @@ from loradrop.catalog.lora.config import MAX_CONFIG_BYTES, parse_config
 from loradrop.catalog.lora.faults import Changed, Incomplete, Rejected
 from loradrop.catalog.lora.open_files import Roots, is_gone, opened
 from loradrop.catalog.lora.tensors import check_tensors
+from loradrop.catalog.printable import shown
 from loradrop.catalog.revision import RevisionHasher
 from loradrop.watcher.prefix.findings import Facts, Signature
-from loradrop.watcher.prefix.naming import is_atomic_writer, shown, unusable
+from loradrop.watcher.prefix.naming import is_atomic_writer, unusable
 from loradrop.watcher.prefix.signature import failed, signature_of, unreadable
 
 _logger = logging.getLogger(__name__)
