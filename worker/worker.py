@@ -65,6 +65,7 @@ async def running_worker(
         settings.lora_cache_dir,
         max_bytes=int(settings.lora_cache_size * _GIB),
         bytes_per_second=settings.lora_copy_bandwidth * _MB,
+        allow_symlinks_to=settings.allow_symlinks_to,
     )
     preparation = Preparation(store, base=base, limits=engine.limits, allow_pickle=settings.allow_pickle)
     async with AsyncExitStack() as stack:

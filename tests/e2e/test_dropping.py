@@ -13,7 +13,7 @@ import torch
 
 from tests.e2e.conftest import AllInOne
 from tests.servers import free_port
-from tests.tiny_model import tiny_adapter_tensors
+from tests.tiny_model import tiny_adapter_tensors, write_tiny_adapter
 from tests.waiting import wait_until_sync
 
 pytestmark = pytest.mark.e2e
@@ -54,6 +54,22 @@ def test_a_copied_in_adapter_answers_like_the_same_one_renamed_in(all_in_one: Al
     wait_listed(all_in_one, "moved")
 
     assert all_in_one.server.ask("copied").tokens == all_in_one.server.ask("moved").tokens
+
+
+def test_a_link_out_of_the_prefix_is_served_where_the_operator_allows_it(all_in_one: AllInOne) -> None:
+    elsewhere = all_in_one.prefix.directory.parent / "elsewhere"
+    for place in (elsewhere, elsewhere.parent / "forbidden"):
+        write_tiny_adapter(place / "linked", seed=4)
+        (all_in_one.prefix.directory / f"linked-{place.name}").symlink_to(place / "linked")
+    all_in_one.prefix.rename_in("not-linked", seed=4)
+    wait_listed(all_in_one, "linked-elsewhere")
+    wait_listed(all_in_one, "not-linked")
+
+    answer = all_in_one.server.ask("linked-elsewhere")
+
+    assert answer.status == httpx.codes.OK
+    assert answer.tokens == all_in_one.server.ask("not-linked").tokens
+    assert all_in_one.server.ask("linked-forbidden").status != httpx.codes.OK
 
 
 def test_a_removed_adapter_is_gone_and_asking_for_it_is_a_404(all_in_one: AllInOne) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -55,7 +55,9 @@ class HungStorage:
         self.waiting = 0
         self._thawed = threading.Event()
 
-    def copy_adapter(self, source: Source, into: Path, permit: Permit) -> Copy:
+    def copy_adapter(
+        self, source: Source, into: Path, permit: Permit, *, allow_symlinks_to: Sequence[Path]
+    ) -> Copy:
         if source.path in self.hung:
             self.waiting += 1
             self._thawed.wait(30)

@@ -97,6 +97,7 @@ def _watcher_command(settings: WorkerSettings, url: str) -> list[str]:
         *("--lora-discovery-interval", str(settings.lora_discovery_interval)),
         *("--lora-settle", str(settings.lora_settle), "--notifier", settings.notifier),
         "--allow-pickle" if settings.allow_pickle else "--no-allow-pickle",
+        *(part for path in settings.allow_symlinks_to for part in ("--allow-symlinks-to", str(path))),
     ]
 
 

@@ -48,8 +48,17 @@ _YOUNG_SECONDS = 60.0
 class RevisionStore:
     """Keeps true: a directory in `revisions` holds exactly the bytes its name is the digest of."""
 
-    def __init__(self, directory: Path, *, max_bytes: int, bytes_per_second: float = 0.0) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        max_bytes: int,
+        bytes_per_second: float = 0.0,
+        allow_symlinks_to: tuple[Path, ...] = (),
+    ) -> None:
         """Use `directory`, made if need be, for up to `max_bytes`. Clears what dead copies left.
+
+        Links of the prefix may lead into it, and into `allow_symlinks_to`.
 
         All copies together read at most `bytes_per_second` from the prefix; 0: no bound.
 
@@ -57,6 +66,7 @@ class RevisionStore:
         """
         self._revisions = directory / "revisions"
         self._max_bytes = max_bytes
+        self._allow_symlinks_to = allow_symlinks_to
         self._bandwidth = Bandwidth(bytes_per_second)
         self._proven: set[Revision] = set()
         self._copies = StorageThreads(
@@ -116,7 +126,7 @@ class RevisionStore:
         with store_errors_as_failed(), self._incoming.workspace() as workspace:
             if self._incoming.free_bytes() < source.size_bytes <= self._max_bytes:
                 self._evict(coming_bytes=source.size_bytes)
-            copy = _copy_published(source, workspace, permit)
+            copy = self._copy_published(source, workspace, permit)
             sync_directory(workspace)
             pinned = self._publish(workspace, copy.revision) or self._adopt(workspace, copy)
         if pinned is None:
@@ -124,6 +134,22 @@ class RevisionStore:
         _log.info("revision copied revision=%s bytes=%d", short(copy.revision), copy.size_bytes)
         self._evict()
         return pinned
+
+    def _copy_published(self, source: Source, workspace: Path, permit: Permit) -> Copy:
+        """Copy what the catalog says is there; if something else is, that says nothing about those bytes."""
+        try:
+            copy = copy_adapter(source, workspace, permit, allow_symlinks_to=self._allow_symlinks_to)
+        except Rejected as rejected:
+            if source.revision is None:
+                raise
+            raise Failed(rejected.reason.code, rejected.reason.message) from rejected
+        if source.revision is not None and copy.revision != source.revision:
+            raise Failed(
+                "changed_on_disk",
+                f"The prefix now holds {short(copy.revision)} instead of {short(source.revision)}; "
+                "the watcher will publish what it is.",
+            )
+        return copy
 
     def _publish(self, workspace: Path, revision: Revision) -> Pinned | None:
         """Make a finished copy visible, pinned from its first moment; None where it is there already."""
@@ -187,23 +213,6 @@ class RevisionStore:
                 return False
             self._proven.discard(Revision(path.name))
             return self._incoming.discard(path)
-
-
-def _copy_published(source: Source, workspace: Path, permit: Permit) -> Copy:
-    """Copy what the catalog says is there; if something else is, that says nothing about those bytes."""
-    try:
-        copy = copy_adapter(source, workspace, permit)
-    except Rejected as rejected:
-        if source.revision is None:
-            raise
-        raise Failed(rejected.reason.code, rejected.reason.message) from rejected
-    if source.revision is not None and copy.revision != source.revision:
-        raise Failed(
-            "changed_on_disk",
-            f"The prefix now holds {short(copy.revision)} instead of {short(source.revision)}; "
-            "the watcher will publish what it is.",
-        )
-    return copy
 
 
 def _release(pinned: Pinned | None) -> None:
