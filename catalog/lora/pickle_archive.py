@@ -29,11 +29,14 @@ from loradrop.catalog.lora.zip_directory import (
 _MAX_PICKLE_BYTES = 8 << 20
 _MAX_SMALL_RECORD_BYTES = 1024
 _STORAGE = re.compile(r"data/(0|[1-9][0-9]{0,8})")
-_SMALL_RECORDS = frozenset(
-    {"version", "byteorder", ".format_version", ".storage_alignment", ".data/serialization_id"}
-)
-_VERSIONS = range(1, 11)
-"""The formats torch reads, from 1.6 on."""
+_SMALL_RECORDS = {
+    "version": re.compile(rb"([1-9]|10)\n?"),
+    "byteorder": re.compile(rb"little"),
+    ".format_version": re.compile(rb"[0-9]{1,4}"),
+    ".storage_alignment": re.compile(rb"[1-9][0-9]{0,5}"),
+    ".data/serialization_id": re.compile(rb"[0-9]*"),
+}
+"""What torch.save writes beside the pickle and the storages. torch reads versions 1 to 10."""
 
 
 def read_archive(fd: int, size_bytes: int) -> list[Tensor]:
@@ -91,23 +94,19 @@ def _read_records(fd: int, size_bytes: int) -> dict[str, Record]:
     if len(records) != len(found) or not {"data.pkl", "version"} <= records.keys():
         raise Damaged("it is not what torch.save writes")
     for name, record in records.items():
-        if name in _SMALL_RECORDS:
-            limit = _MAX_SMALL_RECORD_BYTES
-        elif name == "data.pkl":
-            limit = _MAX_PICKLE_BYTES
-        elif _STORAGE.fullmatch(name) is not None:
-            continue
-        else:
-            raise Damaged(f"it holds the record {name[:80]!r}, which torch.save does not write")
-        if record.size_bytes > limit:
-            raise Damaged(f"its record {name!r} has {record.size_bytes} bytes, more than {limit}")
-    _check_version(read_record(fd, records["version"]))
+        if _STORAGE.fullmatch(name) is None:
+            _check_small(fd, name, record)
     return records
 
 
-def _check_version(text: bytes) -> None:
-    if not re.fullmatch(rb"[0-9]{1,3}\n?", text) or int(text) not in _VERSIONS:
-        raise Damaged("torch does not read its version of the format")
+def _check_small(fd: int, name: str, record: Record) -> None:
+    if name != "data.pkl" and name not in _SMALL_RECORDS:
+        raise Damaged(f"it holds the record {name[:80]!r}, which torch.save does not write")
+    limit = _MAX_PICKLE_BYTES if name == "data.pkl" else _MAX_SMALL_RECORD_BYTES
+    if record.size_bytes > limit:
+        raise Damaged(f"its record {name!r} has {record.size_bytes} bytes, more than {limit}")
+    if name != "data.pkl" and _SMALL_RECORDS[name].fullmatch(read_record(fd, record)) is None:
+        raise Damaged(f"its record {name!r} says what torch does not read")
 
 
 def _invalid(what: str) -> Rejected:

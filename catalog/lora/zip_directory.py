@@ -33,6 +33,10 @@ _MAX_COMMENT_BYTES = 1 << 16
 _FULL_16, _FULL_32 = 0xFFFF, 0xFFFFFFFF
 _SIZES_FOLLOW, _UTF8 = 0x0008, 0x0800
 _ZIP64 = 1
+_NEWEST = 45
+"""The version of the format that has zip64."""
+
+_DOS_ATTRIBUTES = 0xFFFF
 
 
 class NotAZip(Exception):
@@ -149,7 +153,7 @@ def _read_end_64(fd: int, at: int) -> tuple[int, int, int] | None:
     if locator[:4] != b"PK\6\7":
         return None
     _, disk, offset, disks = _LOCATOR.unpack(locator)
-    if disk or disks > 1 or offset != at - _END_64.size:
+    if disk or disks != 1 or offset != at - _END_64.size:
         raise Damaged("its second end record is not where it should be")
     signature, size, _, _, disk, first_disk, here, count, length, begin = _END_64.unpack(
         _exactly(fd, _END_64.size, offset)
@@ -165,15 +169,17 @@ def _entries(directory: bytes, count: int) -> Iterator[_Entry]:
         if at + _ENTRY.size > len(directory):
             raise Damaged("its directory ends early")
         fields = _ENTRY.unpack_from(directory, at)
-        signature, _, _, flags, method, _, _, crc32, packed, size, names, extras, comment, disk = fields[:14]
-        offset = fields[16]
+        signature, _, version, flags, method, _, _, crc32, packed, size, names, extras = fields[:12]
+        comment, disk, _, attributes, offset = fields[12:]
         at += _ENTRY.size
         name, extra = directory[at : at + names], directory[at + names : at + names + extras]
         at += names + extras
         if signature != b"PK\1\2" or not name or names > _MAX_NAME_BYTES or at > len(directory):
             raise Damaged("its directory is damaged")
-        if comment or disk or flags & ~(_SIZES_FOLLOW | _UTF8):
+        if comment or disk or version > _NEWEST or flags & ~(_SIZES_FOLLOW | _UTF8):
             raise Damaged("its records have comments, or are encrypted")
+        if attributes & _DOS_ATTRIBUTES:  # miniz would take the record for a directory, and read nothing
+            raise Damaged("its records are not plain files")
         size, packed, offset = _widened(extra, size, packed, offset)
         if method or size != packed:
             raise Damaged("its records are compressed, which torch never does")
