@@ -1,6 +1,7 @@
 """From the text of a flag or variable to a setting's value; each raises ValueError that says what can."""
 
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +35,11 @@ def directory(text: str) -> Path:
     if not text:
         raise ValueError("must name a directory")
     return Path(text).expanduser().absolute()
+
+
+def directories(text: str) -> tuple[Path, ...]:
+    """Return the absolute paths in `text`, which stand between colons as in PATH."""
+    return tuple(directory(part) for part in text.split(os.pathsep) if part)
 
 
 def preload(text: str) -> int | None:

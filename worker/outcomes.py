@@ -14,19 +14,9 @@ from http import HTTPStatus
 from fastapi import HTTPException
 
 from loradrop.catalog.adapter import Reason
+from loradrop.catalog.lora.faults import Rejected
 
-
-class Outcome(Exception):
-    """Base of those that carry a reason for operators and clients."""
-
-    def __init__(self, code: str, message: str) -> None:
-        """Remember why."""
-        super().__init__(f"{code}: {message}")
-        self.reason = Reason(code, message)
-
-
-class Rejected(Outcome):
-    """These bytes will not work on this worker, now or later: wait for other bytes."""
+__all__ = ["Failed", "NameTaken", "NotServedYet", "Rejected", "UnknownModel"]
 
 
 class NameTaken(Rejected):
@@ -37,8 +27,13 @@ class NameTaken(Rejected):
         super().__init__("name_taken", "The base model or a --lora-modules adapter has this name; rename it.")
 
 
-class Failed(Outcome):
+class Failed(Exception):
     """It did not work this time, and may the next: try again later."""
+
+    def __init__(self, code: str, message: str) -> None:
+        """Remember why."""
+        super().__init__(f"{code}: {message}")
+        self.reason = Reason(code, message)
 
 
 class UnknownModel(Exception):

@@ -145,6 +145,14 @@ class WorkerSettings:
             "Admit adapter_model.bin after a check of what it would run; --no-allow-pickle refuses it.",
         ),
     )
+    allow_symlinks_to: tuple[Path, ...] = field(
+        default=(),
+        metadata=_flag(
+            "--allow-symlinks-to",
+            texts.directories,
+            "Links under the prefix may lead into this directory, too. May be given again.",
+        ),
+    )
     api_keys: tuple[str, ...] = ()
     """Open everything under /v1 here and on the API: `KEY`, or `KEY SCOPE LABEL`; from LORADROP_API_KEY."""
     named: bool = False
@@ -173,6 +181,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         flag, text = setting.metadata["flag"], setting.metadata["help"]
         if setting.metadata["parse"] is texts.switch:
             group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
+        elif setting.metadata["parse"] is texts.directories:
+            group.add_argument(flag, action="append", default=None, help=text)
         else:
             group.add_argument(flag, default=None, help=text)
 
@@ -193,6 +203,8 @@ def settings_from(arguments: argparse.Namespace, environment: Mapping[str, str])
             value, source = environment.get(variable), variable
         if value is None or value == "":
             continue
+        if isinstance(value, list):
+            value = os.pathsep.join(value)
         try:
             given[setting.name] = value if isinstance(value, bool) else setting.metadata["parse"](str(value))
         except ValueError as error:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 from loradrop.catalog.backoff import Backoff
 from loradrop.catalog.errors import LoradropError
@@ -28,6 +29,7 @@ from loradrop.worker.fleet.reporter import Reporter
 from loradrop.worker.serving.model_cards import ModelCards
 from loradrop.worker.serving.reconciler import Reconciler
 from loradrop.worker.settings import WorkerSettings
+from loradrop.worker.store.copying import copy_adapter
 from loradrop.worker.store.revision_store import RevisionStore
 from loradrop.worker.store.warm_start import WarmStart
 from loradrop.worker.supervision import supervised
@@ -83,6 +85,7 @@ async def running_worker(
         settings.lora_cache_dir,
         max_bytes=int(settings.lora_cache_size * _GIB),
         bytes_per_second=settings.lora_copy_bandwidth * _MB,
+        copy=partial(copy_adapter, allow_symlinks_to=settings.allow_symlinks_to),
     )
     preparation = Preparation(store, base=base, limits=engine.limits, allow_pickle=settings.allow_pickle)
     async with AsyncExitStack() as stack:

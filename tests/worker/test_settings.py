@@ -68,6 +68,14 @@ def test_a_switch_is_a_variable_or_a_pair_of_flags(text: str, allowed: bool) -> 
     assert settings("--allow-pickle", ALLOW_PICKLE="0").allow_pickle is True
 
 
+def test_directories_that_links_may_lead_to_are_given_again_or_between_colons(tmp_path: Path) -> None:
+    both = (tmp_path / "a", tmp_path / "b")
+    flags = ("--allow-symlinks-to", str(both[0]), "--allow-symlinks-to", str(both[1]))
+    assert settings(*flags).allow_symlinks_to == both
+    assert settings(ALLOW_SYMLINKS_TO=f"{both[0]}:{both[1]}").allow_symlinks_to == both
+    assert settings().allow_symlinks_to == ()
+
+
 @pytest.mark.parametrize(("text", "preload"), [("none", 0), ("all", None), ("0", 0), ("12", 12)])
 def test_how_many_to_load_ahead(text: str, preload: int | None) -> None:
     assert settings("--lora-preload", text).lora_preload == preload

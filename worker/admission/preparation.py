@@ -1,16 +1,15 @@
 """From a directory under the prefix to proven, private, admitted bytes: all that comes before the engine.
 
-Copy and digest (`revisions`), read once (`weights`), compare with base model and server (`admission`).
+Copy and digest (`revision_store`), read once (`weights`), compare with base model and server (`checks`).
 A revision that was admitted once is admitted again without another look.
 """
 
 from pathlib import Path
 
-from loradrop.catalog.adapter import Revision, WeightsFormat
+from loradrop.catalog.adapter import Revision
 from loradrop.worker.admission.base_fit import BaseModel
-from loradrop.worker.admission.checks import Limits, find_fault
-from loradrop.worker.admission.weights import read_config, read_tensors
-from loradrop.worker.outcomes import Rejected
+from loradrop.worker.admission.checks import Limits, check_adapter
+from loradrop.worker.admission.weights import read_adapter
 from loradrop.worker.store.copying import Source
 from loradrop.worker.store.deadline import DEADLINE
 from loradrop.worker.store.deadline_threads import DeadlineThreads
@@ -54,12 +53,5 @@ class Preparation:
         return pinned
 
     def _admit(self, directory: Path) -> None:
-        weights = directory / WeightsFormat.SAFETENSORS.filename
-        if not self._allow_pickle and not weights.exists():
-            raise Rejected(
-                "pickle_not_allowed",
-                "The weights are a pickle file, which --no-allow-pickle refuses. Save them as safetensors.",
-            )
-        fault = find_fault(read_config(directory), read_tensors(directory), self._base, self._limits)
-        if fault is not None:
-            raise Rejected(fault.code, fault.message)
+        config, weights = read_adapter(directory, allow_pickle=self._allow_pickle)
+        check_adapter(config, weights, self._base, self._limits)

@@ -47,6 +47,7 @@ class Commands:
             *("--lora-discovery-interval", str(settings.lora_discovery_interval)),
             *("--lora-settle", str(settings.lora_settle), "--notifier", settings.notifier),
             "--allow-pickle" if settings.allow_pickle else "--no-allow-pickle",
+            *(part for path in settings.allow_symlinks_to for part in ("--allow-symlinks-to", str(path))),
         ]
 
     def api(self, settings: WorkerSettings, redis_url: str, port: int) -> list[str]:

@@ -14,7 +14,7 @@ from tests.catalog.values import revision
 from tests.worker.served import never_ready, state_of, until_state, wanted
 
 retrying_at_once = pytest.mark.parametrize("timings", [Timings(first_retry_seconds=0.0)], ids=["at once"])
-OUTSIDE = Reason("outside_prefix", "It is a link that leads out of the prefix.")
+OUTSIDE = Reason("link_escapes", "It is a link that leads out of the prefix.")
 
 
 async def test_the_first_request_loads_and_the_next_finds_it_loaded(

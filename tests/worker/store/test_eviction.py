@@ -85,7 +85,7 @@ async def test_a_neighbours_fresh_copy_is_not_evicted_before_its_first_use(
 async def test_a_copy_that_took_long_is_as_fresh_as_any(prefix: Path, place: Path) -> None:
     source = published(prefix)
 
-    def slow(source: Source, into: Path, permit: Permit) -> Copy:
+    def slow(source: Source, into: Path, permit: Permit, **_: object) -> Copy:
         os.utime(into / ".pin", (0.0, 0.0))  # began ages ago
         return copy_adapter(source, into, permit)
 
