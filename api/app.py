@@ -14,9 +14,10 @@ from loradrop.api.metrics import CountRequests, Metrics
 from loradrop.api.problems import add_problem_handlers, problem_of
 from loradrop.api.routes import Services, service, v1
 from loradrop.api.settings import Settings
-from loradrop.catalog.http.api_keys import API_KEY_VARIABLE, KeyFile, KeyRing, Scope, keys_from
+from loradrop.catalog.http.api_keys import KeyFile, KeyRing, Scope, keys_from
 from loradrop.catalog.http.auth import Gate
 from loradrop.catalog.http.queries import Queries
+from loradrop.catalog.settings.declared import API_KEY
 from loradrop.catalog.store import Connection, Reader, Reports
 
 logger = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ def create_app(settings: Settings) -> FastAPI:
             "EVERYONE WHO REACHES host=%s port=%s CAN READ THE CATALOG AND ASK FOR REFRESHES; set %s",
             settings.host,
             settings.port,
-            API_KEY_VARIABLE,
+            API_KEY.variable,
         )
     app.add_middleware(CountRequests, metrics=services.metrics)
     return app

@@ -12,9 +12,9 @@ from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from loradrop.catalog.settings.declared import API_KEY
 from loradrop.cli.outcomes import Misused, Stop, Unreachable
 
-_KEY_VARIABLE = "LORADROP_API_KEY"
 _SECONDS = 15.0
 """More than the API allows itself to wait for Redis."""
 
@@ -89,7 +89,7 @@ class ApiClient:
         code = problem.get("code", "")
         detail = problem.get("detail") or f"{self.url} answered {method} with {answer.status}."
         if answer.status == HTTPStatus.UNAUTHORIZED:
-            raise Misused(f"The API wants a key: set {_KEY_VARIABLE} to one of those it was started with.")
+            raise Misused(f"The API wants a key: set {API_KEY.variable} to one of those it was started with.")
         if answer.status in _WRONGLY_ASKED:
             raise Misused(detail)
         if answer.status in _NOBODY_BEHIND and code != "prefix_unreadable":
@@ -99,7 +99,7 @@ class ApiClient:
 
 def _first_key() -> str:
     """Return the first key of LORADROP_API_KEY, without the scope and label a server's may carry."""
-    words = os.environ.get(_KEY_VARIABLE, "").partition(",")[0].split()
+    words = os.environ.get(API_KEY.variable, "").partition(",")[0].split()
     return words[0] if words else ""
 
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from loradrop.catalog.settings.declared import ALLOW_PICKLE, ALLOW_SYMLINKS_TO
 from loradrop.cli import tables
 
 
@@ -16,11 +17,11 @@ def validate(
     *,
     allow_pickle: Annotated[
         bool,
-        typer.Option(envvar="LORADROP_ALLOW_PICKLE", help="Admit a checked adapter_model.bin."),
+        typer.Option(envvar=ALLOW_PICKLE.variable, help=ALLOW_PICKLE.help),
     ] = True,
     allow_symlinks_to: Annotated[
         list[Path] | None,
-        typer.Option(envvar="LORADROP_ALLOW_SYMLINKS_TO", help="Links may lead into this directory, too."),
+        typer.Option(envvar=ALLOW_SYMLINKS_TO.variable, help=ALLOW_SYMLINKS_TO.help),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdicts as JSON.")] = False,
 ) -> None:

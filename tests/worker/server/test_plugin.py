@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
+from loradrop.catalog.settings import SettingsInvalid
 from loradrop.worker.outcomes import NotServedYet
 from loradrop.worker.server.plugin import LoradropPlugin
-from loradrop.worker.settings import NAMED, SettingsError, add_flags
+from loradrop.worker.settings import NAMED, add_flags
 from tests.worker.vllm_parts import FakeClient, serving_models
 
 
@@ -64,9 +65,10 @@ def test_variables_ask_for_us_as_flags_do(monkeypatch: pytest.MonkeyPatch) -> No
     assert "/v1/models" in routes(attached(arguments()))
 
 
-def test_a_bad_setting_ends_the_start() -> None:
-    with pytest.raises(SettingsError, match="--api-port"):
-        attached(arguments("--lora-dir-prefix", "/loras", "--api-port", "0"))
+def test_a_bad_setting_ends_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LORADROP_API_PORT", "65536")
+    with pytest.raises(SettingsInvalid, match="LORADROP_API_PORT"):
+        attached(arguments("--lora-dir-prefix", "/loras"))
 
 
 @pytest.mark.parametrize(
