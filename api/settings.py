@@ -18,6 +18,8 @@ class Settings:
     api_keys: tuple[str, ...] = field(default=(), repr=False)
     """As `catalog.http.api_keys` reads them. Without any, and without a file of them, `/v1` is open."""
     api_key_file: Path | None = None
+    allowed_hosts: tuple[str, ...] = ()
+    """Names under which an API without keys may be asked, beside its own."""
     log_level: str = declared.LOG_LEVEL.default_value
     redis_seconds: float = 5.0
     """How long an answer may wait for Redis: below the ten seconds most clients and probes allow."""
@@ -36,6 +38,7 @@ class Settings:
             pool=values[declared.POOL_NAME],
             api_keys=values.given(declared.API_KEY) or (),
             api_key_file=values.given(declared.API_KEY_FILE),
+            allowed_hosts=values.given(declared.API_ALLOWED_HOST) or (),
             log_level=values[declared.LOG_LEVEL],
         )
 

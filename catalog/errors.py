@@ -15,7 +15,9 @@ LoradropError
 ├── KeysInvalid             keys are given in a way that cannot be meant
 ├── KeyNeeded               a request without a key, or with none of ours
 ├── AdminKeyNeeded          a request with a key that may only read
-├── RequestTooLarge         a body nobody needs
+├── ForeignOrigin           a request that another site's web page sends, to a server without keys
+├── HostNotAllowed          a request under a name that a server without keys does not have
+├── RequestTooLarge         a body larger than it can have reason to be
 ├── TooManyRefreshes        more refreshes than the watcher should hear of
 └── DiscoveryError          the prefix could not be read as a whole
 """
@@ -145,6 +147,32 @@ class AdminKeyNeeded(LoradropError):
         super().__init__(
             "This key has the scope read, and this request changes what is served. Send a key whose scope is "
             "admin; one that is configured without a scope is."
+        )
+
+
+class ForeignOrigin(LoradropError):
+    """A page of another site sends a request that acts, and no key is asked for."""
+
+    code = "foreign_origin"
+
+    def __init__(self) -> None:
+        """Say how to ask from elsewhere."""
+        super().__init__(
+            "A web page of another site may not ask for this. Give the server a key with LORADROP_API_KEY, "
+            "and send it."
+        )
+
+
+class HostNotAllowed(LoradropError):
+    """A request came under a name this server does not have, and no key is asked for."""
+
+    code = "host_not_allowed"
+
+    def __init__(self, host: str) -> None:
+        """Name what was asked for."""
+        super().__init__(
+            f"This server is not known as {host[:255]!r}, and it asks for no key. Use its address, allow the "
+            "name with LORADROP_API_ALLOWED_HOST, or give it a key with LORADROP_API_KEY."
         )
 
 

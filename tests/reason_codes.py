@@ -1,9 +1,9 @@
 """Every reason code the shipped packages can give, as their source shows, and what docs/reasons.toml says.
 
-A code is the literal that goes by the name `code`: the first argument of `Reason`, of an exception or function
-whose first parameter is called `code`, or a class's attribute of that name; also `late=`, the code of a
-deadline, and the first of a pair (code, words) in a table. A code made by an f-string stands for those of
-docs/reasons.toml that fit. Any other call must pass on a code that was found so: `error.code`, a `code`.
+A code is the literal that goes by the name `code`: the first argument of `Reason`, of an exception or
+function whose first parameter is called `code`, or a class's attribute of that name; also `late=`, the code
+of a deadline, and the first of a pair (code, words) in a table. A code made by an f-string stands for those
+of docs/reasons.toml that fit. Any other call must pass on a code that was found so: `error.code`, a `code`.
 """
 
 import ast

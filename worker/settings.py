@@ -45,6 +45,7 @@ class WorkerSettings:
     """None: all."""
     api_host: str = declared.API_HOST.default_value
     api_port: int = declared.API_PORT.default_value
+    api_allowed_hosts: tuple[str, ...] = ()
     allow_pickle: bool = declared.ALLOW_PICKLE.default_value
     allow_symlinks_to: tuple[Path, ...] = ()
     api_keys: tuple[str, ...] = field(default=(), repr=False)
@@ -100,6 +101,7 @@ def _made(values: Values, *, named: bool) -> WorkerSettings:
         lora_preload=values[declared.LORA_PRELOAD],
         api_host=values[declared.API_HOST],
         api_port=values[declared.API_PORT],
+        api_allowed_hosts=values.given(declared.API_ALLOWED_HOST) or (),
         allow_pickle=values[declared.ALLOW_PICKLE],
         allow_symlinks_to=values.given(declared.ALLOW_SYMLINKS_TO) or (),
         api_keys=values.given(declared.API_KEY) or (),

@@ -223,6 +223,17 @@ API_KEY_FILE = Setting(
     otherwise="none",
     help="More of them, one a line; read again when it changes.",
 )
+API_ALLOWED_HOST = Setting(
+    name="api-allowed-host",
+    kind=several(text("NAME"), ","),
+    of=(_SERVE, _API),
+    flags={_API: "--allowed-host"},
+    otherwise="none",
+    help="A host name under which an API without keys may be asked, beside its addresses, localhost and the "
+    "name of its host; may be given again.",
+    why="A web page can give its own name this host's address, and ask in a visitor's place.",
+    is_advanced=True,
+)
 LOG_LEVEL = Setting(
     name="log-level",
     kind=choice("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", shown=("DEBUG", "INFO", "WARNING", "ERROR")),

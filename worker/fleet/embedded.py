@@ -106,6 +106,7 @@ def _api_command(settings: WorkerSettings, url: str) -> list[str]:
     return [
         *(sys.executable, "-m", "loradrop.api", "--redis-url", url, "--pool", settings.pool),
         *("--host", settings.api_host, "--port", str(settings.api_port)),
+        *(part for name in settings.api_allowed_hosts for part in ("--allowed-host", name)),
         *(("--api-key-file", str(settings.api_key_file)) if settings.api_key_file else ()),
     ]
 

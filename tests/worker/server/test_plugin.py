@@ -20,7 +20,7 @@ from tests.worker.vllm_parts import FakeClient, serving_models
 def arguments(*flags: str, **others: Any) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     add_flags(parser)
-    values = {"api_key": None, "host": "127.0.0.1", "port": 8000} | others
+    values = {"api_key": None, "middleware": [], "host": "127.0.0.1", "port": 8000} | others
     return argparse.Namespace(**(vars(parser.parse_args(list(flags))) | values))
 
 
