@@ -15,6 +15,8 @@ LoradropError
 ├── KeysInvalid             the configured API keys are malformed
 ├── KeyNeeded               a request without a key, or with an unknown one
 ├── AdminKeyNeeded          a request with a key that may only read
+├── ForeignOrigin           a request that another site's web page sends, to a server without keys
+├── HostNotAllowed          a request under a name that a server without keys does not have
 ├── RequestTooLarge         a body above the limit
 ├── TooManyRefreshes        more refreshes in a minute than a pool accepts
 └── DiscoveryError          the prefix could not be read as a whole
@@ -151,6 +153,32 @@ class AdminKeyNeeded(LoradropError):
         super().__init__(
             "This key has the scope read, and this request changes what is served. Send a key whose scope is "
             "admin; one that is configured without a scope is."
+        )
+
+
+class ForeignOrigin(LoradropError):
+    """A page of another site sends a request that acts, and no key is asked for."""
+
+    code = "foreign_origin"
+
+    def __init__(self) -> None:
+        """Say how to ask from elsewhere."""
+        super().__init__(
+            "A web page of another site may not ask for this. Give the server a key with LORADROP_API_KEY, "
+            "and send it."
+        )
+
+
+class HostNotAllowed(LoradropError):
+    """A request came under a name this server does not have, and no key is asked for."""
+
+    code = "host_not_allowed"
+
+    def __init__(self, host: str) -> None:
+        """Name what was asked for."""
+        super().__init__(
+            f"This server is not known as {host[:255]!r}, and it asks for no key. Use its address, allow the "
+            "name with LORADROP_API_ALLOWED_HOST, or give it a key with LORADROP_API_KEY."
         )
 
 

@@ -1,19 +1,22 @@
-"""Text that did not come from this program, made safe for a log, a terminal or a table.
+"""Text from elsewhere, made safe to show: a log line stays one line, and a terminal obeys nothing.
 
 Names of files, reasons that quote them, and whatever is read from Redis may hold newlines, escape sequences
-and characters that change the direction of writing. Printed as they are, they would forge lines of a log and
-send commands to a terminal.
+and characters that change the direction of writing.
 """
 
 
-def shown(text: str) -> str:
-    """Return `text` on one line, with everything that is not printable, or not UTF-8, as an escape."""
-    if text.isascii() and text.isprintable():
+def printable(text: str, *, keep: str = "") -> str:
+    """Return `text` with every character that does not print written as an escape, but for those in `keep`.
+
+    Not printing are control characters, line separators, characters that change the direction of text
+    (`\\x1b`, `\\n`, `\\u202e`), and surrogates, which stand for bytes of a file's name that are not UTF-8.
+    """
+    if text.isprintable():
         return text  # the very same object: thousands of copies of names would add up
-    return "".join(sign if sign.isprintable() else _escape(sign) for sign in text)
+    return "".join(sign if sign.isprintable() or sign in keep else _escape(sign) for sign in text)
 
 
 def _escape(sign: str) -> str:
-    if "\udc80" <= sign <= "\udcff":  # a byte of a file's name that is not UTF-8
+    if "\udc80" <= sign <= "\udcff":
         return f"\\x{ord(sign) - 0xDC00:02x}"
-    return sign.encode("unicode_escape").decode("ascii")
+    return ascii(sign)[1:-1]

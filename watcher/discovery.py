@@ -9,7 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from loradrop.catalog.adapter import AdapterState
-from loradrop.catalog.printable import shown
+from loradrop.catalog.printable import printable
 from loradrop.watcher.prefix.naming import NameCollisions, collision_reason, unusable
 from loradrop.watcher.prefix.scan import scan
 from loradrop.watcher.validation.inspection import inspect_adapter
@@ -52,5 +52,5 @@ def discover_new_lora_adapters_from_prefix(
         if inspection.state is AdapterState.READY and not others:
             found[name] = str(prefix / name)
         else:
-            _logger.warning("Adapter is left out name=%s reason=%s", shown(name), shown(str(reason)))
+            _logger.warning("Adapter is left out name=%s reason=%s", printable(name), printable(str(reason)))
     return found

@@ -12,7 +12,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from loradrop.watcher.settings import SettingsInvalid
+from loradrop.catalog.settings import SettingsInvalid
 from loradrop.watcher.state.counters import Histogram
 from loradrop.watcher.watcher import Watcher
 

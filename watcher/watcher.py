@@ -30,7 +30,7 @@ from datetime import UTC, datetime
 from loradrop.catalog.adapter import AdapterState
 from loradrop.catalog.backoff import HALF_JITTER, Backoff
 from loradrop.catalog.errors import CatalogDenied, CatalogRefused, LeaseHeld, LeaseLost, LoradropError
-from loradrop.catalog.printable import shown
+from loradrop.catalog.printable import printable
 from loradrop.catalog.status import WatcherStatus
 from loradrop.catalog.store import Connection, Refreshes
 from loradrop.watcher.exception_groups import first_of
@@ -127,13 +127,13 @@ class Watcher:
             logged = error.message
             match error:
                 case LeaseHeld():
-                    _logger.log(level, "Watcher stands by owner=%s", shown(error.owner))
+                    _logger.log(level, "Watcher stands by owner=%s", printable(error.owner))
                     await self._stand_by()
                 case LeaseLost():
-                    _logger.log(level, "Watcher leads again reason=%s", shown(str(error.reason)))
+                    _logger.log(level, "Watcher leads again reason=%s", printable(str(error.reason)))
                     await asyncio.sleep(timings.first_pause_seconds * random.uniform(0, 0.1))
                 case _:
-                    _logger.log(level, "Watcher waits for Redis reason=%s", shown(str(error.reason)))
+                    _logger.log(level, "Watcher waits for Redis reason=%s", printable(str(error.reason)))
                     await asyncio.sleep(backoff.pause_seconds(lasted_seconds=lasted_seconds))
 
     async def _stand_by(self) -> None:
@@ -194,7 +194,7 @@ class Watcher:
             is_hurried=self._refreshes.is_hurried,
             confirmed=self._refreshes.confirmed,
         )
-        await self._mirror.write(planned.records.values(), [shown(name) for name in planned.removals])
+        await self._mirror.write(planned.records.values(), [printable(name) for name in planned.removals])
         now = time.monotonic()
         for hinted_at in self._state.commit(planned):
             self.counters.publish_seconds.observe(now - hinted_at)

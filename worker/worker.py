@@ -78,7 +78,7 @@ async def running_worker(
     """Run a worker for the length of the block. `url` is where its server can be asked.
 
     Yields once what is under the prefix now is listed, or after fifteen seconds without: the server then
-    starts with what it has. Raises SettingsError, RuntimeError and OSError for what cannot work.
+    starts with what it has. Raises SettingsInvalid, RuntimeError and OSError for what cannot work.
     """
     base = read_base_model(engine.checkpoint_directory(), renamed=engine.renames_modules)
     store = RevisionStore(

@@ -110,8 +110,9 @@ def test_putting_the_old_bytes_back_brings_the_old_answers_back(all_in_one: AllI
 def test_a_second_server_on_the_same_state_is_refused_with_a_sentence(
     all_in_one: AllInOne, tmp_path: Path
 ) -> None:
+    from loradrop.catalog.settings import SettingsInvalid
     from loradrop.worker.fleet.embedded import embedded_stack
-    from loradrop.worker.settings import SettingsError, WorkerSettings
+    from loradrop.worker.settings import WorkerSettings
 
     state = all_in_one.server.log_path.parent / "state" / "loradrop"
     settings = WorkerSettings(lora_dir_prefix=tmp_path, lora_state_dir=state, api_port=free_port())
@@ -120,5 +121,5 @@ def test_a_second_server_on_the_same_state_is_refused_with_a_sentence(
         async with embedded_stack(settings):
             raise AssertionError("it started")
 
-    with pytest.raises(SettingsError, match="--redis-url"):
+    with pytest.raises(SettingsInvalid, match="--redis-url"):
         asyncio.run(start())

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from loradrop.catalog.errors import DiscoveryError
-from loradrop.catalog.printable import shown
+from loradrop.catalog.printable import printable
 from loradrop.watcher.monitor.evaluation import EvaluationRule, Evaluator, ExamineRequest, TooLarge
 from loradrop.watcher.prefix.filesystem import filesystem_type, is_shared
 from loradrop.watcher.prefix.findings import Absent, Examined, Finding, RootIdentity, Unreadable
@@ -109,7 +109,7 @@ class Examiner:
             raise
         except Exception as error:
             # One adapter, however strange, must not end the watching of all the others.
-            _logger.exception("Examining an adapter failed name=%s", shown(request.name))
+            _logger.exception("Examining an adapter failed name=%s", printable(request.name))
             return Unreadable(failed(error))
 
 

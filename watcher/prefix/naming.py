@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Callable, Iterable
 
 from loradrop.catalog.adapter import Reason, is_usable_name
-from loradrop.catalog.printable import shown
+from loradrop.catalog.printable import printable
 
 TEMPORARY_SUFFIXES = (
     "~",
@@ -57,8 +57,8 @@ def unusable(name: str) -> Reason | None:
         return None
     return Reason(
         "name_unusable",
-        f"The directory name {shown(name)!r} cannot be an adapter's. Use up to 128 of A-Z a-z 0-9 . _ - and"
-        " begin with a letter or a digit.",
+        f"The directory name {printable(name)!r} cannot be an adapter's. Use up to 128 of A-Z a-z 0-9 . _ -"
+        " and begin with a letter or a digit.",
     )
 
 
@@ -73,7 +73,8 @@ def collision_reason(name: str, other: str) -> Reason:
     """Return why `name` is rejected beside `other`."""
     return Reason(
         "name_twin",
-        f"{shown(name)!r} and {shown(other)!r} differ only in case or Unicode form. Rename one of them.",
+        f"{printable(name)!r} and {printable(other)!r} differ only in case or Unicode form."
+        " Rename one of them.",
     )
 
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from loradrop.catalog.adapter import Adapter, AdapterState, Reason, Revision
 from loradrop.catalog.errors import LeaseHeld, LoradropError, ResyncNeeded
-from loradrop.catalog.printable import shown
+from loradrop.catalog.printable import printable
 from loradrop.catalog.revision import short
 from loradrop.catalog.status import WatcherStatus
 from loradrop.catalog.store import Batch, Connection, Listing, Publisher, Reader, Withdrawal
@@ -86,7 +86,7 @@ class CatalogMirror:
         except LeaseHeld as held:
             if not is_dead(held.owner):
                 raise
-            _logger.info("Lease of a dead watcher is taken over owner=%s", shown(held.owner))
+            _logger.info("Lease of a dead watcher is taken over owner=%s", printable(held.owner))
             lease = await self._publisher.lead(presumed_dead=held.owner)
         await self._stop_following()
         await self._list()
@@ -192,7 +192,7 @@ def _illegible(name: str) -> Adapter:
 
 
 def _log(before: Adapter | None, change: Adapter | Withdrawal) -> None:
-    name, reason = shown(change.name), shown(str(change.reason))
+    name, reason = printable(change.name), printable(str(change.reason))
     if isinstance(change, Withdrawal):
         _logger.info("Adapter is gone name=%s reason=%s", name, reason)
     elif change.revision is not None and (before is None or before.revision != change.revision):

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from loradrop.catalog.events import RefreshRequest
-from loradrop.catalog.printable import shown
+from loradrop.catalog.printable import printable
 from loradrop.catalog.status import RefreshResult
 from loradrop.catalog.store import Refreshes
 from loradrop.watcher.monitor.monitor import Monitor
@@ -76,7 +76,7 @@ class RefreshHandler:
             cursor, requests = await _stoppable(self._inbox.requests_after(cursor))
             for request in requests:
                 scope = len(request.names) or "all"
-                _logger.info("Refresh is asked for id=%s names=%s", shown(request.id), scope)
+                _logger.info("Refresh is asked for id=%s names=%s", printable(request.id), scope)
                 if request.dry_run:
                     session.create_task(self._answer_dry_run(request))
                 else:
@@ -93,7 +93,9 @@ class RefreshHandler:
                 await self._inbox.answer(result)
                 self._refreshes.remove(refresh)
                 self._hurried.subtract(refresh.progress.names or ("",))
-                _logger.info("Refresh is answered id=%s status=%s", shown(refresh.request.id), result.status)
+                _logger.info(
+                    "Refresh is answered id=%s status=%s", printable(refresh.request.id), result.status
+                )
 
     def _accept(self, request: RefreshRequest) -> None:
         everything = not request.names or self._monitor.failure is not None

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from loradrop.catalog.adapter import Reason
-from loradrop.catalog.printable import shown
+from loradrop.catalog.printable import printable
 
 _logger = logging.getLogger(__name__)
 
@@ -53,5 +53,5 @@ class Conditions:
             self._reasons[source] = reason
             if known is not None and known.code == reason.code:
                 return
-            _logger.warning("Watcher is degraded source=%s reason=%s", source, shown(str(reason)))
+            _logger.warning("Watcher is degraded source=%s reason=%s", source, printable(str(reason)))
         self._on_change()

@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 
 from loradrop.catalog.adapter import Adapter, AdapterState, Revision
-from loradrop.catalog.printable import shown
+from loradrop.catalog.printable import printable
 from loradrop.watcher.prefix.naming import collision_reason
 from loradrop.watcher.state.plan import Plan
 from loradrop.watcher.state.prefix_state import PrefixState
@@ -49,7 +49,7 @@ def plan(
     considered = dict(islice(state.dirty.items(), _AT_ONCE))
     changed = {}
     for name in considered:
-        known = records.get(shown(name))
+        known = records.get(printable(name))
         record = wanted_record(state, name, remembered, now=now)
         if record is not None and record is not known and not _is_chatter(record, known, now):
             changed[name] = record
@@ -76,7 +76,7 @@ def wanted_record(
 
     None where nothing is known of it.
     """
-    known = records.get(shown(name))
+    known = records.get(printable(name))
     seen = state.names.get(name)
     if seen is None or seen.absence is not None:
         return known  # it stays as it was until its removal is proven
@@ -96,11 +96,11 @@ def mass_removal(state: PrefixState, records: Mapping[str, Adapter]) -> frozense
     """Return the lost names that were served, where they are so many that it is taken for an accident."""
 
     def is_served(name: str) -> bool:
-        record = records.get(shown(name))
+        record = records.get(printable(name))
         return state.names[name].is_unexamined or (record is not None and record.revision is not None)
 
     def count_served() -> int:
-        unrecorded = (n for n, s in state.names.items() if s.is_unexamined and shown(n) not in records)
+        unrecorded = (n for n, s in state.names.items() if s.is_unexamined and printable(n) not in records)
         return len(served(records)) + sum(1 for _ in unrecorded)
 
     lost = frozenset(name for name in state.lost if is_served(name))

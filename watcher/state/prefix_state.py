@@ -16,7 +16,7 @@ from copy import copy
 
 from loradrop.catalog.adapter import is_usable_name
 from loradrop.catalog.backoff import Backoff
-from loradrop.catalog.printable import shown
+from loradrop.catalog.printable import printable
 from loradrop.watcher.prefix.findings import Absent, Examined, Finding, RootIdentity, Unreadable
 from loradrop.watcher.prefix.naming import NameCollisions, is_ignored
 from loradrop.watcher.state.name_state import NameState
@@ -124,7 +124,7 @@ class PrefixState:
     def observe_listing(self, names: Collection[str]) -> None:
         """Note which of the known names are missing from `names`, all that the prefix holds."""
         self.root = self.root.listed_now()
-        recorded = {shown(name) for name in names if not name.isascii()}  # as the catalog spells them
+        recorded = {printable(name) for name in names if not name.isascii()}  # as the catalog spells them
         self._lost.clear()
         for name, state in self._names.items():
             state.is_missing = name not in names and name not in recorded

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from loradrop.catalog.adapter import Adapter, AdapterState, Reason, Revision
-from loradrop.catalog.printable import shown
+from loradrop.catalog.printable import printable
 from loradrop.watcher.prefix.findings import Finding, Unreadable
 
 
@@ -66,9 +66,9 @@ def _wanted(
     name: str, prefix: str, found: Finding | Unreadable, known: Adapter | None, now: datetime
 ) -> Adapter:
     record = Adapter(
-        name=shown(name),
+        name=printable(name),
         prefix=prefix,
-        path=shown(name),
+        path=printable(name),
         revision=None,
         state=AdapterState.UNKNOWN,
         reason=found.reason,

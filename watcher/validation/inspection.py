@@ -23,7 +23,7 @@ from loradrop.catalog.lora.faults import Changed, Fault, Incomplete, Rejected
 from loradrop.catalog.lora.open_files import Roots, is_gone, opened_directory
 from loradrop.catalog.lora.pickle_archive import check_sums
 from loradrop.catalog.lora.tensors import lora_pairs
-from loradrop.catalog.printable import shown
+from loradrop.catalog.printable import printable
 from loradrop.catalog.revision import RevisionHasher
 from loradrop.watcher.prefix.findings import Facts, Signature
 from loradrop.watcher.prefix.naming import is_atomic_writer, unusable
@@ -91,7 +91,7 @@ def inspect_adapter(
         return Inspection(AdapterState.UNKNOWN, unreadable(error))
     except Exception as error:
         # One adapter, however strange, must not keep a caller from looking at the others.
-        _logger.exception("Looking at an adapter failed path=%s", shown(str(directory)))
+        _logger.exception("Looking at an adapter failed path=%s", printable(str(directory)))
         return Inspection(AdapterState.UNKNOWN, failed(error))
     return Inspection(AdapterState.READY, None, proof.facts, proof.revision)
 
@@ -156,8 +156,8 @@ def _check_no_writer(directory: int) -> None:
             if abs(time.time() - found.st_ctime) < _ABANDONED_SECONDS:
                 raise Changed(
                     "writer_active",
-                    f"An update is under way: {shown(entry.name)} lies beside the files. It is published once"
-                    " that is renamed or removed.",
+                    f"An update is under way: {printable(entry.name)} lies beside the files. It is published"
+                    " once that is renamed or removed.",
                 )
 
 

@@ -55,6 +55,8 @@ class Commands:
         return [
             *(sys.executable, "-m", "loradrop.api", "--redis-url", redis_url, "--pool", settings.pool),
             *("--host", settings.api_host, "--port", str(port)),
+            *(part for name in settings.api_allowed_hosts for part in ("--allowed-host", name)),
+            *(("--api-key-file", str(settings.api_key_file)) if settings.api_key_file else ()),
         ]
 
 
@@ -85,7 +87,7 @@ STACK = StackOptions()
 async def embedded_stack(settings: WorkerSettings, options: StackOptions = STACK) -> AsyncIterator[str]:
     """Run Valkey, watcher and API for the length of the block; yield the Valkey's URL.
 
-    Raises SettingsError where another server owns the state directory, and CatalogUnavailable where Valkey
+    Raises SettingsInvalid where another server owns the state directory, and CatalogUnavailable where Valkey
     does not start.
     """
     state, commands = StateDirectory(settings), options.commands

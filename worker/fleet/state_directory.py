@@ -19,7 +19,8 @@ from collections.abc import Iterator
 
 from blake3 import blake3
 
-from loradrop.worker.settings import SettingsError, WorkerSettings
+from loradrop.catalog.settings import SettingsInvalid
+from loradrop.worker.settings import WorkerSettings
 
 _DIGEST_BYTES = 6
 _LOCK_TRIES = 20
@@ -39,13 +40,13 @@ class StateDirectory:
     def owned(self) -> Iterator[None]:
         """Own the directory, made if need be, for the length of the block.
 
-        Raises SettingsError where another process owns it, and OSError.
+        Raises SettingsInvalid where another process owns it, and OSError.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             if not _lock_despite_probes(descriptor):
-                raise SettingsError(
+                raise SettingsInvalid(
                     f"Another server keeps its state in {self.path}. Join its fleet with --redis-url, or "
                     "choose another --lora-state-dir or --pool."
                 )

@@ -17,10 +17,16 @@ from redis.asyncio import Redis
 
 from loradrop.catalog.backoff import Backoff
 from loradrop.catalog.errors import CatalogUnavailable
+from loradrop.catalog.settings import SettingsInvalid
 from loradrop.worker.fleet.children import kept_running
-from loradrop.worker.fleet.embedded import Commands, StackOptions, embedded_stack, joined_stack
+from loradrop.worker.fleet.embedded import (
+    Commands,
+    StackOptions,
+    embedded_stack,
+    joined_stack,
+)
 from loradrop.worker.fleet.state_directory import StateDirectory
-from loradrop.worker.settings import SettingsError, WorkerSettings
+from loradrop.worker.settings import WorkerSettings
 from testkit.adapters import write_adapter
 from testkit.servers import accepts_connections, free_port
 from testkit.waiting import wait_until, wait_until_sync
@@ -132,7 +138,7 @@ async def test_a_second_server_of_the_same_state_is_refused_with_a_sentence(
     settings: WorkerSettings, idle: StackOptions
 ) -> None:
     async with embedded_stack(settings, idle) as first:
-        with pytest.raises(SettingsError, match="--redis-url"):
+        with pytest.raises(SettingsInvalid, match="--redis-url"):
             async with embedded_stack(settings, idle):
                 pytest.fail("two servers own one state directory")
         assert await joined_stack(settings, idle) == first, "the refused one took nothing away"

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from loradrop.catalog.settings import SettingsInvalid
 from loradrop.worker.fleet.state_directory import StateDirectory
-from loradrop.worker.settings import SettingsError, WorkerSettings
+from loradrop.worker.settings import WorkerSettings
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def test_one_owner_at_a_time(tmp_path: Path, prefix: Path, state: StateDirectory
     assert not state.is_owned()
     with state.owned():
         assert second.is_owned()
-        with pytest.raises(SettingsError, match="--lora-state-dir"), second.owned():
+        with pytest.raises(SettingsInvalid, match="--lora-state-dir"), second.owned():
             pytest.fail("two owners")
     assert not second.is_owned()
     with second.owned():

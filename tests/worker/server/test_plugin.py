@@ -12,16 +12,17 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from loradrop.catalog.settings import SettingsInvalid
 from loradrop.worker.outcomes import NotServedYet
 from loradrop.worker.server.plugin import LoradropPlugin
-from loradrop.worker.settings import NAMED, SettingsError, add_flags
+from loradrop.worker.settings import NAMED, add_flags
 from tests.worker.vllm_parts import FakeClient, serving_models
 
 
 def arguments(*flags: str, **others: Any) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     add_flags(parser)
-    values = {"api_key": None, "host": "127.0.0.1", "port": 8000} | others
+    values = {"api_key": None, "middleware": [], "host": "127.0.0.1", "port": 8000} | others
     return argparse.Namespace(**(vars(parser.parse_args(list(flags))) | values))
 
 
@@ -75,9 +76,10 @@ def test_variables_ask_for_us_as_flags_do(monkeypatch: pytest.MonkeyPatch) -> No
     assert "/v1/models" in routes(attached(arguments()))
 
 
-def test_a_bad_setting_ends_the_start() -> None:
-    with pytest.raises(SettingsError, match="--api-port"):
-        attached(arguments("--lora-dir-prefix", "/loras", "--api-port", "0"))
+def test_a_bad_setting_ends_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LORADROP_API_PORT", "65536")
+    with pytest.raises(SettingsInvalid, match="LORADROP_API_PORT"):
+        attached(arguments("--lora-dir-prefix", "/loras"))
 
 
 @pytest.mark.parametrize(

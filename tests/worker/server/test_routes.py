@@ -9,10 +9,12 @@ import pytest
 from fastapi import FastAPI
 
 from loradrop.catalog.adapter import AdapterState
+from loradrop.catalog.errors import LoradropError
 from loradrop.catalog.http.queries import Queries
+from loradrop.catalog.http.shared_routes import Backend, put_backend, router
 from loradrop.catalog.store import Connection
 from loradrop.worker.outcomes import NotServedYet
-from loradrop.worker.server.routes import discovery_router, models_router, not_served_yet
+from loradrop.worker.server.routes import answer_error, models_router, not_served_yet
 from loradrop.worker.serving.model_cards import ModelCards
 from loradrop.worker.serving.reconciler import Reconciler
 from loradrop.worker.worker import Worker
@@ -35,10 +37,13 @@ class _Table:
 
 def an_app(worker: Worker | None) -> FastAPI:
     app = FastAPI()
-    app.include_router(discovery_router)
+    app.include_router(router)
+    app.exception_handler(LoradropError)(answer_error)
     app.include_router(models_router)
     app.exception_handler(NotServedYet)(not_served_yet)
     app.state.loradrop = worker
+    if worker is not None:
+        put_backend(app.state, Backend(queries=worker.queries))
 
     @app.get("/too_early")
     async def too_early() -> None:
@@ -130,9 +135,13 @@ async def test_a_refresh_waits_until_the_workers_have_observed_it(
     )
 
 
-async def test_a_refresh_need_not_be_waited_for(client: httpx.AsyncClient, watcher: FakeWatcher) -> None:
-    answer = await client.post("/v1/refresh_lora_discovery", json={}, headers={"Prefer": "respond-async"})
-    assert answer.status_code == 202
+@pytest.mark.parametrize("prefer", ["respond-async", "Respond-Async, wait=10", "wait=10, respond-async;x=1"])
+async def test_a_refresh_need_not_be_waited_for(
+    client: httpx.AsyncClient, watcher: FakeWatcher, prefer: str
+) -> None:
+    watcher.deaf = True
+    answer = await client.post("/v1/refresh_lora_discovery", json={}, headers={"Prefer": prefer})
+    assert (answer.status_code, answer.headers["Preference-Applied"]) == (202, "respond-async")
     later = await client.get(answer.headers["Location"])
     assert later.status_code == 200
     assert later.json()["refresh_id"] == answer.json()["refresh_id"]
