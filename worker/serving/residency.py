@@ -116,8 +116,12 @@ class Residency:
         self._changed(handle.name)
         try:
             async with self._turn(handle.name, demand):
-                await self._make_room()
-                await self._engine.load(handle)
+                if not self._is_loaded(handle):  # a second load that failed would take it from its requests
+                    await self._make_room()
+                    await self._engine.load(handle)
+                self._cancel_drain(
+                    handle.lora_id
+                )  # before the turn ends: the next may unload what has drained
         except BaseException:
             pinned.release()
             raise
@@ -138,12 +142,10 @@ class Residency:
             unload_unused()     A         -          A2         B is unused, its grace period over
         """
         name, lora_id = loaded.handle.name, loaded.handle.lora_id
-        drained = self._draining.pop(lora_id, None)
+        self._cancel_drain(lora_id)
         previous = self._serving.get(name)
         self._serving[name] = loaded
         self._table.point(loaded.handle)
-        if drained is not None:
-            drained[0].pinned.release()
         if previous is not None and previous.handle.lora_id == lora_id:
             previous.pinned.release()
         elif previous is not None:
@@ -176,9 +178,7 @@ class Residency:
         if serving is not None and serving.handle.lora_id == lora_id:
             loaded.pinned.release()
             return
-        again = self._draining.pop(lora_id, None)
-        if again is not None:
-            again[0].pinned.release()
+        self._cancel_drain(lora_id)
         self._draining[lora_id] = (loaded, self._timings.clock())
         self._changed(loaded.handle.name)
 
@@ -191,6 +191,18 @@ class Residency:
                 loaded, _ = self._draining.pop(lora_id)
                 await self._unload(loaded)
                 self._changed(loaded.handle.name)
+
+    def _is_loaded(self, handle: Handle) -> bool:
+        """Return whether the engine has it: its name points at it, or it drains."""
+        serving = self._serving.get(handle.name)
+        is_serving = serving is not None and serving.handle.lora_id == handle.lora_id
+        return is_serving or handle.lora_id in self._draining
+
+    def _cancel_drain(self, lora_id: int) -> None:
+        """Take a draining revision back: another load of it has a pin of its own."""
+        draining = self._draining.pop(lora_id, None)
+        if draining is not None:
+            draining[0].pinned.release()
 
     def _turn(self, name: str, demand: Demand | None) -> AbstractAsyncContextManager[None]:
         if demand is None:
