@@ -9,6 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from loradrop.catalog.errors import LoradropError
+from loradrop.catalog.printable import shown
 from loradrop.catalog.redis_keys import DEFAULT_POOL
 from loradrop.catalog.store import DEFAULT_REDIS_URL
 from loradrop.watcher.state.removal import RemovalRule
@@ -62,6 +63,11 @@ class Settings:
     def __post_init__(self) -> None:
         """Check what the types do not say."""
         object.__setattr__(self, "prefix", self.prefix.expanduser().absolute())
+        if not shown(str(self.prefix)) == str(self.prefix):
+            raise SettingsInvalid(
+                f"--lora-dir-prefix is {shown(str(self.prefix))}: its path is not UTF-8, or holds characters"
+                " that cannot be printed. Rename the directory."
+            )
         for name, value in {
             "--lora-discovery-interval": self.interval_seconds,
             "--lora-settle": self.settle.settle_seconds,

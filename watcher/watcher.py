@@ -36,6 +36,7 @@ from loradrop.catalog.store import Connection, Refreshes
 from loradrop.watcher.exception_groups import first_of
 from loradrop.watcher.initial_sync import InitialSync
 from loradrop.watcher.monitor.monitor import Monitor
+from loradrop.watcher.prefix.findings import RootIdentity
 from loradrop.watcher.publish.catalog_mirror import CatalogMirror
 from loradrop.watcher.publish.owner import own_id
 from loradrop.watcher.refresh.handler import RefreshHandler
@@ -47,6 +48,19 @@ from loradrop.watcher.state.prefix_state import PrefixState
 from loradrop.watcher.timings import Timings
 
 _logger = logging.getLogger(__name__)
+
+
+class SessionFailed(LoradropError):
+    """A session ended in a way that was not foreseen; another begins."""
+
+    code = "session_failed"
+
+    def __init__(self, error: Exception) -> None:
+        """Say what it was."""
+        super().__init__(
+            f"The watcher failed ({type(error).__name__}: {str(error)[:200]}) and begins anew. This is a bug"
+            " of loradrop: please report it with the log."
+        )
 
 
 class Watcher:
@@ -149,7 +163,7 @@ class Watcher:
         try:
             await self._mirror.lead()
             self._refreshes.clear()
-            self._state.begin_session(self._mirror.remembered)
+            self._state.begin_session(self._mirror.remembered, RootIdentity.parse(self._mirror.root))
             self._initial_sync.begin(self._monitor.begin_session())
             async with asyncio.TaskGroup() as session:
                 session.create_task(self._report())
@@ -157,6 +171,10 @@ class Watcher:
                 session.create_task(self._turns(tasks))
         except* LoradropError as group:
             ended = first_of(group)
+        except* Exception as group:
+            # Whatever was found on the disk or in Redis, the adapters are to be watched on.
+            _logger.exception("Session failed")
+            ended = ended or SessionFailed(first_of(group))
         assert ended is not None  # turns go on until an error
         return ended
 
@@ -168,7 +186,7 @@ class Watcher:
             await self._publish()
             await self._refreshes.answer()
             if self._initial_sync.advance(
-                self._refreshes.advanced, disturbed=bool(self._state.held), want_scan=self._monitor.want_scan
+                self._refreshes.advanced, disturbed=self._is_disturbed(), want_scan=self._monitor.want_scan
             ):
                 await self._mirror.complete()
             if not had_scan and self._monitor.last_scan is not None:
@@ -199,10 +217,24 @@ class Watcher:
         for hinted_at in self._state.commit(planned):
             self.counters.publish_seconds.observe(now - hinted_at)
         self._monitor.examine_at(planned.look_again)
+        await self._note_root(accepted_now=planned.accepts_root is True)
         grace_seconds = self._settings.removal.mass_grace_seconds
         held = planned.held
         self._conditions.set("removal", mass_removal(len(held), grace_seconds) if held else None)
-        self._conditions.set("device", AWAY if self._state.root.on_other_device else None)
+
+    async def _note_root(self, *, accepted_now: bool) -> None:
+        """Keep in the catalog which directory to expect, and examine what is missing in a new one."""
+        root = self._state.root
+        if root.is_listed:
+            self._conditions.set("root", None if root.is_accepted else AWAY)
+        if accepted_now:
+            self._monitor.examine_soon(self._state.lost)
+        if root.is_accepted and root.expected is not None:
+            await self._mirror.expect_root(str(root.expected))
+
+    def _is_disturbed(self) -> bool:
+        """Return whether adapters vanished that may come back."""
+        return bool(self._state.held) or not self._state.root.is_accepted
 
     async def _report(self) -> None:
         reported = time.monotonic()
@@ -223,4 +255,5 @@ def _level(error: LoradropError) -> int:
     """Return the log level of the end of a session: standing by is normal, a refusal needs a person."""
     if isinstance(error, LeaseHeld):
         return logging.INFO
-    return logging.ERROR if isinstance(error, CatalogDenied | CatalogRefused) else logging.WARNING
+    refusals = CatalogDenied | CatalogRefused | SessionFailed
+    return logging.ERROR if isinstance(error, refusals) else logging.WARNING

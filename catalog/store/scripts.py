@@ -12,17 +12,19 @@ _GUARD = """
 local meta = redis.call('HMGET', KEYS[1], 'fence', 'epoch', 'seq')
 if meta[1] ~= ARGV[1] then return {'fence'} end
 if meta[2] ~= ARGV[2] then return {'epoch'} end
-if tonumber(meta[3]) < tonumber(ARGV[3]) then return {'regress'} end
+if (tonumber(meta[3]) or -1) < tonumber(ARGV[3]) then return {'regress'} end
 """
 
 LEAD = """
 -- Take or keep the lease. KEYS: meta, watcher, adapters, events.
 -- ARGV: owner, ttl ms, epoch for a new catalog, schema, owner presumed dead or ''.
--- Answers {'held', owner} or {'lead', fence, epoch, seq}.
+-- Answers {'held', owner} or {'lead', fence, epoch, seq, the directory to expect at the prefix or ''}.
+-- A seq or a fence that is no number is not ours: the catalog begins anew.
 local owner = redis.call('HGET', KEYS[2], 'owner')
 if owner and owner ~= ARGV[1] and owner ~= ARGV[5] then return {'held', owner} end
-local known = redis.call('HMGET', KEYS[1], 'epoch', 'schema')
-if not known[1] or known[2] ~= ARGV[4] then
+local known = redis.call('HMGET', KEYS[1], 'epoch', 'schema', 'seq', 'fence')
+if known[4] and not known[4]:match('^%d+$') then redis.call('HDEL', KEYS[1], 'fence') end
+if not known[1] or known[2] ~= ARGV[4] or not (known[3] or ''):match('^%d+$') then
   redis.call('DEL', KEYS[3], KEYS[4])
   redis.call('HSET', KEYS[1], 'epoch', ARGV[3], 'seq', '0', 'schema', ARGV[4], 'complete', '0')
 end
@@ -33,8 +35,8 @@ if owner ~= ARGV[1] or not fence then
 end
 redis.call('HSET', KEYS[2], 'owner', ARGV[1], 'fence', fence)
 redis.call('PEXPIRE', KEYS[2], ARGV[2])
-local meta = redis.call('HMGET', KEYS[1], 'epoch', 'seq')
-return {'lead', fence, meta[1], meta[2]}
+local meta = redis.call('HMGET', KEYS[1], 'epoch', 'seq', 'root')
+return {'lead', fence, meta[1], meta[2], meta[3] or ''}
 """
 
 _TEXT = """
@@ -109,6 +111,14 @@ COMPLETE = f"""
 -- KEYS: meta. ARGV: fence, epoch, last known seq. Answers {{'ok', seq}}, or a word of the guard.
 {_GUARD}
 redis.call('HSET', KEYS[1], 'complete', '1')
+return {{'ok', meta[3]}}
+"""
+
+EXPECT_ROOT = f"""
+-- Which directory the adapters were found in: another one, found empty later, is not the prefix.
+-- KEYS: meta. ARGV: fence, epoch, last known seq, root. Answers {{'ok', seq}}, or a word of the guard.
+{_GUARD}
+redis.call('HSET', KEYS[1], 'root', ARGV[4])
 return {{'ok', meta[3]}}
 """
 

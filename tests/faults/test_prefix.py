@@ -51,7 +51,7 @@ async def test_12_and_13_unmounted_and_mounted_again(
 
         await until_unmounted(inside, f"{how} {prefix}")
         unmounted = time.monotonic()
-        await history.catalog.until_degraded("prefix_marker_missing" if flags else "prefix_device_changed")
+        await history.catalog.until_degraded("prefix_marker_missing" if flags else "prefix_away")
         row.detect_seconds = since(unmounted)
         await history.check(row, expected=names)
         write_adapter(store / "new", seed=77)

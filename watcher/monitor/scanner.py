@@ -88,6 +88,11 @@ class Scanner:
         except DiscoveryError as error:
             self.cannot_read(error, number)
             return None
+        except Exception as error:
+            # Whatever is under the prefix, the watcher goes on, and removes nothing because of it.
+            _logger.exception("Scan failed")
+            self.cannot_read(DiscoveryError(f"The scan failed ({type(error).__name__}: {error})."), number)
+            return None
         self._is_blocked = False
         self._schedule.succeed(number, now=time.monotonic())
         self.last_scan = (datetime.now(UTC), seconds)
@@ -111,6 +116,7 @@ class Scanner:
     def cannot_read(self, error: DiscoveryError, number: int = 0) -> None:
         """Note that scan `number`, or (0) an examination, could not read the prefix as a whole."""
         self._is_blocked = True
+        self._state.doubt_root()
         self._counters.scan_failures += 1
         self._schedule.fail(number, error.reason, now=time.monotonic())
         self._conditions.set("prefix", error.reason)

@@ -76,6 +76,19 @@ class CatalogMirror:
         """The catalog's sequence number after the last write."""
         return self._publisher.seq
 
+    @property
+    def root(self) -> str:
+        """The directory that the catalog expects at the prefix, as it was noted; empty where none was."""
+        return self._publisher.root
+
+    async def expect_root(self, root: str) -> None:
+        """Note in the catalog that `root` is the directory to expect, where it does not say so already.
+
+        Raises LeaseLost and the catalog's errors.
+        """
+        if root != self._publisher.root:
+            await self._publisher.expect_root(root)
+
     async def lead(self) -> None:
         """Take the lease and list the catalog; raises LeaseHeld and the catalog's errors."""
         try:

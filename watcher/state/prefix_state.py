@@ -29,7 +29,7 @@ _LAST_RETRY_SECONDS = 30.0
 
 
 class PrefixState:
-    """One prefix as it was last seen. Invariant: nothing is concluded from an error or another device.
+    """One prefix as it was last seen. Invariant: nothing is concluded from an error or another directory.
 
     `held` are the names of a mass removal that is held back.
     """
@@ -91,7 +91,8 @@ class PrefixState:
         state = self._names.get(name)
         if state is None:
             return False
-        return name in self._dirty or state.is_unsettled or (state.is_lost and name not in self.held)
+        may_be_removed = state.is_lost and name not in self.held and self.root.is_accepted
+        return name in self._dirty or state.is_unsettled or may_be_removed
 
     def doubtful(self) -> list[str]:
         """Return the names that every scan examines anew: unreadable, or not found."""
@@ -109,17 +110,21 @@ class PrefixState:
 
     # What is learnt
 
-    def begin_session(self, recorded: Iterable[str]) -> None:
-        """Note that the catalog, listed just now, holds `recorded`, and that nothing is dirty for it yet."""
+    def begin_session(self, recorded: Iterable[str], root: RootIdentity | None = None) -> None:
+        """Note that the catalog, listed just now, holds `recorded` and expects `root`; nothing is dirty."""
+        self.root = self.root.begun(root)
         self._dirty.clear()
         for name in recorded:
             self._names.setdefault(name, NameState()).is_recorded = True
 
     def observe_root(self, identity: RootIdentity) -> bool:
         """Note which directory the prefix is; return whether it is another one than last time."""
-        changed = identity != self.root.seen
-        self.root = self.root.observed(identity)
-        return changed
+        before, self.root = self.root, self.root.observed(identity)
+        return self.root.seen is not before.seen
+
+    def doubt_root(self) -> None:
+        """Note that the prefix could not be read, or was replaced for an instant."""
+        self.root = self.root.doubted()
 
     def observe_listing(self, names: Collection[str]) -> None:
         """Note which of the known names are missing from `names`, all that the prefix holds."""
@@ -193,8 +198,8 @@ class PrefixState:
         What was learnt while it was written stays dirty; a name that came back meanwhile is not forgotten.
         """
         self.held = plan.held
-        if plan.accepted_root is not None:
-            self.root = self.root.accepted(plan.accepted_root)
+        if plan.accepts_root is not None and plan.judged_root == self.root.listed:
+            self.root = self.root.judged(accepts=plan.accepts_root)
         for name, mark in plan.considered.items():
             if self._dirty.get(name) == mark:
                 del self._dirty[name]
@@ -218,7 +223,7 @@ class PrefixState:
         state.unreadable = state.retry = None
         if state.finding is None and not state.is_unexamined and not state.is_recorded:
             self._forget(name)  # a hint, or a client's word, of nothing
-        elif not self.root.on_other_device:
+        elif self.root.is_accepted:
             state.absence = miss(state.absence, now=now)
             self._lost.add(name)
 
