@@ -154,7 +154,7 @@ class Watcher:
         try:
             await self._mirror.stand_by(self._timings.standby_seconds)
         except LoradropError as error:
-            _logger.debug("Watcher cannot follow while it stands by reason=%s", error.reason)
+            _logger.debug("Watcher cannot follow while it stands by reason=%s", shown(str(error.reason)))
             await asyncio.sleep(self._timings.standby_seconds)
 
     async def _session(self, tasks: asyncio.TaskGroup) -> LoradropError:

@@ -15,6 +15,12 @@ def test_the_prefix_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert Settings(prefix=Path("loras")).prefix == tmp_path / "loras"
 
 
+@pytest.mark.parametrize("path", ["/p/caf\udce9", "/p/a\nb", "/p/\x1b[2J"])
+def test_a_prefix_that_cannot_be_written_down_is_refused_with_a_sentence(path: str) -> None:
+    with pytest.raises(SettingsInvalid, match=r"--lora-dir-prefix .* Rename the directory"):
+        Settings(prefix=Path(path))
+
+
 @pytest.mark.parametrize(
     ("values", "flag"),
     [
