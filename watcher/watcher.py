@@ -29,7 +29,7 @@ from datetime import UTC, datetime
 
 from loradrop.catalog.adapter import AdapterState
 from loradrop.catalog.backoff import HALF_JITTER, Backoff
-from loradrop.catalog.errors import CatalogDenied, CatalogRefused, LeaseHeld, LeaseLost, LoradropError
+from loradrop.catalog.errors import LeaseHeld, LeaseLost, LoradropError
 from loradrop.catalog.printable import shown
 from loradrop.catalog.status import WatcherStatus
 from loradrop.catalog.store import Connection, Refreshes
@@ -40,6 +40,7 @@ from loradrop.watcher.prefix.findings import RootIdentity
 from loradrop.watcher.publish.catalog_mirror import CatalogMirror
 from loradrop.watcher.publish.owner import own_id
 from loradrop.watcher.refresh.handler import RefreshHandler
+from loradrop.watcher.session_end import SessionFailed, level_of
 from loradrop.watcher.settings import Settings
 from loradrop.watcher.state.conditions import AWAY, Conditions, mass_removal
 from loradrop.watcher.state.counters import Counters
@@ -48,19 +49,6 @@ from loradrop.watcher.state.prefix_state import PrefixState
 from loradrop.watcher.timings import Timings
 
 _logger = logging.getLogger(__name__)
-
-
-class SessionFailed(LoradropError):
-    """A session ended in a way that was not foreseen; another begins."""
-
-    code = "session_failed"
-
-    def __init__(self, error: Exception) -> None:
-        """Say what it was."""
-        super().__init__(
-            f"The watcher failed ({type(error).__name__}: {str(error)[:200]}) and begins anew. This is a bug"
-            " of loradrop: please report it with the log."
-        )
 
 
 class Watcher:
@@ -137,7 +125,7 @@ class Watcher:
             started = time.monotonic()
             error = await self._session(tasks)
             lasted_seconds = time.monotonic() - started
-            level = _level(error) if error.message != logged else logging.DEBUG
+            level = level_of(error) if error.message != logged else logging.DEBUG
             logged = error.message
             match error:
                 case LeaseHeld():
@@ -249,11 +237,3 @@ class Watcher:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._timings.heartbeat_seconds):
                     await self._status_changed.wait()
-
-
-def _level(error: LoradropError) -> int:
-    """Return the log level of the end of a session: standing by is normal, a refusal needs a person."""
-    if isinstance(error, LeaseHeld):
-        return logging.INFO
-    refusals = CatalogDenied | CatalogRefused | SessionFailed
-    return logging.ERROR if isinstance(error, refusals) else logging.WARNING

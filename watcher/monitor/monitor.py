@@ -168,6 +168,11 @@ class Monitor:
         found, _ = await self._pool.scan(self._scanner.scan_now)
         return found
 
+    async def list_names(self) -> frozenset[str]:
+        """Return the names of all that is in the prefix; raises DiscoveryError."""
+        found, _ = await self._pool.scan(self._scanner.list_now)
+        return found
+
     async def examine(self, requests: Sequence[ExamineRequest]) -> BatchResult:
         """Examine some of `requests`, for a dry run."""
         return await self._pool.examine(requests)

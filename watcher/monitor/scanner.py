@@ -8,7 +8,7 @@ from loradrop.catalog.adapter import Reason
 from loradrop.catalog.errors import DiscoveryError
 from loradrop.watcher.monitor.examiner_pool import ExaminerPool
 from loradrop.watcher.monitor.scan_schedule import ScanFailure, ScanSchedule
-from loradrop.watcher.prefix.scan import Scan, scan
+from loradrop.watcher.prefix.scan import Scan, list_names, open_root, scan
 from loradrop.watcher.settings import Settings
 from loradrop.watcher.state.conditions import Conditions
 from loradrop.watcher.state.counters import Counters
@@ -112,6 +112,11 @@ class Scanner:
     def scan_now(self) -> Scan:
         """Scan in this thread, and take nothing in; raises DiscoveryError."""
         return scan(self._settings.prefix, self._state.names, marker=self._settings.marker)
+
+    def list_now(self) -> frozenset[str]:
+        """List the names in the prefix in this thread; raises DiscoveryError."""
+        with open_root(self._settings.prefix, marker=self._settings.marker) as (root_fd, _):
+            return list_names(root_fd, self._settings.prefix)
 
     def cannot_read(self, error: DiscoveryError, number: int = 0) -> None:
         """Note that scan `number`, or (0) an examination, could not read the prefix as a whole."""

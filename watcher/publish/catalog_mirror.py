@@ -38,6 +38,7 @@ class CatalogMirror:
         self._lost: dict[str, Adapter] = {}
         self._counts: Counter[tuple[AdapterState, str]] = Counter()
         self._served_count = 0
+        self._served: Mapping[str, Revision] | None = None
 
     @property
     def records(self) -> Mapping[str, Adapter]:
@@ -55,8 +56,15 @@ class CatalogMirror:
         return self._served_count
 
     def served(self) -> Mapping[str, Revision]:
-        """Return name -> revision of the records that have one, as it is now."""
-        return {name: record.revision for name, record in self._records.items() if record.revision}
+        """Return name -> revision of the records that have one, as it is now.
+
+        The same object as long as nothing changes: many refreshes may keep it.
+        """
+        if self._served is None:
+            self._served = {
+                name: record.revision for name, record in self._records.items() if record.revision
+            }
+        return self._served
 
     @property
     def counts(self) -> dict[AdapterState, int]:
@@ -148,6 +156,7 @@ class CatalogMirror:
         known = self.remembered
         self._lost = {} if listing.complete else {n: known[n] for n in known if n not in listing.adapters}
         self._records = dict(listing.adapters) | {name: _illegible(name) for name in listing.unreadable}
+        self._served = None
         self._counts = Counter(_kind(record) for record in self._records.values())
         self._served_count = sum(record.revision is not None for record in self._records.values())
         return listing
@@ -163,6 +172,7 @@ class CatalogMirror:
 
     def _put(self, name: str, record: Adapter | None) -> Adapter | None:
         """Take in what the catalog holds now, and return what it held before."""
+        self._served = None
         before = self._records.pop(name, None)
         self._lost.pop(name, None)
         if before is not None:

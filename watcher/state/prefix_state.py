@@ -14,7 +14,6 @@ Not here: input and output, and any clock: times are passed in, in monotonic sec
 from collections.abc import Collection, Iterable, Mapping, Set
 from copy import copy
 
-from loradrop.catalog.adapter import is_usable_name
 from loradrop.catalog.backoff import Backoff
 from loradrop.catalog.printable import shown
 from loradrop.watcher.prefix.findings import Absent, Examined, Finding, RootIdentity, Unreadable
@@ -54,8 +53,6 @@ class PrefixState:
         copied._dirty, copied._lost = dict(self._dirty), set(self._lost)
         copied._collisions = self._collisions.copy()
         return copied
-
-    # What is known
 
     @property
     def names(self) -> Mapping[str, NameState]:
@@ -102,13 +99,9 @@ class PrefixState:
         """Return the other names of the prefix that differ from `name` only in case or Unicode form."""
         return self._collisions.of(name, self.has_finding)
 
-    def examinable(self, names: Iterable[str]) -> set[str]:
-        """Return those of `names`, which a client may have chosen, that can be an adapter's."""
-        return {
-            name for name in names if name in self._names or (is_usable_name(name) and not is_ignored(name))
-        }
-
-    # What is learnt
+    def examinable(self, names: Iterable[str], listed: Collection[str]) -> set[str]:
+        """Return those of `names`, which a client may have chosen, that are known, or `listed` adapters."""
+        return {name for name in names if name in self._names or (name in listed and not is_ignored(name))}
 
     def begin_session(self, recorded: Iterable[str], root: RootIdentity | None = None) -> None:
         """Note that the catalog, listed just now, holds `recorded` and expects `root`; nothing is dirty."""

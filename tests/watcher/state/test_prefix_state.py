@@ -179,8 +179,9 @@ def test_a_hint_that_led_to_nothing_does_not_count_for_the_next_publication() ->
 
 def test_only_what_can_be_a_name_is_examined_because_a_client_names_it() -> None:
     catalog = Catalog("recorded with spaces")
-    strange = ["../outside", "..", "", "a/b", "sql.tmp", ".hidden", "x" * 5000]
-    assert catalog.state.examinable([*strange, "sql", "recorded with spaces"]) == {
+    strange = ["../outside", "..", "", "a/b", "sql.tmp", ".hidden", "unheard-of", "x" * 5000]
+    listed = {"sql", "sql.tmp", ".hidden"}
+    assert catalog.state.examinable([*strange, "sql", "recorded with spaces"], listed) == {
         "sql",
         "recorded with spaces",
     }
