@@ -13,7 +13,7 @@ class Keys:
 
     @property
     def meta(self) -> str:
-        """Hash: epoch, seq, fence, schema, count, complete."""
+        """Hash: epoch, seq, fence, schema, count, complete, root."""
         return self._key("meta")
 
     @property

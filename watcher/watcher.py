@@ -29,16 +29,18 @@ from datetime import UTC, datetime
 
 from loradrop.catalog.adapter import AdapterState
 from loradrop.catalog.backoff import HALF_JITTER, Backoff
-from loradrop.catalog.errors import CatalogDenied, CatalogRefused, LeaseHeld, LeaseLost, LoradropError
+from loradrop.catalog.errors import LeaseHeld, LeaseLost, LoradropError
 from loradrop.catalog.printable import printable
 from loradrop.catalog.status import WatcherStatus
 from loradrop.catalog.store import Connection, Refreshes
 from loradrop.watcher.exception_groups import first_of
 from loradrop.watcher.initial_sync import InitialSync
 from loradrop.watcher.monitor.monitor import Monitor
+from loradrop.watcher.prefix.findings import RootIdentity
 from loradrop.watcher.publish.catalog_mirror import CatalogMirror
 from loradrop.watcher.publish.owner import own_id
 from loradrop.watcher.refresh.handler import RefreshHandler
+from loradrop.watcher.session_end import SessionFailed, level_of
 from loradrop.watcher.settings import Settings
 from loradrop.watcher.state.conditions import AWAY, Conditions, mass_removal
 from loradrop.watcher.state.counters import Counters
@@ -123,7 +125,7 @@ class Watcher:
             started = time.monotonic()
             error = await self._session(tasks)
             lasted_seconds = time.monotonic() - started
-            level = _level(error) if error.message != logged else logging.DEBUG
+            level = level_of(error) if error.message != logged else logging.DEBUG
             logged = error.message
             match error:
                 case LeaseHeld():
@@ -140,7 +142,7 @@ class Watcher:
         try:
             await self._mirror.stand_by(self._timings.standby_seconds)
         except LoradropError as error:
-            _logger.debug("Watcher cannot follow while it stands by reason=%s", error.reason)
+            _logger.debug("Watcher cannot follow while it stands by reason=%s", printable(str(error.reason)))
             await asyncio.sleep(self._timings.standby_seconds)
 
     async def _session(self, tasks: asyncio.TaskGroup) -> LoradropError:
@@ -149,7 +151,7 @@ class Watcher:
         try:
             await self._mirror.lead()
             self._refreshes.clear()
-            self._state.begin_session(self._mirror.remembered)
+            self._state.begin_session(self._mirror.remembered, RootIdentity.parse(self._mirror.root))
             self._initial_sync.begin(self._monitor.begin_session())
             async with asyncio.TaskGroup() as session:
                 session.create_task(self._report())
@@ -157,6 +159,10 @@ class Watcher:
                 session.create_task(self._turns(tasks))
         except* LoradropError as group:
             ended = first_of(group)
+        except* Exception as group:
+            # Whatever was found on the disk or in Redis, the adapters are to be watched on.
+            _logger.exception("Session failed")
+            ended = ended or SessionFailed(first_of(group))
         assert ended is not None  # turns go on until an error
         return ended
 
@@ -168,7 +174,7 @@ class Watcher:
             await self._publish()
             await self._refreshes.answer()
             if self._initial_sync.advance(
-                self._refreshes.advanced, disturbed=bool(self._state.held), want_scan=self._monitor.want_scan
+                self._refreshes.advanced, disturbed=self._is_disturbed(), want_scan=self._monitor.want_scan
             ):
                 await self._mirror.complete()
             if not had_scan and self._monitor.last_scan is not None:
@@ -199,10 +205,24 @@ class Watcher:
         for hinted_at in self._state.commit(planned):
             self.counters.publish_seconds.observe(now - hinted_at)
         self._monitor.examine_at(planned.look_again)
+        await self._note_root(accepted_now=planned.accepts_root is True)
         grace_seconds = self._settings.removal.mass_grace_seconds
         held = planned.held
         self._conditions.set("removal", mass_removal(len(held), grace_seconds) if held else None)
-        self._conditions.set("device", AWAY if self._state.root.on_other_device else None)
+
+    async def _note_root(self, *, accepted_now: bool) -> None:
+        """Keep in the catalog which directory to expect, and examine what is missing in a new one."""
+        root = self._state.root
+        if root.is_listed:
+            self._conditions.set("root", None if root.is_accepted else AWAY)
+        if accepted_now:
+            self._monitor.examine_soon(self._state.lost)
+        if root.is_accepted and root.expected is not None:
+            await self._mirror.expect_root(str(root.expected))
+
+    def _is_disturbed(self) -> bool:
+        """Return whether adapters vanished that may come back."""
+        return bool(self._state.held) or not self._state.root.is_accepted
 
     async def _report(self) -> None:
         reported = time.monotonic()
@@ -217,10 +237,3 @@ class Watcher:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._timings.heartbeat_seconds):
                     await self._status_changed.wait()
-
-
-def _level(error: LoradropError) -> int:
-    """Return the log level of the end of a session: standing by is normal, a refusal needs a person."""
-    if isinstance(error, LeaseHeld):
-        return logging.INFO
-    return logging.ERROR if isinstance(error, CatalogDenied | CatalogRefused) else logging.WARNING

@@ -1,7 +1,6 @@
 """Kinds of settings: from the text of a flag, a variable or a default to a value."""
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,10 +85,8 @@ def text(metavar: str) -> Kind[str]:
 def _path(given: str) -> Path:
     if not given:
         raise ValueError("must name a path")
-    try:
-        os.fsencode(given).decode()
-    except ValueError:
-        raise ValueError("must be a path in UTF-8") from None
+    if not given.isprintable():
+        raise ValueError("must be a path in UTF-8, without control characters")
     return Path(given).expanduser().absolute()
 
 

@@ -64,7 +64,9 @@ class Publisher:
         self._withdraw = register(scripts.WITHDRAW)
         self._lead = register(scripts.LEAD)
         self._replace = register(scripts.REPLACE)
+        self._root = ""
         self._complete = register(scripts.COMPLETE)
+        self._expect_root = register(scripts.EXPECT_ROOT)
         self._report = register(scripts.REPORT)
         self._resign = register(scripts.RESIGN)
 
@@ -79,6 +81,11 @@ class Publisher:
     def seq(self) -> int:
         """The last seq this publisher has written or read."""
         return self._seq
+
+    @property
+    def root(self) -> str:
+        """Which directory the catalog expects at the prefix, in the watcher's words; empty where unknown."""
+        return self._root
 
     async def lead(self, *, presumed_dead: str = "") -> Lease:
         """Take or keep the lease, and return it.
@@ -99,6 +106,7 @@ class Publisher:
             if answer[0] == "held":
                 raise LeaseHeld(answer[1])
             fence, epoch, seq, complete = answer[1], answer[2], int(answer[3]), answer[4]
+            self._root = answer[5]
             if epoch == self._epoch and (is_damaged or seq < self._seq):
                 await self._replace(keys=[keys.meta, keys.adapters, keys.events], args=[fence, new_epoch])
                 epoch, seq, complete = new_epoch, 0, "0"
@@ -131,6 +139,16 @@ class Publisher:
             answer = await self._complete(keys=[self._connection.keys.meta], args=self._guard(lease))
         self._accepted(answer)
         self._is_complete = True
+
+    async def expect_root(self, root: str) -> None:
+        """Keep which directory to expect at the prefix, also over restarts; raises LeaseLost."""
+        lease = self.lease
+        async with translated():
+            answer = await self._expect_root(
+                keys=[self._connection.keys.meta], args=[*self._guard(lease), root]
+            )
+        self._accepted(answer)
+        self._root = root
 
     async def report(self, status: WatcherStatus) -> None:
         """Write the heartbeat, which also keeps the lease; raises LeaseLost, also for a damaged catalog."""

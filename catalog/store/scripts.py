@@ -36,7 +36,7 @@ LEAD = f"""
 -- Take or keep the lease. A damaged catalog, or one of another schema, is replaced by an empty one.
 -- KEYS: meta, watcher, adapters, events.
 -- ARGV: owner, ttl ms, epoch for a new catalog, owner presumed dead or ''.
--- Answers {{'held', owner}} or {{'lead', fence, epoch, seq, complete}}.
+-- Answers {{'held', owner}} or {{'lead', fence, epoch, seq, complete, root}}.
 {_TYPED}
 local is_hash, owner = typed('HGET', KEYS[2], 'owner')
 if not is_hash then redis.call('DEL', KEYS[2]) end
@@ -62,8 +62,8 @@ if owner ~= ARGV[1] or not fence then
 end
 redis.call('HSET', KEYS[2], 'owner', ARGV[1], 'fence', fence)
 redis.call('PEXPIRE', KEYS[2], ARGV[2])
-local meta = redis.call('HMGET', KEYS[1], 'epoch', 'seq', 'complete')
-return {{'lead', fence, meta[1], meta[2], meta[3]}}
+local meta = redis.call('HMGET', KEYS[1], 'epoch', 'seq', 'complete', 'root')
+return {{'lead', fence, meta[1], meta[2], meta[3], meta[4] or ''}}
 """
 
 _TEXT = """
@@ -142,6 +142,14 @@ COMPLETE = f"""
 -- KEYS: meta. ARGV: fence, epoch, last known seq. Answers {{'ok', seq}}, or a word of the guard.
 {_GUARD}
 redis.call('HSET', KEYS[1], 'complete', '1')
+return {{'ok', meta[3]}}
+"""
+
+EXPECT_ROOT = f"""
+-- Which directory the adapters were found in: another one, found empty later, is not the prefix.
+-- KEYS: meta. ARGV: fence, epoch, last known seq, root. Answers {{'ok', seq}}, or a word of the guard.
+{_GUARD}
+redis.call('HSET', KEYS[1], 'root', ARGV[4])
 return {{'ok', meta[3]}}
 """
 

@@ -51,7 +51,7 @@ async def test_unmounted_and_mounted_again(
 
         await until_unmounted(inside, f"{how} {prefix}")
         unmounted = time.monotonic()
-        await history.catalog.until_degraded("prefix_marker_missing" if flags else "prefix_device_changed")
+        await history.catalog.until_degraded("prefix_marker_missing" if flags else "prefix_away")
         row.detect_seconds = since(unmounted)
         await history.check(row, expected=names)
         write_adapter(store / "new", seed=77)
@@ -99,6 +99,35 @@ async def test_prefix_renamed_and_replaced(connection: Connection, prefix: Path,
         await history.check(row, removed=["a0", "a1"], expected=["a2", "later"])
 
 
+@needs_mounts
+@pytest.mark.parametrize("count", [1, 3, 10])
+async def test_13_an_unmounted_bind_mount_without_a_marker(
+    count: int, connection: Connection, prefix: Path, tmp_path: Path, row: Row
+) -> None:
+    store = tmp_path / "store"
+    names = write_some(store, count)
+    mount = f"mount --bind {store} {prefix}"  # the same device, before and after
+    within = [*NAMESPACED, "sh", "-c", f'{mount}; exec "$@"', "sh"]
+    async with watcher_process(connection, prefix, "--mass-removal-grace", "0.5", within=within) as (
+        child,
+        history,
+    ):
+        note_all(history, store, names)
+        await history.catalog.until_served(set(names))
+
+        def inside(command: str) -> None:
+            subprocess.run(
+                ["nsenter", "--target", str(child.pid), "--mount", "sh", "-c", command], check=True
+            )
+
+        await until_unmounted(inside, f"umount {prefix}")
+        await history.catalog.until_degraded("prefix_away")
+        await history.check(row, expected=names)
+        inside(mount)
+        await history.catalog.until_degraded(None)
+        await history.check(row, expected=names)
+
+
 @needs_dropping
 async def test_an_adapter_that_cannot_be_read_for_a_while(
     connection: Connection, prefix: Path, row: Row
@@ -114,6 +143,10 @@ async def test_an_adapter_that_cannot_be_read_for_a_while(
     async with watcher_process(connection, prefix, within=within) as (_, history):
         note_all(history, prefix, names)
         await history.catalog.until_served(set(names))
+        (prefix.parent / "secret" / "adapter").mkdir(parents=True)
+        (prefix.parent / "secret").chmod(0o000)
+        (prefix / "link").symlink_to(prefix.parent / "secret" / "adapter")
+        await history.catalog.until("link", AdapterState.UNKNOWN, code="not_readable")
         (prefix / "a1").chmod(0o000)
         locked = time.monotonic()
         unknown = await history.catalog.until("a1", AdapterState.UNKNOWN, code="not_readable")

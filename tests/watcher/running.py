@@ -13,6 +13,7 @@ from loradrop.catalog.events import AdapterEvent, EventType
 from loradrop.catalog.status import WatcherStatus
 from loradrop.catalog.store import Connection, Reader, Reports
 from loradrop.watcher.settings import Settings
+from loradrop.watcher.state.counters import Counters
 from loradrop.watcher.state.removal import RemovalRule
 from loradrop.watcher.state.settle import SettleRule
 from loradrop.watcher.timings import Timings
@@ -37,6 +38,7 @@ class Catalog:
     """The catalog as readers see it."""
 
     connection: Connection
+    counters: Counters = field(default_factory=Counters)
     reader: Reader = field(init=False)
     _events: Reader = field(init=False)
     reports: Reports = field(init=False)
@@ -131,8 +133,9 @@ async def watching(
     """Run a watcher for the length of the block."""
     made = Settings(prefix=prefix, redis_url=connection.url, **settings)
     async with Connection(connection.url) as own:
-        task = asyncio.create_task(Watcher(made, own, timings).run())
-        catalog = Catalog(connection)
+        watcher = Watcher(made, own, timings)
+        task = asyncio.create_task(watcher.run())
+        catalog = Catalog(connection, watcher.counters)
         try:
             await wait_until(
                 lambda: task.done() or _leads(catalog),

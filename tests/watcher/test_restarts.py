@@ -77,7 +77,7 @@ async def test_another_prefix_for_the_same_pool_replaces_the_old_one_once_that_i
     write_adapter(tmp_path / "other" / "a0")
     rule = RemovalRule(grace_seconds=0.2, mass_grace_seconds=600)
     async with watching(connection, tmp_path / "other", settle=SOON["settle"], removal=rule) as catalog:
-        await catalog.until_degraded("mass_removal")
+        await catalog.until_degraded("prefix_away")
         assert len(await catalog.adapters()) == 6
         await confirm(connection)
         await catalog.until_served({"a0"})

@@ -1,11 +1,15 @@
 """What counts as an adapter in a prefix: usable names, one of two twins, and what links lead to."""
 
+import logging
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from loradrop.catalog.adapter import AdapterState
+from loradrop.catalog.printable import printable
 from loradrop.catalog.store import Connection
 from testkit.adapters import publish_adapter, write_adapter
 from testkit.waiting import wait_until
@@ -91,3 +95,41 @@ async def test_two_links_to_one_directory_are_both_updated(connection: Connectio
             return (await catalog.adapters())["two"].revision == revision_of(prefix / "two")
 
         await wait_until(is_updated, timeout=PATIENCE_SECONDS, description="the other link is updated")
+
+
+async def test_a_link_that_cannot_be_followed_is_unknown_and_stops_no_other(
+    connection: Connection, prefix: Path
+) -> None:
+    (prefix / "loop").symlink_to("loop")
+    (prefix / "there").symlink_to("back")
+    (prefix / "back").symlink_to("there")
+    (prefix / "long").symlink_to("x" * 300)
+    write_adapter(prefix / "sql")
+    async with watching(connection, prefix, **SOON, interval_seconds=0.2) as catalog:
+        await catalog.until("sql", READY)
+        for name in ("loop", "there", "back", "long"):
+            await catalog.until(name, AdapterState.UNKNOWN, code="disk_error")
+        publish_adapter(prefix, "math")
+        await catalog.until("math", READY)
+        await catalog.until_degraded(None)
+        (prefix / "loop").unlink()
+        publish_adapter(prefix, "loop")
+        await catalog.until("loop", READY)
+
+
+async def test_no_name_can_forge_a_line_of_the_log_or_reach_a_terminal(
+    connection: Connection, prefix: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = ["a\n2026-01-01 INFO forged", "\x1b[2Jclear", "\N{RIGHT-TO-LEFT OVERRIDE}gpj", "line\u2028two"]
+    with caplog.at_level(logging.DEBUG):
+        async with watching(connection, prefix, **SOON) as catalog:
+            for name in names:
+                write_adapter(prefix / name)
+            directory = write_adapter(prefix / "sql")
+            (directory / ".adapter_model.safetensors.\x1b]0;title\x07").write_bytes(b"")
+            await catalog.until("sql", AdapterState.SETTLING, code="writer_active")
+            for name in names:
+                await catalog.until(printable(name), AdapterState.REJECTED, code="name_unusable")
+    ours = [record.getMessage() for record in caplog.records if record.name.startswith("loradrop")]
+    assert [line for line in ours if not line.isprintable()] == []
+    assert [line for line in ours if "forged" in line]

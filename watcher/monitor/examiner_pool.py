@@ -9,7 +9,6 @@ from typing import TypeVar
 from loradrop.watcher.monitor.batch import BatchResult, Examiner
 from loradrop.watcher.monitor.concurrency_limit import ConcurrencyLimit
 from loradrop.watcher.monitor.evaluation import ExamineRequest
-from loradrop.watcher.prefix.scan import Scan
 
 THREADS = "loradrop-disk"
 """How the names of all threads begin that read the disk, and may hang there."""
@@ -51,8 +50,8 @@ class ExaminerPool:
         result.add_done_callback(self._record)
         return result
 
-    async def scan(self, work: Callable[[], Scan]) -> tuple[Scan, float]:
-        """Return what `work` saw and how long it took, in seconds; raises DiscoveryError."""
+    async def scan(self, work: Callable[[], _Result]) -> tuple[_Result, float]:
+        """Return what `work` saw of the whole prefix, and how many seconds it took; raises DiscoveryError."""
         started = time.monotonic()
         return await self._run(self._scanner, work), time.monotonic() - started
 

@@ -6,7 +6,7 @@ import time
 from loradrop.catalog.adapter import Reason
 from loradrop.watcher.monitor.scanner import Scanner
 from loradrop.watcher.monitor.work_queue import WorkQueue
-from loradrop.watcher.notify.notifier import Hint
+from loradrop.watcher.notify.notifier import ROOT_CHANGED, Hint
 from loradrop.watcher.state.counters import Counters
 from loradrop.watcher.state.prefix_state import PrefixState
 
@@ -49,6 +49,9 @@ class HintIntake:
 
     def hear_lost(self, reason: Reason | None) -> None:
         """Note that hints have stopped, or (None) come again."""
+        if reason is not None and reason.code in ROOT_CHANGED:
+            self._state.doubt_root()
+            self._scanner.want()
         self._scanner.notifier_lost(reason)
         self._wakeup.set()
 

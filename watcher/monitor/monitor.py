@@ -30,7 +30,6 @@ from loradrop.watcher.monitor.scan_schedule import ScanFailure
 from loradrop.watcher.monitor.scanner import Scanner
 from loradrop.watcher.monitor.work_queue import WorkQueue
 from loradrop.watcher.notify.selection import notifications_for
-from loradrop.watcher.prefix.findings import RootIdentity
 from loradrop.watcher.prefix.scan import Scan
 from loradrop.watcher.settings import Settings
 from loradrop.watcher.state.conditions import SLOW, Conditions
@@ -97,6 +96,10 @@ class Monitor:
         """Why nothing can be examined, and which scan found that; None where all is well."""
         return self._scanner.failure
 
+    @property
+    def _may_examine(self) -> bool:
+        return self.failure is None and self._state.root.is_listed
+
     async def follow_notifications(self) -> None:
         """Take hints for ever."""
         await self._notifications.run()
@@ -140,7 +143,7 @@ class Monitor:
             self._queue.add_low_priority(names)
         if self._scanner.is_due(now):
             tasks.create_task(self._scan(self._scanner.begin()))
-        while self.failure is None and self._pool.has_room(hinted=True):
+        while self._may_examine and self._pool.has_room(hinted=True):
             names = self._queue.get(_BATCH, only_high=not self._pool.has_room(hinted=False))
             if not names:
                 return
@@ -163,6 +166,11 @@ class Monitor:
     async def scan(self) -> Scan:
         """Scan the prefix once, for a dry run; raises DiscoveryError."""
         found, _ = await self._pool.scan(self._scanner.scan_now)
+        return found
+
+    async def list_names(self) -> frozenset[str]:
+        """Return the names of all that is in the prefix; raises DiscoveryError."""
+        found, _ = await self._pool.scan(self._scanner.list_now)
         return found
 
     async def examine(self, requests: Sequence[ExamineRequest]) -> BatchResult:
@@ -198,11 +206,14 @@ class Monitor:
             for request in requests:
                 self._queue.done(request.name)
             self._wakeup.set()
-        self._put_back(result.left if result.error is None else requests)
         if result.error is not None:
             self._scanner.cannot_read(result.error)
-        elif result.identity is not None:
-            self._learn(result, result.identity)
+        elif result.identity is not None and self._state.observe_root(result.identity):
+            self._scanner.want()  # nothing is learnt of a directory before it is listed
+        else:
+            requests = list(result.left)
+            self._learn(result)
+        self._put_back(requests)
 
     def _put_back(self, requests: Iterable[ExamineRequest]) -> None:
         for request in requests:
@@ -212,9 +223,7 @@ class Monitor:
             else:
                 self._queue.add_low_priority([name])
 
-    def _learn(self, result: BatchResult, identity: RootIdentity) -> None:
-        if self._state.observe_root(identity):
-            self.want_scan()
+    def _learn(self, result: BatchResult) -> None:
         if result.listed is not None:
             self._state.observe_listing(result.listed)
         self._counters.examined += len(result.found)

@@ -8,7 +8,7 @@ from loradrop.catalog.adapter import Reason
 from loradrop.catalog.errors import DiscoveryError
 from loradrop.watcher.monitor.examiner_pool import ExaminerPool
 from loradrop.watcher.monitor.scan_schedule import ScanFailure, ScanSchedule
-from loradrop.watcher.prefix.scan import Scan, scan
+from loradrop.watcher.prefix.scan import Scan, list_names, open_root, scan
 from loradrop.watcher.settings import Settings
 from loradrop.watcher.state.conditions import Conditions
 from loradrop.watcher.state.counters import Counters
@@ -88,6 +88,11 @@ class Scanner:
         except DiscoveryError as error:
             self.cannot_read(error, number)
             return None
+        except Exception as error:
+            # Whatever is under the prefix, the watcher goes on, and removes nothing because of it.
+            _logger.exception("Scan failed")
+            self.cannot_read(DiscoveryError(f"The scan failed ({type(error).__name__}: {error})."), number)
+            return None
         self._is_blocked = False
         self._schedule.succeed(number, now=time.monotonic())
         self.last_scan = (datetime.now(UTC), seconds)
@@ -108,9 +113,15 @@ class Scanner:
         """Scan in this thread, and take nothing in; raises DiscoveryError."""
         return scan(self._settings.prefix, self._state.names, marker=self._settings.marker)
 
+    def list_now(self) -> frozenset[str]:
+        """List the names in the prefix in this thread; raises DiscoveryError."""
+        with open_root(self._settings.prefix, marker=self._settings.marker) as (root_fd, _):
+            return list_names(root_fd, self._settings.prefix)
+
     def cannot_read(self, error: DiscoveryError, number: int = 0) -> None:
         """Note that scan `number`, or (0) an examination, could not read the prefix as a whole."""
         self._is_blocked = True
+        self._state.doubt_root()
         self._counters.scan_failures += 1
         self._schedule.fail(number, error.reason, now=time.monotonic())
         self._conditions.set("prefix", error.reason)

@@ -25,8 +25,8 @@ from loradrop.watcher.timings import Timings
 
 _logger = logging.getLogger(__name__)
 
-_SOON = frozenset({"prefix_missing", "prefix_replaced"})
-"""Reasons that are not the notifier's fault: it may be made again at once."""
+ROOT_CHANGED = frozenset({"prefix_missing", "prefix_replaced"})
+"""Reasons that are not the notifier's fault, which may be made again at once: the prefix itself went away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +130,9 @@ class Notifications:
                 self._on_hint(Hint(None))  # what changed before it watched
                 await _follow(self._notifier, timings)
             except NotifierLost as lost:
+                self.mode = WatcherMode.RESCAN
                 self._on_lost(lost.reason)
-                if lost.reason.code in _SOON:
+                if lost.reason.code in ROOT_CHANGED:
                     backoff.reset()
             finally:
                 self._drop()

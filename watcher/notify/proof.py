@@ -11,9 +11,16 @@ class Proof:
     """A private directory for a notifier to watch beside the prefix, and what is written there."""
 
     def __init__(self) -> None:
-        """Make the directory."""
+        """Make the directory; raises NotifierLost where that cannot be."""
         self._noticed = asyncio.Event()
-        self._directory = tempfile.TemporaryDirectory(prefix="loradrop-watcher-")
+        try:
+            self._directory = tempfile.TemporaryDirectory(prefix="loradrop-watcher-")
+        except OSError as error:
+            raise NotifierLost(
+                "notifier_unavailable",
+                f"No temporary directory can be written to ({error.strerror}), so it cannot be proven that"
+                " notifications flow. Mount one at /tmp, or name one in TMPDIR; rescans go on.",
+            ) from error
 
     @property
     def directory(self) -> Path:

@@ -1,8 +1,10 @@
 """What looking at an adapter's directory concludes: values that threads make and the watcher keeps."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from loradrop.catalog.adapter import AdapterState, Reason, Revision, WeightsFormat
+
+_IDENTITY_PARTS = 3
 
 Signature = bytes
 """Inode, size, mtime, ctime and device of an adapter's two files: equal signatures, equal bytes."""
@@ -10,10 +12,33 @@ Signature = bytes
 
 @dataclass(frozen=True, slots=True)
 class RootIdentity:
-    """Which directory the prefix is at the moment: a rename or a mount puts another one in its place."""
+    """Which directory the prefix is at the moment: a rename or a mount puts another one in its place.
+
+    `filesystem` is what the filesystem calls itself, 0 where it has no name. It tells a volume that is
+    mounted anew, whose device number may be another, from another volume with the same number.
+    """
 
     device: int
     inode: int
+    filesystem: int = field(default=0, compare=False)
+
+    def __str__(self) -> str:
+        """Return it as text, to be kept in the catalog."""
+        return f"{self.device}:{self.inode}:{self.filesystem}"
+
+    @classmethod
+    def parse(cls, text: str) -> "RootIdentity | None":
+        """Return what was written as `text`, None where that is something else."""
+        parts = text.split(":")
+        if len(parts) != _IDENTITY_PARTS or not all(part.isascii() and part.isdigit() for part in parts):
+            return None
+        return cls(*map(int, parts))
+
+    def is_same(self, other: "RootIdentity") -> bool:
+        """Return whether both are one directory, also where a reboot came between."""
+        if self.filesystem and other.filesystem:
+            return (self.filesystem, self.inode) == (other.filesystem, other.inode)
+        return (self.device, self.inode) == (other.device, other.inode)
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,10 +73,10 @@ def open_root(
     except OSError as error:
         raise _translated(error, prefix) from error
     try:
-        held = os.fstat(fd)
+        identity = _identity(fd, os.fstat(fd))
         _check_marker(fd, marker, prefix)
-        yield fd, RootIdentity(held.st_dev, held.st_ino)
-        if identity_of(prefix) != RootIdentity(held.st_dev, held.st_ino):
+        yield fd, identity
+        if identity_of(prefix) != identity:
             raise PrefixMissing(
                 f"The prefix {prefix} was replaced while it was read. The watcher looks again."
             )
@@ -92,7 +92,15 @@ def identity_of(prefix: str | os.PathLike[str]) -> RootIdentity:
         raise _translated(error, prefix) from error
     if not stat.S_ISDIR(found.st_mode):
         raise _translated(NotADirectoryError(), prefix)
-    return RootIdentity(found.st_dev, found.st_ino)
+    return _identity(prefix, found)
+
+
+def _identity(path: int | str | os.PathLike[str], found: os.stat_result) -> RootIdentity:
+    try:
+        filesystem = os.statvfs(path).f_fsid
+    except OSError:
+        filesystem = 0
+    return RootIdentity(found.st_dev, found.st_ino, filesystem)
 
 
 def scan(
@@ -147,7 +155,11 @@ def _scan(root_fd: int, identity: RootIdentity, known: Mapping[str, HasSignature
 def _may_be_adapter(entry: "os.DirEntry[str]") -> bool:
     if is_ignored(entry.name):
         return False
-    return entry.is_dir() or entry.is_symlink()  # a link that leads nowhere yet: `look` says what it is
+    try:
+        # Links are not followed: whatever one leads to, it is examined by itself and stops no other entry.
+        return entry.is_symlink() or entry.is_dir(follow_symlinks=False)
+    except OSError:
+        return True  # it is there; the examination says what is wrong with it
 
 
 def _rare_signature(name: str, root_fd: int) -> bytes | None:

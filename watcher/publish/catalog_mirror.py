@@ -41,6 +41,7 @@ class CatalogMirror:
         self._counts: Counter[tuple[AdapterState, str]] = Counter()
         self._unverified: list[str] = []
         self._served_count = 0
+        self._served: Mapping[str, Revision] | None = None
 
     @property
     def records(self) -> Mapping[str, Adapter]:
@@ -58,8 +59,15 @@ class CatalogMirror:
         return self._served_count
 
     def served(self) -> Mapping[str, Revision]:
-        """Return name -> revision of the records that have one, as it is now."""
-        return {name: record.revision for name, record in self._records.items() if record.revision}
+        """Return name -> revision of the records that have one, as it is now.
+
+        The same object as long as nothing changes: many refreshes may keep it.
+        """
+        if self._served is None:
+            self._served = {
+                name: record.revision for name, record in self._records.items() if record.revision
+            }
+        return self._served
 
     @property
     def counts(self) -> dict[AdapterState, int]:
@@ -78,6 +86,19 @@ class CatalogMirror:
     def seq(self) -> int:
         """The catalog's sequence number after the last write."""
         return self._publisher.seq
+
+    @property
+    def root(self) -> str:
+        """The directory that the catalog expects at the prefix, as it was noted; empty where none was."""
+        return self._publisher.root
+
+    async def expect_root(self, root: str) -> None:
+        """Note in the catalog that `root` is the directory to expect, where it does not say so already.
+
+        Raises LeaseLost and the catalog's errors.
+        """
+        if root != self._publisher.root:
+            await self._publisher.expect_root(root)
 
     async def lead(self) -> None:
         """Take the lease and list the catalog; raises LeaseHeld and the catalog's errors."""
@@ -141,6 +162,7 @@ class CatalogMirror:
         known = self.remembered
         self._lost = {} if listing.complete else {n: known[n] for n in known if n not in listing.adapters}
         self._records = dict(listing.adapters) | {name: _illegible(name) for name in listing.unreadable}
+        self._served = None
         self._counts = Counter(_kind(record) for record in self._records.values())
         self._served_count = sum(record.revision is not None for record in self._records.values())
         return listing
@@ -156,6 +178,7 @@ class CatalogMirror:
 
     def _put(self, name: str, record: Adapter | None) -> Adapter | None:
         """Take in what the catalog holds now, and return what it held before."""
+        self._served = None
         before = self._records.pop(name, None)
         self._lost.pop(name, None)
         if before is not None:

@@ -29,7 +29,10 @@ async def preview(
     deadline = time.monotonic() + request.timeout_seconds
     before = dict(records)
     try:
-        names = state.examinable(request.names) if request.names else await _differing(monitor, state)
+        if request.names:
+            names = state.examinable(request.names, await monitor.list_names())
+        else:
+            names = await _differing(monitor, state)
         examined = set(names)
         while names:
             due = await _examine(monitor, state, names)

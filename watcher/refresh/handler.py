@@ -7,11 +7,13 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, TypeVar
 
+from loradrop.catalog.errors import DiscoveryError
 from loradrop.catalog.events import RefreshRequest
 from loradrop.catalog.printable import printable
 from loradrop.catalog.status import RefreshResult
@@ -26,6 +28,7 @@ from loradrop.watcher.state.prefix_state import PrefixState
 _logger = logging.getLogger(__name__)
 
 _CANCEL_AGAIN_SECONDS = 0.1
+_MANY = 1_000
 
 _Result = TypeVar("_Result")
 
@@ -61,11 +64,11 @@ class RefreshHandler:
         deadlines = (refresh.deadline for refresh in self._refreshes if refresh.progress.awaited is not None)
         return min(deadlines, default=None)
 
-    def advanced(self, progress: Progress) -> Progress:
+    def advanced(self, progress: Progress, pending: Callable[[], set[str]] | None = None) -> Progress:
         """Return how far `progress` is now."""
         return progress.advanced(
             scans_done=self._monitor.scans_done,
-            pending=self._monitor.pending,
+            pending=pending or self._monitor.pending,
             is_open=self._monitor.is_open,
         )
 
@@ -74,18 +77,21 @@ class RefreshHandler:
         cursor = "0-0"
         while True:
             cursor, requests = await _stoppable(self._inbox.requests_after(cursor))
+            listed = await self._list_for(requests)
             for request in requests:
                 scope = len(request.names) or "all"
                 _logger.info("Refresh is asked for id=%s names=%s", printable(request.id), scope)
                 if request.dry_run:
                     session.create_task(self._answer_dry_run(request))
                 else:
-                    self._accept(request)
+                    self._accept(request, listed)
+                await asyncio.sleep(0)  # each may have many names: heartbeats go first
 
     async def answer(self) -> None:
         """Answer the refreshes that are over, or out of time."""
+        pending = cache(self._monitor.pending)
         self._refreshes = [
-            replace(refresh, progress=self.advanced(refresh.progress)) for refresh in self._refreshes
+            replace(refresh, progress=self.advanced(refresh.progress, pending)) for refresh in self._refreshes
         ]
         for refresh in tuple(self._refreshes):
             result = self._result(refresh)
@@ -97,8 +103,19 @@ class RefreshHandler:
                     "Refresh is answered id=%s status=%s", printable(refresh.request.id), result.status
                 )
 
-    def _accept(self, request: RefreshRequest) -> None:
-        everything = not request.names or self._monitor.failure is not None
+    async def _list_for(self, requests: Collection[RefreshRequest]) -> frozenset[str] | None:
+        """Return what the prefix holds, where `requests` name what is not known; None if it cannot tell."""
+        known = self._state.names.keys()
+        if all(_is_large(request) or request.dry_run or known >= set(request.names) for request in requests):
+            return frozenset()
+        try:
+            async with asyncio.timeout(min(request.timeout_seconds for request in requests)):
+                return await self._monitor.list_names()
+        except (DiscoveryError, TimeoutError):
+            return None
+
+    def _accept(self, request: RefreshRequest, listed: frozenset[str] | None) -> None:
+        everything = not request.names or _is_large(request) or listed is None or self._monitor.failure
         progress = Progress(self._monitor.want_scan() if everything else 0, frozenset(request.names))
         self._refreshes.append(
             Refresh(
@@ -109,7 +126,8 @@ class RefreshHandler:
             )
         )
         self._hurried.update(progress.names or ("",))
-        self._monitor.examine_soon(self._state.examinable(progress.names))
+        if not everything:
+            self._monitor.examine_soon(self._state.examinable(progress.names, listed or ()))
 
     async def _answer_dry_run(self, request: RefreshRequest) -> None:
         result = await preview(
@@ -132,6 +150,11 @@ class RefreshHandler:
             seq=self._mirror.seq,
             at=datetime.now(UTC),
         )
+
+
+def _is_large(request: RefreshRequest) -> bool:
+    """Return whether a scan costs less than to examine the names of `request` one by one."""
+    return len(request.names) > _MANY
 
 
 async def _stoppable(reading: Coroutine[Any, Any, _Result]) -> _Result:

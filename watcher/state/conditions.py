@@ -9,14 +9,15 @@ from loradrop.catalog.printable import printable
 
 _logger = logging.getLogger(__name__)
 
-Source = Literal["prefix", "device", "removal", "notifier", "coverage", "disk"]
-_ORDER: tuple[Source, ...] = ("prefix", "device", "disk", "removal", "notifier", "coverage")
+Source = Literal["prefix", "root", "removal", "notifier", "coverage", "disk"]
+_ORDER: tuple[Source, ...] = ("prefix", "root", "disk", "removal", "notifier", "coverage")
 
 SLOW = Reason("disk_slow", "The disk has not answered for a minute. Check what is mounted at the prefix.")
 AWAY = Reason(
-    "prefix_device_changed",
-    "Another filesystem is at the prefix now, and adapters are missing there. None is removed until it is"
-    " mounted again, or until `loradrop refresh --confirm-removals` says that this is meant.",
+    "prefix_away",
+    "The directory at the prefix is not the one whose adapters are served, or it is empty after a start: most"
+    " of them are missing. None is removed until all are back (mount the volume, or mend --lora-dir-prefix),"
+    " or until `loradrop refresh --confirm-removals` says that this is meant.",
 )
 
 

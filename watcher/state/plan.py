@@ -15,7 +15,7 @@ class Plan:
     `considered` are the dirty names it covers, with their marks; `records` those that must be written;
     `removals` the names proven gone, with the proof. `look_again` says when (monotonic seconds) to examine
     the names whose absence is not proven yet. `held` are the names of a mass removal that is held back.
-    `accepted_root` is the directory to expect at the prefix from now on, where that changes.
+    `accepts_root` says whether the directory `judged_root` is the prefix; None where that is no question.
     """
 
     considered: Mapping[str, int]
@@ -23,7 +23,8 @@ class Plan:
     removals: Mapping[str, Absence]
     look_again: Mapping[str, float]
     held: frozenset[str] = frozenset()
-    accepted_root: RootIdentity | None = None
+    accepts_root: bool | None = None
+    judged_root: RootIdentity | None = None
 
     @property
     def published(self) -> list[str]:

@@ -53,9 +53,16 @@ def plan(
         record = wanted_record(state, name, remembered, now=now)
         if record is not None and record is not known and not _is_chatter(record, known, now):
             changed[name] = record
-    accepts_root = state.root.on_other_device and _may_accept_root(state, confirmed)
-    if state.root.on_other_device and not accepts_root:
-        return Plan(considered=considered, records=changed, removals={}, look_again={})
+    accepts_root = None if state.root.is_accepted else _accepts_root(state, remembered, confirmed)
+    if not (accepts_root or state.root.is_accepted):
+        return Plan(
+            considered=considered,
+            records=changed,
+            removals={},
+            look_again={},
+            accepts_root=accepts_root,
+            judged_root=state.root.listed,
+        )
     held = frozenset() if confirmed else mass_removal(state, remembered)
     absent = {name: absence for name in state.lost if (absence := state.names[name].absence) is not None}
     removals = decide_removals(absent, state.rule, held=held, is_hurried=is_hurried, confirmed=confirmed)
@@ -65,7 +72,8 @@ def plan(
         removals={name: absent[name] for name in removals.proven},
         look_again=removals.look_again,
         held=held - set(removals.proven),
-        accepted_root=state.root.seen if accepts_root else None,
+        accepts_root=accepts_root,
+        judged_root=state.root.listed,
     )
 
 
@@ -93,17 +101,15 @@ def wanted_record(
 
 
 def mass_removal(state: PrefixState, records: Mapping[str, Adapter]) -> frozenset[str]:
-    """Return the lost names that were served, where they are so many that it is taken for an accident."""
-
-    def is_served(name: str) -> bool:
-        record = records.get(printable(name))
-        return state.names[name].is_unexamined or (record is not None and record.revision is not None)
+    """Return the lost names that may be served, where they are so many that it is taken for an accident."""
+    lost = frozenset(
+        name for name in state.lost if state.names[name].is_unexamined or _is_served(name, records)
+    )
 
     def count_served() -> int:
         unrecorded = (n for n, s in state.names.items() if s.is_unexamined and printable(n) not in records)
         return len(served(records)) + sum(1 for _ in unrecorded)
 
-    lost = frozenset(name for name in state.lost if is_served(name))
     return lost if is_mass(len(lost), count_served, state.rule) else frozenset()
 
 
@@ -112,18 +118,34 @@ def served(records: Mapping[str, Adapter]) -> dict[str, Revision]:
     return {name: record.revision for name, record in records.items() if record.revision is not None}
 
 
-def _may_accept_root(state: PrefixState, confirmed: bool) -> bool:
-    """Return whether a listing of the directory that is at the prefix now lacks nothing, or need not."""
-    lacks_nothing = not any(state.names[name].is_missing for name in state.lost)
-    return state.root.is_listed and (confirmed or lacks_nothing)
+def _accepts_root(state: PrefixState, records: Mapping[str, Adapter], confirmed: bool) -> bool | None:
+    """Return whether the directory at the prefix is the one whose adapters are served; None: not listed.
+
+    It is where none of them is missing, or the operator says so. The directory that was expected is, where it
+    holds any adapter at all: an empty one may be what an unmounted volume left. Another one is, where most of
+    them are in it, by whatever prefix they were published. Once refused, it takes all of them.
+    """
+    root = state.root
+    if not root.is_listed:
+        return None
+    lost = sum(_is_served(name, records) for name in state.lost)
+    if confirmed or not lost:
+        return True
+    if root.is_refused:
+        return False
+    if root.is_expected:
+        return any(not seen.is_lost and (seen.finding or seen.is_unexamined) for seen in state.names.values())
+    return lost <= state.rule.mass_share * len(served(records))
+
+
+def _is_served(name: str, records: Mapping[str, Adapter]) -> bool:
+    record = records.get(printable(name))
+    return record is not None and record.revision is not None
 
 
 def _was_first(name: str, others: Iterable[str], records: Mapping[str, Adapter]) -> bool:
     """Return whether `name` was served before the names it collides with came."""
-    known = records.get(name)
-    if known is None or known.revision is None:
-        return False
-    return not any((other := records.get(twin)) is not None and other.revision is not None for twin in others)
+    return _is_served(name, records) and not any(_is_served(other, records) for other in others)
 
 
 def _is_chatter(record: Adapter, known: Adapter | None, now: datetime) -> bool:

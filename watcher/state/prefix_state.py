@@ -14,7 +14,6 @@ Not here: input and output, and any clock: times are passed in, in monotonic sec
 from collections.abc import Collection, Iterable, Mapping, Set
 from copy import copy
 
-from loradrop.catalog.adapter import is_usable_name
 from loradrop.catalog.backoff import Backoff
 from loradrop.catalog.printable import printable
 from loradrop.watcher.prefix.findings import Absent, Examined, Finding, RootIdentity, Unreadable
@@ -29,7 +28,7 @@ _LAST_RETRY_SECONDS = 30.0
 
 
 class PrefixState:
-    """One prefix as it was last seen. Invariant: nothing is concluded from an error or another device.
+    """One prefix as it was last seen. Invariant: nothing is concluded from an error or another directory.
 
     `held` are the names of a mass removal that is held back.
     """
@@ -54,8 +53,6 @@ class PrefixState:
         copied._dirty, copied._lost = dict(self._dirty), set(self._lost)
         copied._collisions = self._collisions.copy()
         return copied
-
-    # What is known
 
     @property
     def names(self) -> Mapping[str, NameState]:
@@ -91,7 +88,8 @@ class PrefixState:
         state = self._names.get(name)
         if state is None:
             return False
-        return name in self._dirty or state.is_unsettled or (state.is_lost and name not in self.held)
+        may_be_removed = state.is_lost and name not in self.held and self.root.is_accepted
+        return name in self._dirty or state.is_unsettled or may_be_removed
 
     def doubtful(self) -> list[str]:
         """Return the names that every scan examines anew: unreadable, or not found."""
@@ -101,25 +99,25 @@ class PrefixState:
         """Return the other names of the prefix that differ from `name` only in case or Unicode form."""
         return self._collisions.of(name, self.has_finding)
 
-    def examinable(self, names: Iterable[str]) -> set[str]:
-        """Return those of `names`, which a client may have chosen, that can be an adapter's."""
-        return {
-            name for name in names if name in self._names or (is_usable_name(name) and not is_ignored(name))
-        }
+    def examinable(self, names: Iterable[str], listed: Collection[str]) -> set[str]:
+        """Return those of `names`, which a client may have chosen, that are known, or `listed` adapters."""
+        return {name for name in names if name in self._names or (name in listed and not is_ignored(name))}
 
-    # What is learnt
-
-    def begin_session(self, recorded: Iterable[str]) -> None:
-        """Note that the catalog, listed just now, holds `recorded`, and that nothing is dirty for it yet."""
+    def begin_session(self, recorded: Iterable[str], root: RootIdentity | None = None) -> None:
+        """Note that the catalog, listed just now, holds `recorded` and expects `root`; nothing is dirty."""
+        self.root = self.root.begun(root)
         self._dirty.clear()
         for name in recorded:
             self._names.setdefault(name, NameState()).is_recorded = True
 
     def observe_root(self, identity: RootIdentity) -> bool:
         """Note which directory the prefix is; return whether it is another one than last time."""
-        changed = identity != self.root.seen
-        self.root = self.root.observed(identity)
-        return changed
+        before, self.root = self.root, self.root.observed(identity)
+        return self.root.seen is not before.seen
+
+    def doubt_root(self) -> None:
+        """Note that the prefix could not be read, or was replaced for an instant."""
+        self.root = self.root.doubted()
 
     def observe_listing(self, names: Collection[str]) -> None:
         """Note which of the known names are missing from `names`, all that the prefix holds."""
@@ -193,8 +191,8 @@ class PrefixState:
         What was learnt while it was written stays dirty; a name that came back meanwhile is not forgotten.
         """
         self.held = plan.held
-        if plan.accepted_root is not None:
-            self.root = self.root.accepted(plan.accepted_root)
+        if plan.accepts_root is not None and plan.judged_root == self.root.listed:
+            self.root = self.root.judged(accepts=plan.accepts_root)
         for name, mark in plan.considered.items():
             if self._dirty.get(name) == mark:
                 del self._dirty[name]
@@ -218,7 +216,7 @@ class PrefixState:
         state.unreadable = state.retry = None
         if state.finding is None and not state.is_unexamined and not state.is_recorded:
             self._forget(name)  # a hint, or a client's word, of nothing
-        elif not self.root.on_other_device:
+        elif self.root.is_accepted:
             state.absence = miss(state.absence, now=now)
             self._lost.add(name)
 

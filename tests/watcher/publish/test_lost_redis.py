@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +81,20 @@ async def test_a_catalog_is_complete_again_though_a_name_only_redis_knew_is_gone
         assert set(await catalog.adapters()) == {"kept", "fence"}
 
 
-async def test_of_a_redis_emptied_while_a_mass_removal_is_held_back_nothing_is_lost(
-    connection: Connection, prefix: Path
+def empty(prefix: Path, away: Path) -> None:
+    away.mkdir()
+    for adapter in prefix.iterdir():
+        adapter.rename(away / adapter.name)
+
+
+def replace(prefix: Path, away: Path) -> None:
+    prefix.rename(away)
+    prefix.mkdir()
+
+
+@pytest.mark.parametrize(("vanish", "code"), [(empty, "mass_removal"), (replace, "prefix_away")])
+async def test_of_a_redis_emptied_while_removals_are_held_back_nothing_is_lost(
+    vanish: Callable[[Path, Path], None], code: str, connection: Connection, prefix: Path
 ) -> None:
     names = {f"a{number}" for number in range(6)}
     for name in names:
@@ -92,9 +104,9 @@ async def test_of_a_redis_emptied_while_a_mass_removal_is_held_back_nothing_is_l
         await catalog.until_served(names)
         (prefix / "a0" / "adapter_model.safetensors").write_bytes(b"")
         await catalog.until("a0", AdapterState.INCOMPLETE)
-        away = prefix.rename(prefix.with_name("away"))
-        prefix.mkdir()
-        await catalog.until_degraded("mass_removal")
+        away = prefix.with_name("away")
+        vanish(prefix, away)
+        await catalog.until_degraded(code)
         await connection.commands.flushall()
         await catalog.until_served(names)
         assert not (await catalog.reader.listing()).complete

@@ -13,7 +13,7 @@ from tests.catalog.values import an_adapter
 
 NAMES = [f"a{number}" for number in range(10)]
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
-HOME, OTHER_DEVICE = RootIdentity(1, 10), RootIdentity(2, 10)
+HOME, OTHER = RootIdentity(1, 10), RootIdentity(1, 11)
 ONE, TWO = Revision("1" * 64), Revision("2" * 64)
 GONE = Absent()
 BROKEN = Unreadable(Reason("disk_error", "EIO"))
@@ -39,10 +39,12 @@ class Catalog:
 
     def __init__(self, *names: str, grace_seconds: float = 1.0) -> None:
         self.state = PrefixState("/srv/loras", RemovalRule(grace_seconds=grace_seconds))
-        self.state.observe_root(HOME)
         self.records = {name: an_adapter(name) for name in names}
-        self.state.begin_session(self.records)
         self.now = NOON
+        self.state.begin_session(self.records)
+        self.state.observe_root(HOME)
+        self.state.observe_listing(set(names))
+        self.publish()
 
     def plan(self, **options: Any) -> Plan:
         return plan(self.state, self.records, self.records, now=self.now, **options)
@@ -177,8 +179,9 @@ def test_a_hint_that_led_to_nothing_does_not_count_for_the_next_publication() ->
 
 def test_only_what_can_be_a_name_is_examined_because_a_client_names_it() -> None:
     catalog = Catalog("recorded with spaces")
-    strange = ["../outside", "..", "", "a/b", "sql.tmp", ".hidden", "x" * 5000]
-    assert catalog.state.examinable([*strange, "sql", "recorded with spaces"]) == {
+    strange = ["../outside", "..", "", "a/b", "sql.tmp", ".hidden", "unheard-of", "x" * 5000]
+    listed = {"sql", "sql.tmp", ".hidden"}
+    assert catalog.state.examinable([*strange, "sql", "recorded with spaces"], listed) == {
         "sql",
         "recorded with spaces",
     }
@@ -310,3 +313,37 @@ def test_served_are_the_records_with_a_revision() -> None:
     assert served({"a": an_adapter("a"), "b": an_adapter("b", revision=None)}) == {
         "a": an_adapter("a").revision
     }
+
+
+def test_in_a_directory_that_is_not_accepted_nothing_counts_as_gone() -> None:
+    catalog = Catalog("sql", grace_seconds=0.0)
+    catalog.state.observe_root(OTHER)
+    catalog.miss("sql", "sql", "sql")
+    assert catalog.publish().accepts_root is None
+    catalog.state.observe_scan({"new"})
+    assert catalog.publish().accepts_root is False
+    catalog.miss("sql", "sql", "sql")
+    catalog.find("new")
+    planned = catalog.publish()
+    assert (planned.removals, set(planned.records)) == ({}, {"new"})
+    assert not catalog.state.is_open("sql")
+
+
+def test_what_another_directory_was_judged_by_is_not_held_against_the_one_that_came_meanwhile() -> None:
+    catalog = Catalog("sql")
+    catalog.state.observe_root(OTHER)
+    catalog.state.observe_scan(set())
+    judged = catalog.plan(confirmed=True)
+    assert judged.accepts_root
+    catalog.state.observe_root(HOME)
+    catalog.state.commit(judged)
+    assert catalog.state.root.expected == HOME
+    assert not catalog.state.root.is_accepted
+
+
+def test_every_served_record_counts_by_whatever_prefix_it_was_published() -> None:
+    catalog = Catalog()
+    catalog.records = {"foreign": an_adapter("foreign", prefix="/elsewhere")}
+    catalog.state.begin_session(catalog.records, OTHER)
+    catalog.state.observe_scan(set())
+    assert catalog.publish().accepts_root is False
