@@ -9,13 +9,14 @@ is replaced by an empty one of a new epoch first, so that every reader lists it 
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 
 from loradrop.catalog.adapter import Adapter, Reason
+from loradrop.catalog.bounds import bounded_reason
 from loradrop.catalog.errors import LeaseHeld, LeaseLost
 from loradrop.catalog.status import WatcherStatus
 from loradrop.catalog.store import scripts
@@ -135,7 +136,8 @@ class Publisher:
     async def report(self, status: WatcherStatus) -> None:
         """Write the heartbeat, which also keeps the lease; raises LeaseLost, also for a damaged catalog."""
         keys, lease = self._connection.keys, self.lease
-        fields = [part for field in to_fields(status).items() for part in field]
+        degraded = status.degraded and bounded_reason(status.degraded)
+        fields = [part for field in to_fields(replace(status, degraded=degraded)).items() for part in field]
         async with translated():
             answer = await self._report(
                 keys=[keys.meta, keys.watcher, keys.adapters, keys.events],
@@ -188,7 +190,8 @@ class Publisher:
                 keys=keys, args=[*guard, encode_adapter(change), maxlen], client=client
             )
         now = msgspec.to_builtins(datetime.now(UTC))
-        args = [*guard, change.name, change.reason.code, change.reason.message, now, maxlen]
+        reason = bounded_reason(change.reason)
+        args = [*guard, change.name, reason.code, reason.message, now, maxlen]
         return await self._withdraw(keys=keys, args=args, client=client)
 
     def _accepted(self, answer: list[str]) -> list[str]:

@@ -169,7 +169,7 @@ async def test_a_key_of_another_type_is_unavailable_until_the_watcher_has_replac
     connection: Connection, admin: "Redis[str]"
 ) -> None:
     await admin.set("loradrop:{default}:meta", "not a hash")
-    with pytest.raises(CatalogUnavailable, match="damaged: .*WRONGTYPE"):
+    with pytest.raises(CatalogUnavailable, match=r"damaged: .*WRONGTYPE"):
         await Reader(connection).listing()
 
 
