@@ -56,8 +56,8 @@ bench: .venv/.installed-bench demo/model ## the benchmarks, one after another; p
 packaging: $(INSTALLED) ## wheel, sdist and checkout, installed by pip and uv: the unit tests of each (TESTS)
 	@$(BIN)/python -m tests.packaging $(TESTS)
 
-chaos: $(INSTALLED) ## random faults while a random history is written: SEED, SECONDS, WORKERS
-	@$(BIN)/python -m tests.chaos $(SEED) $(SECONDS) $(WORKERS)
+chaos: $(INSTALLED) ## random faults while a random history is written: SEED, SECONDS, WORKERS, FAULTS
+	@$(BIN)/python -m tests.chaos $(SEED) $(SECONDS) $(WORKERS) $(FAULTS)
 
 vllm-contract: $(INSTALLED) ## what we rely on in vLLM, looked up in every release since 0.26 (1 GB of downloads)
 	@$(BIN)/python -m tests.vllm_releases

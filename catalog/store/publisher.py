@@ -60,6 +60,7 @@ class Publisher:
         self._seq = 0
         self._is_complete = False
         self._is_damaged = False
+        self._is_publishing = False
         register = connection.commands.register_script
         self._publish = register(scripts.PUBLISH)
         self._withdraw = register(scripts.WITHDRAW)
@@ -115,11 +116,15 @@ class Publisher:
         """
         lease = self.lease
         max_events = max(_MIN_EVENTS, _EVENTS_PER_ADAPTER * catalog_size)
-        for start in range(0, len(changes), _PIPELINE):
-            guard = self._guard(lease)
-            answers = await self._send_all(changes[start : start + _PIPELINE], guard, max_events)
-            for answer in answers:
-                self._seq = int(self._accepted(answer)[1])
+        self._is_publishing = True
+        try:
+            for start in range(0, len(changes), _PIPELINE):
+                guard = self._guard(lease)
+                answers = await self._send_all(changes[start : start + _PIPELINE], guard, max_events)
+                for answer in answers:
+                    self._seq = int(self._accepted(answer)[1])
+        finally:
+            self._is_publishing = False
         return self._seq
 
     async def complete(self) -> None:
@@ -148,12 +153,16 @@ class Publisher:
     async def verify(self, records: Mapping[str, Adapter]) -> None:
         """Compare `records`, as last published, with what Redis holds; raises LeaseLost where they differ.
 
-        A heartbeat notices lost records by their number. This notices what was overwritten.
+        A heartbeat notices lost records by their number. This notices what was overwritten. While changes are
+        being published, Redis may be ahead of `records`, so nothing is concluded then.
         """
-        if not records:
+        if not records or self._is_publishing:
             return
+        seq = self._seq
         async with translated():
             found = await self._connection.commands.hmget(self._connection.keys.adapters, list(records))
+        if self._is_publishing or self._seq != seq:
+            return
         for (name, record), stored in zip(records.items(), found, strict=True):
             if stored is None or not is_published_as(record, stored):
                 self._is_damaged = True
