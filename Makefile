@@ -60,8 +60,8 @@ bench: .venv/.installed-bench demo/model ## the benchmarks, one after another; p
 packaging: $(INSTALLED) ## wheel, sdist and checkout, installed by pip and uv: the unit tests of each (TESTS)
 	@$(BIN)/python -m tests.packaging $(TESTS)
 
-chaos: $(INSTALLED) ## random faults while a random history is written: SEED, SECONDS, WORKERS
-	@$(BIN)/python -m tests.chaos $(SEED) $(SECONDS) $(WORKERS)
+chaos: $(INSTALLED) ## random faults while a random history is written: SEED, SECONDS, WORKERS, FAULTS
+	@$(BIN)/python -m tests.chaos $(SEED) $(SECONDS) $(WORKERS) $(FAULTS)
 
 soak: $(INSTALLED) ## an hour's events compressed (about an hour): does anything grow? UPDATES, REFRESHES, LOADS
 	@$(BIN)/python -m tests.soak --updates $(UPDATES) --refreshes $(REFRESHES) --loads $(LOADS)

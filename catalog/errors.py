@@ -187,10 +187,10 @@ class RequestTooLarge(LoradropError):
 
     code = "request_too_large"
 
-    def __init__(self, max_bytes: int) -> None:
-        """Say how large it may be."""
+    def __init__(self, max_bytes: int, *, what: str = "The body has") -> None:
+        """Say how large `what` may be."""
         super().__init__(
-            f"The body has more than {max_bytes} bytes. Name fewer adapters, or none: then all are looked at."
+            f"{what} more than {max_bytes} bytes. Name fewer adapters, or none: then all are looked at."
         )
 
 

@@ -125,7 +125,10 @@ class RefreshStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefreshResult:
-    """What the watcher found for one refresh. `seq` is the catalog's when it was done."""
+    """What the watcher found for one refresh. `seq` is the catalog's when it was done.
+
+    Lists are bounded: `omitted` is how many names a list lost, by its field.
+    """
 
     id: str
     status: RefreshStatus
@@ -138,3 +141,9 @@ class RefreshResult:
     total: int = 0
     error: Reason | None = None
     seq: int = 0
+    omitted: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def newly_discovered(self) -> int:
+        """How many adapters are served for the first time, listed or not."""
+        return len(self.discovered) + self.omitted.get("discovered", 0)

@@ -133,7 +133,7 @@ def out_of_time(view: RefreshView) -> RefreshView:
 
 
 def _sentence(result: RefreshResult) -> str:
-    found = f"Found {result.total} total adapters, {len(result.discovered)} newly discovered."
+    found = f"Found {result.total} total adapters, {result.newly_discovered} newly discovered."
     match result.status:
         case RefreshStatus.PENDING:
             return "LoRA discovery was asked for; the watcher has not answered yet."

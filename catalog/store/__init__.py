@@ -6,13 +6,15 @@ connection   the clients of one Redis, their timeouts, and its errors translated
 scripts      the Lua scripts: each change of the catalog is one of them, so it is atomic
 publisher    the leading watcher's side: lead, publish, report, resign
 reader       the other side: list, follow, and know when to list again
+listing      what readers are given
 reports      heartbeats of workers and of the watcher
 refreshes    manual refreshes, from the request to the result
 """
 
 from loradrop.catalog.store.connection import DEFAULT_REDIS_URL, Connection, Timeouts
+from loradrop.catalog.store.listing import Batch, Listing
 from loradrop.catalog.store.publisher import Lease, Publisher, Withdrawal
-from loradrop.catalog.store.reader import Batch, Listing, Reader
+from loradrop.catalog.store.reader import Reader
 from loradrop.catalog.store.refreshes import Refreshes
 from loradrop.catalog.store.reports import Reports
 

@@ -9,13 +9,14 @@ is replaced by an empty one of a new epoch first, so that every reader lists it 
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 
 from loradrop.catalog.adapter import Adapter, Reason
+from loradrop.catalog.bounds import bounded_reason
 from loradrop.catalog.errors import LeaseHeld, LeaseLost
 from loradrop.catalog.status import WatcherStatus
 from loradrop.catalog.store import scripts
@@ -59,6 +60,7 @@ class Publisher:
         self._seq = 0
         self._is_complete = False
         self._is_damaged = False
+        self._is_publishing = False
         register = connection.commands.register_script
         self._publish = register(scripts.PUBLISH)
         self._withdraw = register(scripts.WITHDRAW)
@@ -122,11 +124,15 @@ class Publisher:
         """
         lease = self.lease
         max_events = max(_MIN_EVENTS, _EVENTS_PER_ADAPTER * catalog_size)
-        for start in range(0, len(changes), _PIPELINE):
-            guard = self._guard(lease)
-            answers = await self._send_all(changes[start : start + _PIPELINE], guard, max_events)
-            for answer in answers:
-                self._seq = int(self._accepted(answer)[1])
+        self._is_publishing = True
+        try:
+            for start in range(0, len(changes), _PIPELINE):
+                guard = self._guard(lease)
+                answers = await self._send_all(changes[start : start + _PIPELINE], guard, max_events)
+                for answer in answers:
+                    self._seq = int(self._accepted(answer)[1])
+        finally:
+            self._is_publishing = False
         return self._seq
 
     async def complete(self) -> None:
@@ -153,7 +159,8 @@ class Publisher:
     async def report(self, status: WatcherStatus) -> None:
         """Write the heartbeat, which also keeps the lease; raises LeaseLost, also for a damaged catalog."""
         keys, lease = self._connection.keys, self.lease
-        fields = [part for field in to_fields(status).items() for part in field]
+        degraded = status.degraded and bounded_reason(status.degraded)
+        fields = [part for field in to_fields(replace(status, degraded=degraded)).items() for part in field]
         async with translated():
             answer = await self._report(
                 keys=[keys.meta, keys.watcher, keys.adapters, keys.events],
@@ -164,12 +171,16 @@ class Publisher:
     async def verify(self, records: Mapping[str, Adapter]) -> None:
         """Compare `records`, as last published, with what Redis holds; raises LeaseLost where they differ.
 
-        A heartbeat notices lost records by their number. This notices what was overwritten.
+        A heartbeat notices lost records by their number. This notices what was overwritten. While changes are
+        being published, Redis may be ahead of `records`, so nothing is concluded then.
         """
-        if not records:
+        if not records or self._is_publishing:
             return
+        seq = self._seq
         async with translated():
             found = await self._connection.commands.hmget(self._connection.keys.adapters, list(records))
+        if self._is_publishing or self._seq != seq:
+            return
         for (name, record), stored in zip(records.items(), found, strict=True):
             if stored is None or not is_published_as(record, stored):
                 self._is_damaged = True
@@ -206,7 +217,8 @@ class Publisher:
                 keys=keys, args=[*guard, encode_adapter(change), maxlen], client=client
             )
         now = msgspec.to_builtins(datetime.now(UTC))
-        args = [*guard, change.name, change.reason.code, change.reason.message, now, maxlen]
+        reason = bounded_reason(change.reason)
+        args = [*guard, change.name, reason.code, reason.message, now, maxlen]
         return await self._withdraw(keys=keys, args=args, client=client)
 
     def _accepted(self, answer: list[str]) -> list[str]:

@@ -19,7 +19,6 @@ records from the hash instead: what was published in between is no longer needed
 """
 
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
 
 from loradrop.catalog.adapter import Adapter
 from loradrop.catalog.errors import (
@@ -31,6 +30,7 @@ from loradrop.catalog.errors import (
 )
 from loradrop.catalog.events import AdapterEvent, EventType
 from loradrop.catalog.store.connection import Connection, translated
+from loradrop.catalog.store.listing import Batch, Listing, decode_records
 from loradrop.catalog.wire import SCHEMA, decode_adapter, decode_event, decode_place, decode_seq
 
 _COUNT = 256
@@ -39,38 +39,6 @@ _MANY = 1_000
 _START = "0-0"
 _INCOMPLETE_BLOCK_SECONDS = 0.2
 """How long a read blocks while the catalog is incomplete."""
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """The whole catalog at `seq` of `epoch`.
-
-    `unreadable` are names whose record does not decode: they exist, and nothing else is known of them.
-    Until a catalog is `complete`, a missing name must not count as removed. A `damaged` one, whose number of
-    records is not the one it states, never is: the watcher replaces it. `size` is the number of records, also
-    for a caller that keeps none of `adapters`.
-    """
-
-    epoch: str
-    seq: int
-    cursor: str
-    adapters: Mapping[str, Adapter]
-    unreadable: frozenset[str] = frozenset()
-    complete: bool = True
-    damaged: bool = False
-    size: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """What changed up to `seq`: name -> record, or None where the name is gone.
-
-    A batch without changes means that the reader is in step.
-    """
-
-    seq: int
-    cursor: str
-    changes: Mapping[str, Adapter | None]
 
 
 class Reader:
@@ -100,7 +68,7 @@ class Reader:
                 f"The catalog was written in schema {schema}, this process reads {SCHEMA}. "
                 "Run the same version of loradrop as the watcher."
             )
-        adapters, unreadable = _decode_all(records)
+        adapters, unreadable = decode_records(records)
         damaged = count != str(len(records))
         return Listing(
             epoch=epoch,
@@ -217,7 +185,7 @@ class Reader:
             deleted = {fields["name"]: fields.get("type") == EventType.DELETED for _, fields in entries}
             if any(record is None and not deleted[name] for name, record in records.items()):
                 raise ResyncNeeded("Records of the catalog were deleted later, or lost.")
-        found, unreadable = _decode_all({name: record for name, record in records.items() if record})
+        found, unreadable = decode_records({name: record for name, record in records.items() if record})
         return {name: found.get(name) for name in sorted(records) if name not in unreadable}
 
     async def _newest(self, names: list[str], epoch: str, seq: int) -> dict[str, str | None]:
@@ -230,22 +198,6 @@ class Reader:
         if epoch_now != epoch or decode_seq(seq_now) < seq:  # what is not there may only be lost
             raise ResyncNeeded(f"The catalog was replaced, or fell back, behind seq {seq} of epoch {epoch}.")
         return dict(zip(names, records, strict=True))
-
-
-def _decode_all(records: Mapping[str, str]) -> tuple[dict[str, Adapter], frozenset[str]]:
-    adapters: dict[str, Adapter] = {}
-    unreadable: set[str] = set()
-    for name, record in records.items():
-        try:
-            adapter = decode_adapter(record)
-        except RecordInvalid:
-            unreadable.add(name)
-            continue
-        if adapter.name == name:
-            adapters[name] = adapter
-        else:
-            unreadable.add(name)
-    return adapters, frozenset(unreadable)
 
 
 def _place(fields: Mapping[str, str]) -> tuple[str, int]:

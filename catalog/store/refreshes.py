@@ -5,10 +5,19 @@ that ask for the result. A request without a result is answered by the next watc
 """
 
 import math
+from collections import deque
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 
-from loradrop.catalog.errors import NoWatcher, RecordInvalid, TooManyRefreshes, UnknownRefresh
+from loradrop.catalog.bounds import MAX_LABEL_BYTES, MAX_NAMES_BYTES, bounded_result, names_bytes, shortened
+from loradrop.catalog.errors import (
+    NoWatcher,
+    RecordInvalid,
+    RequestTooLarge,
+    TooManyRefreshes,
+    UnknownRefresh,
+)
 from loradrop.catalog.events import RefreshRequest
 from loradrop.catalog.status import RefreshResult, RefreshStatus
 from loradrop.catalog.store import scripts
@@ -16,7 +25,9 @@ from loradrop.catalog.store.connection import Connection, translated
 from loradrop.catalog.wire import from_fields, to_fields
 
 RESULT_TTL = timedelta(hours=1)
-"""How long the result of a refresh can be read."""
+"""How long the result of a refresh can be read, where later ones do not take its place."""
+
+_MAX_KEPT_BYTES = 32 * 1024 * 1024
 
 MAX_PER_MINUTE = 600
 """Of one pool: a watcher can handle far more, and the stream must hold those of a whole minute."""
@@ -32,18 +43,29 @@ class Refreshes:
         connection: Connection,
         *,
         max_per_minute: int = MAX_PER_MINUTE,
+        max_kept_bytes: int = _MAX_KEPT_BYTES,
         block_seconds: float | None = None,
     ) -> None:
-        """Accept `max_per_minute` requests of a pool; block for `block_seconds`, or the connection's."""
+        """Accept `max_per_minute` requests of a pool, and keep `max_kept_bytes` of own results.
+
+        Reads block for `block_seconds`, or as long as the connection's do.
+        """
         self._connection = connection
         self._block_seconds = connection.timeouts.block_seconds if block_seconds is None else block_seconds
         self._max_per_minute = max_per_minute
+        self._max_kept_bytes = max_kept_bytes
+        self._kept: deque[tuple[str, int]] = deque(maxlen=_MAX_REQUESTS)
         self._request = connection.commands.register_script(scripts.REQUEST)
 
     async def request(self, request: RefreshRequest) -> None:
-        """Ask the watcher for a refresh; raises NoWatcher and TooManyRefreshes, with nothing left behind."""
+        """Ask the watcher for a refresh.
+
+        Raises NoWatcher, TooManyRefreshes and RequestTooLarge, with nothing left behind.
+        """
+        if names_bytes(request.names) > MAX_NAMES_BYTES:
+            raise RequestTooLarge(MAX_NAMES_BYTES, what="The names have")
         keys = self._connection.keys
-        fields = [part for field in to_fields(request).items() for part in field]
+        fields = to_fields(replace(request, asked_by=shortened(request.asked_by, MAX_LABEL_BYTES)))
         async with translated():
             answer, *milliseconds = await self._request(
                 keys=[keys.watcher, keys.refreshes, keys.refresh(request.id)],
@@ -52,7 +74,9 @@ class Refreshes:
                     request.id,
                     _MAX_REQUESTS,
                     self._max_per_minute,
-                    *fields,
+                    fields["at"],
+                    fields["dry_run"],
+                    *(part for field in fields.items() for part in field),
                 ],
             )
         if answer == "later":
@@ -109,11 +133,15 @@ class Refreshes:
         return str(answer[0][1][-1][0]), waiting
 
     async def answer(self, result: RefreshResult) -> None:
-        """Write the watcher's answer."""
+        """Write the watcher's result, and delete the oldest ones it has written where they are too much."""
         key = self._connection.keys.refresh(result.id)
+        fields = to_fields(bounded_result(result))
+        self._kept.append((key, sum(len(value.encode()) for value in fields.values())))
         async with translated(), self._connection.commands.pipeline(transaction=True) as pipeline:
-            pipeline.hset(key, mapping=to_fields(result))
+            pipeline.hset(key, mapping=fields)
             pipeline.pexpire(key, RESULT_TTL)
+            while sum(size for _, size in self._kept) > self._max_kept_bytes:
+                pipeline.delete(self._kept.popleft()[0])
             await pipeline.execute()
 
     async def _unanswered(self, fields: dict[str, str]) -> RefreshRequest | None:

@@ -177,18 +177,28 @@ return 0
 
 REQUEST = """
 -- Ask for a refresh. KEYS: watcher, refreshes, refresh.
--- ARGV: ttl ms, id, maxlen, most in a minute, then field, value, ...
+-- ARGV: ttl ms, id, maxlen, most in a minute, at, dry run, then the entry's field, value, ...
 -- Answers {'ok'}, {'no watcher'}, or {'later', ms} where the last minute holds too many: ms until one fewer.
+-- Entries are numbered, so that the first and the last of a minute tell how many there are.
 if redis.call('EXISTS', KEYS[1]) == 0 then return {'no watcher'} end
 if redis.call('EXISTS', KEYS[3]) == 1 then return {'ok'} end
+local function number(entry)
+  for at = 1, entry and #entry[2] or 0, 2 do
+    local text = entry[2][at + 1]
+    if entry[2][at] == 'number' then return #text < 16 and tonumber(text:match('^%d+$')) or 0 end
+  end
+  return 0
+end
 local time = redis.call('TIME')
 local minute_ago = time[1] * 1000 + math.floor(time[2] / 1000) - 60000
-local recent = redis.call('XRANGE', KEYS[2], string.format('%.0f', minute_ago), '+', 'COUNT', ARGV[4])
-if #recent >= tonumber(ARGV[4]) then
-  return {'later', recent[1][1]:match('^%d+') - minute_ago}
+local first = redis.call('XRANGE', KEYS[2], string.format('%.0f', minute_ago), '+', 'COUNT', 1)[1]
+local last = number(redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1])
+if first and last - number(first) + 1 >= tonumber(ARGV[4]) then
+  return {'later', first[1]:match('^%d+') - minute_ago}
 end
-redis.call('HSET', KEYS[3], 'status', 'pending', unpack(ARGV, 5))
+redis.call('HSET', KEYS[3], 'status', 'pending', 'id', ARGV[2], 'at', ARGV[5], 'dry_run', ARGV[6])
 redis.call('PEXPIRE', KEYS[3], ARGV[1])
-redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], '*', unpack(ARGV, 5))
+redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], '*', 'number', string.format('%.0f', last + 1),
+  unpack(ARGV, 7))
 return {'ok'}
 """

@@ -249,8 +249,8 @@ async def test_who_needs_no_key_is_known_by_their_address(api: httpx.AsyncClient
 async def test_too_many_refreshes_are_told_when_to_ask_again(api: httpx.AsyncClient, redis_url: str) -> None:
     async with fleet(redis_url, workers=0), Redis.from_url(redis_url) as raw:
         async with raw.pipeline() as pipeline:
-            for _ in range(MAX_PER_MINUTE):
-                pipeline.xadd("loradrop:{default}:refreshes", {"not": "ours"})
+            for number in range(1, MAX_PER_MINUTE + 1):
+                pipeline.xadd("loradrop:{default}:refreshes", {"number": number})
             await pipeline.execute()
         answer = await api.post(REFRESH)
     assert (answer.status_code, answer.json()["code"]) == (429, "too_many_refreshes")

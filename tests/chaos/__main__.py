@@ -1,6 +1,6 @@
 """Random faults while a random history is written: `make chaos SEED=7 SECONDS=60 WORKERS=8`.
 
-    python -m tests.chaos SEED SECONDS WORKERS
+    python -m tests.chaos SEED SECONDS WORKERS [FAULT ...]
 
 Prints what was done and ends with 1 where an invariant broke; the record is then kept.
 """
@@ -21,12 +21,12 @@ _SHOWN = 20
 
 def main() -> int:
     """Make the run the command line asks for, and say how it went."""
-    seed, seconds, workers = (int(text) for text in sys.argv[1:])
+    seed, seconds, workers = (int(text) for text in sys.argv[1:4])
     directory = Path(tempfile.mkdtemp(prefix=f"loradrop-chaos-{seed}-"))
     logging.basicConfig(filename=directory / "workers.log", format="%(asctime)s %(message)s")
     record = Record(directory / "record.jsonl")
     try:
-        faults = asyncio.run(run(Plan(directory, seed, seconds, workers), record))
+        faults = asyncio.run(run(Plan(directory, seed, seconds, workers, only=sys.argv[4:]), record))
     except AssertionError as error:
         faults = [str(error)]
     record.close()

@@ -3,13 +3,15 @@
 from collections.abc import Iterator
 from math import inf
 
+from tests.chaos import catalog_losses, prefix_losses
 from tests.chaos.api_client import ADAPTERS, HEALTH, READY
 from tests.chaos.record import Entry
 
 REDIS_AWAY = frozenset({"redis_killed", "redis_emptied", "redis_frozen", "network_stalled"})
-PREFIX_AWAY = frozenset({"prefix_gone", "prefix_emptied"})
+STARTED_WITHOUT_PREFIX = "watchers_started_without_prefix"
+PREFIX_AWAY = frozenset({*prefix_losses.LOSSES, STARTED_WITHOUT_PREFIX})
 API_AWAY = "api_killed"
-REDIS_EMPTIED = "redis_emptied"
+CATALOG_LOST = frozenset({"redis_emptied", *catalog_losses.LOSSES}) - {catalog_losses.EVENTS_LOST}
 
 _OK, _UNAVAILABLE = 200, 503
 
@@ -37,13 +39,13 @@ def answers_or_says_why(entries: list[Entry]) -> Iterator[str]:
 
 
 def claims_nothing_is_gone(entries: list[Entry]) -> Iterator[str]:
-    """I3: the API leaves out what was never removed only until an emptied Redis is filled again."""
+    """I3: the API leaves out what was never removed only until a lost catalog is published again."""
     removed: set[str] = set()
     epoch, whole_since = None, inf
     for entry in entries:
         if entry["what"] == "removed":
             removed.add(entry["name"])
-        elif entry["what"] == "fault" and entry["name"] == REDIS_EMPTIED:
+        elif entry["what"] == "fault" and entry["name"] in CATALOG_LOST:
             whole_since = inf
         elif entry["what"] == "holds" and entry["complete"] and entry["epoch"] != epoch:
             epoch, whole_since = entry["epoch"], entry["at"]

@@ -3,13 +3,21 @@
 import asyncio
 import random
 import shutil
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 
+from redis.asyncio import Redis
+
+from loradrop.catalog.errors import LoradropError
+from loradrop.catalog.store import Connection, Reader
 from testkit.servers import ValkeyServer
+from testkit.waiting import wait_until
+from tests.chaos import catalog_losses, prefix_losses
 from tests.chaos.api_client import ApiClient
+from tests.chaos.judge_api import STARTED_WITHOUT_PREFIX
 from tests.chaos.processes import Api, Watchers
 from tests.chaos.record import Record
 from tests.chaos.workers import Workers
@@ -19,6 +27,7 @@ from tests.faults.proxy import Proxy, losing_replies
 _SHARE_LOST = 0.1
 _LONGEST_SECONDS = 4.0
 _PAUSE_SECONDS = 0.3
+_PATIENCE_SECONDS = 60.0
 
 Fault = Callable[[], AbstractAsyncContextManager[None]]
 
@@ -37,25 +46,30 @@ class Stage:
 
 
 class Nemesis:
-    """Breaks one thing after another. Keeps true: between two faults nothing is broken."""
+    """Breaks one thing after another. Invariant: between two faults nothing is broken."""
 
-    def __init__(self, stage: Stage, record: Record, *, seed: int) -> None:
+    def __init__(self, stage: Stage, record: Record, *, seed: int, only: Sequence[str] = ()) -> None:
+        """Choose among all faults, or `only` some, by `seed`."""
         self._stage, self._record, self._seed = stage, record, seed
         self._dice = random.Random(f"faults {seed}")
         self._struck = 0.0
-        self._faults: list[Fault] = [
-            self.watcher_killed,
-            self.watcher_paused,
-            self.api_killed,
-            self.redis_killed,
-            self.redis_emptied,
-            self.redis_frozen,
-            self.connections_reset,
-            self.replies_lost,
-            self.network_stalled,
-            self.prefix_gone,
-            self.prefix_emptied,
-        ]
+        self._faults: dict[str, Fault] = {
+            "watcher_killed": self.watcher_killed,
+            "watcher_paused": self.watcher_paused,
+            "api_killed": self.api_killed,
+            "redis_killed": self.redis_killed,
+            "redis_emptied": self.redis_emptied,
+            "redis_frozen": self.redis_frozen,
+            "connections_reset": self.connections_reset,
+            "replies_lost": self.replies_lost,
+            "network_stalled": self.network_stalled,
+            STARTED_WITHOUT_PREFIX: self.watchers_started_without_prefix,
+        }
+        self._faults |= {name: partial(self.catalog_lost, name) for name in catalog_losses.LOSSES}
+        self._faults |= {name: partial(self.prefix_lost, name) for name in prefix_losses.possible()}
+        unknown = set(only) - self._faults.keys()
+        assert not unknown, f"no such faults: {unknown}"
+        self._names = list(only or self._faults)
 
     async def run(self, *, seconds: float, every_seconds: float) -> None:
         """Let one fault after another begin, last, and end.
@@ -71,11 +85,10 @@ class Nemesis:
             await self._strike()
 
     async def _strike(self) -> None:
-        fault, seconds = self._dice.choice(self._faults), self._dice.uniform(0.5, _LONGEST_SECONDS)
-        name = fault.__name__
+        name, seconds = self._dice.choice(self._names), self._dice.uniform(0.5, _LONGEST_SECONDS)
         self._record.note("nemesis", "fault", name=name)
         self._struck = self._record.now
-        async with fault():
+        async with self._faults[name]():
             await asyncio.sleep(seconds)  # how long it lasts at least
         self._record.note("nemesis", "over", name=name)
 
@@ -147,23 +160,49 @@ class Nemesis:
         self._stage.proxy.loses = lambda _way, _chunk: False
 
     @asynccontextmanager
-    async def prefix_gone(self) -> AsyncIterator[None]:
-        async with self._prefix_away():
+    async def catalog_lost(self, name: str) -> AsyncIterator[None]:
+        """Take something from the catalog; it ends once a watcher has published all again."""
+        async with (
+            Connection(self._stage.server.url) as connection,
+            Redis.from_url(self._stage.server.url, decode_responses=True) as raw,
+        ):
+            reader = Reader(connection)
+            epoch = await _until_whole(reader)
+            await catalog_losses.LOSSES[name](raw, self._dice)
             yield
+            await _until_whole(reader, other_than="" if name == catalog_losses.EVENTS_LOST else epoch)
 
     @asynccontextmanager
-    async def prefix_emptied(self) -> AsyncIterator[None]:
-        async with self._prefix_away():
-            self._stage.writer.prefix.mkdir()
-            yield
-
-    @asynccontextmanager
-    async def _prefix_away(self) -> AsyncIterator[None]:
-        prefix = self._stage.writer.prefix
+    async def prefix_lost(self, name: str) -> AsyncIterator[None]:
+        """Take the prefix away; it comes back once the watcher has said that it cannot trust it."""
         async with self._stage.writer.free:
-            away = prefix.rename(prefix.parent / "away")
-            yield
-            await self._stage.client.until_degraded(since=self._record.now)
-            if prefix.exists():
-                prefix.rmdir()
-            away.rename(prefix)
+            with prefix_losses.LOSSES[name](self._stage.writer.prefix):
+                yield
+                await self._stage.client.until_degraded(since=self._record.now)
+
+    @asynccontextmanager
+    async def watchers_started_without_prefix(self) -> AsyncIterator[None]:
+        """Both watchers start before the prefix is there, as after a reboot."""
+        async with self._stage.writer.free:
+            with prefix_losses.made_anew(self._stage.writer.prefix):
+                for number in range(2):
+                    self._stage.watchers.kill(number)
+                    self._stage.watchers.restart(number)
+                yield
+                await self._stage.client.until_degraded(since=self._record.now)
+
+
+async def _until_whole(reader: Reader, *, other_than: str = "") -> str:
+    """Wait until a catalog of another epoch than that is complete, and return its epoch."""
+    found = other_than
+
+    async def is_whole() -> bool:
+        nonlocal found
+        with suppress(LoradropError):
+            listing = await reader.listing()
+            found = listing.epoch
+            return found != other_than and listing.complete and not listing.unreadable
+        return False
+
+    await wait_until(is_whole, timeout=_PATIENCE_SECONDS, description="the catalog is whole")
+    return found

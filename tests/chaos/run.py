@@ -1,7 +1,7 @@
 """One run: two watchers, workers, an API and a Redis behind a proxy, while faults happen and files change."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +38,8 @@ class Plan:
     adapters: int = 1_000
     every_seconds: float = 5.0
     """From the start of a fault to the start of the next, on average."""
+    only: Sequence[str] = ()
+    """The faults to choose from; all where there are none."""
 
 
 async def run(plan: Plan, record: Record) -> list[str]:
@@ -71,7 +73,7 @@ async def _struck(plan: Plan, record: Record, fleet: Fleet, stage: Stage) -> Non
         measure(stage.server.url, record),
     ):
         async with _beside(writer.run(), client.run()):
-            nemesis = Nemesis(stage, record, seed=plan.seed)
+            nemesis = Nemesis(stage, record, seed=plan.seed, only=plan.only)
             await nemesis.run(seconds=plan.seconds, every_seconds=plan.every_seconds)
         await fleet.until_listed(writer.on_disk)  # I2
         await client.until_listed(writer.on_disk)

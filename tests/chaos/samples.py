@@ -9,6 +9,7 @@ import psutil
 from loradrop.catalog.errors import CatalogUnavailable
 from loradrop.catalog.store import Connection
 from loradrop.catalog.store.connection import translated
+from loradrop.catalog.wire import decode_seq
 from tests.chaos.record import Record
 
 _PAUSE_SECONDS = 1.0
@@ -42,14 +43,15 @@ async def measure(redis_url: str, record: Record) -> None:
 async def _measure(connection: Connection, record: Record) -> None:
     keys = connection.keys
     async with translated(), connection.commands.pipeline(transaction=True) as pipeline:
-        pipeline.hmget(keys.meta, "epoch", "seq", "complete")
+        pipeline.hmget(keys.meta, "epoch", "seq", "complete", "count")
         pipeline.hlen(keys.adapters)
         pipeline.xlen(keys.events)
         pipeline.xlen(keys.refreshes)
-        (epoch, seq, complete), adapters, events, refreshes = await pipeline.execute()
+        (epoch, seq, complete, count), adapters, events, refreshes = await pipeline.execute()
     if epoch is not None:
         facts = {"adapters": adapters, "events": events, "refreshes": refreshes}
-        record.note("redis", "holds", epoch=epoch, seq=int(seq), complete=complete == "1", **facts)
+        is_whole = complete == "1" and count == str(adapters)
+        record.note("redis", "holds", epoch=epoch, seq=decode_seq(seq), complete=is_whole, **facts)
 
 
 def _tasks() -> int:

@@ -2,9 +2,10 @@
 
 import pytest
 
+from tests.chaos import catalog_losses, prefix_losses
 from tests.chaos.api_client import ADAPTERS, HEALTH, READY
 from tests.chaos.judge import broken
-from tests.chaos.judge_api import API_AWAY, PREFIX_AWAY, REDIS_AWAY, REDIS_EMPTIED
+from tests.chaos.judge_api import API_AWAY, CATALOG_LOST, PREFIX_AWAY, REDIS_AWAY
 from tests.chaos.judge_growth import LEAST_SAMPLES, MOST_EVENTS, MOST_REFRESHES
 from tests.chaos.nemesis import Nemesis
 from tests.chaos.record import Entry
@@ -72,6 +73,7 @@ GONE = entry("api", "unlisted", name="a", asked=3)
         ([fault("api_killed", at=2), over("api_killed", at=3), silent(asked=4)], "answers_or_says_why"),
         ([holds(), GONE], "claims_nothing_is_gone"),
         ([holds(), fault("redis_killed", at=2), GONE], "claims_nothing_is_gone"),
+        ([holds(), fault("events_lost", at=2), GONE], "claims_nothing_is_gone"),
         ([holds(), fault("redis_emptied", at=2), holds(epoch="f", at=2.5), GONE], "claims_nothing_is_gone"),
         *(
             (
@@ -123,8 +125,9 @@ def test_a_killed_api_need_not_answer() -> None:
     assert broken([*seen, over("api_killed", at=5), silent(asked=4.5)]) == []
 
 
-def test_the_api_may_show_less_until_an_emptied_redis_is_filled_again() -> None:
-    assert broken([holds(), fault("redis_emptied", at=2), holds(), GONE, holds(epoch="f", at=4)]) == []
+@pytest.mark.parametrize("loss", ["redis_emptied", "records_lost"])
+def test_the_api_may_show_less_until_a_lost_catalog_is_published_again(loss: str) -> None:
+    assert broken([holds(), fault(loss, at=2), holds(), GONE, holds(epoch="f", at=4)]) == []
     assert broken([holds(), entry("writer", "removed", name="a"), GONE]) == []
 
 
@@ -134,5 +137,6 @@ def test_what_stays_as_it_is_piles_up_nowhere() -> None:
 
 
 def test_every_fault_the_judge_knows_is_one_of_the_nemesis() -> None:
-    known = {*REDIS_AWAY, *PREFIX_AWAY, API_AWAY, REDIS_EMPTIED}
-    assert {name for name in known if not hasattr(Nemesis, name)} == set()
+    known = {*REDIS_AWAY, *PREFIX_AWAY, API_AWAY, *CATALOG_LOST}
+    losses = catalog_losses.LOSSES.keys() | prefix_losses.LOSSES.keys()
+    assert {name for name in known - losses if not hasattr(Nemesis, name)} == set()

@@ -1,0 +1,94 @@
+"""How large values may be in Redis: what a file or a request says must not fill it.
+
+A text is cut where it is too long, and a list where it has too many names; what was left out is counted.
+Sizes are those of the JSON, in which a character takes up to six bytes. Names and paths are not cut:
+filesystems bound them, and they must stay what they are. A record stays under 16 KiB.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+import msgspec
+
+from loradrop.catalog.adapter import Adapter, Reason
+from loradrop.catalog.status import RefreshResult
+
+MAX_NAMES_BYTES = 16 * 1024
+"""Of the names in one refresh request: about a thousand adapters."""
+
+MAX_LABEL_BYTES = 256
+
+_MAX_MESSAGE_BYTES = 2 * 1024
+_MAX_BASE_MODEL_BYTES = 256
+_MAX_LIST_BYTES = 64 * 1024
+"""Of each list in the result of a refresh: some thousand names, or some hundred with reasons."""
+
+
+def bounded_adapter(adapter: Adapter) -> Adapter:
+    """Return `adapter` as it may be published."""
+    base_model = adapter.base_model and shortened(adapter.base_model, _MAX_BASE_MODEL_BYTES)
+    return replace(adapter, base_model=base_model, reason=adapter.reason and bounded_reason(adapter.reason))
+
+
+def bounded_reason(reason: Reason) -> Reason:
+    """Return `reason` with a message of at most 2 KiB."""
+    return replace(reason, message=shortened(reason.message, _MAX_MESSAGE_BYTES))
+
+
+def bounded_result(result: RefreshResult) -> RefreshResult:
+    """Return `result` as it may be kept; `omitted` counts the names that each list lost."""
+    lists: dict[str, tuple[str, ...]] = {
+        "discovered": _first(result.discovered),
+        "updated": _first(result.updated),
+        "removed": _first(result.removed),
+    }
+    rejected = _first_reasons(result.rejected)
+    kept = {name: len(names) for name, names in lists.items()} | {"rejected": len(rejected)}
+    omitted = {name: len(getattr(result, name)) - count for name, count in kept.items()}
+    return replace(
+        result,
+        **lists,  # type: ignore[arg-type]  # names of fields and their values
+        rejected=rejected,
+        error=result.error and bounded_reason(result.error),
+        omitted={name: count for name, count in omitted.items() if count},
+    )
+
+
+def shortened(text: str, max_bytes: int) -> str:
+    """Return `text`, cut so that its JSON has at most `max_bytes` bytes between the quotes."""
+    kept = text[:max_bytes]
+    if kept == text and _json_bytes(text) <= max_bytes:
+        return text
+    while _json_bytes(f"{kept}…") > max_bytes:
+        kept = kept[: len(kept) * 15 // 16]
+    return f"{kept}…"
+
+
+def names_bytes(names: Iterable[str]) -> int:
+    """Return the size of `names` as JSON."""
+    return sum(_json_bytes(name) + len('"",') for name in names)
+
+
+def _first(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return as many of `names`, from the first, as a list may hold."""
+    left = _MAX_LIST_BYTES
+    for number, name in enumerate(names):
+        left -= names_bytes([name])
+        if left < 0:
+            return names[:number]
+    return names
+
+
+def _first_reasons(rejected: Mapping[str, Reason]) -> dict[str, Reason]:
+    left, kept = _MAX_LIST_BYTES, {}
+    for name, reason in sorted(rejected.items()):
+        bounded = bounded_reason(reason)
+        left -= names_bytes([name, bounded.code, bounded.message]) + len('{"code":"message":}')
+        if left < 0:
+            break
+        kept[name] = bounded
+    return kept
+
+
+def _json_bytes(text: str) -> int:
+    return len(msgspec.json.encode(text)) - len('""')
