@@ -13,6 +13,8 @@ from loradrop.catalog.lora.pickle_archive import read_archive
 from loradrop.catalog.lora.safetensors_header import read_header
 from loradrop.catalog.lora.tensors import Tensor
 
+_POINTER = b"version https://git-lfs.github.com/spec/"
+
 
 @dataclass(frozen=True, slots=True)
 class AdapterFiles:
@@ -29,6 +31,7 @@ class AdapterFiles:
 
         Raises Incomplete where bytes are missing, Rejected, and OSError.
         """
+        _check_pointer(self.weights_format.filename, os.pread(self.weights, len(_POINTER), 0))
         read = read_header if self.weights_format is WeightsFormat.SAFETENSORS else read_archive
         return read(self.weights, self.weights_stat.st_size)
 
@@ -62,6 +65,7 @@ def _read_config(directory: int, roots: Roots) -> tuple[bytes, os.stat_result]:
             text = os.pread(descriptor, MAX_CONFIG_BYTES + 1, 0)
             if len(text) != found.st_size:
                 raise Changed
+            _check_pointer(CONFIG_FILENAME, text)
             return text, found
     except OSError as error:
         if is_gone(error):
@@ -70,6 +74,15 @@ def _read_config(directory: int, roots: Roots) -> tuple[bytes, os.stat_result]:
                 "adapter_config.json is missing. Wait for the copy, or copy it into the directory.",
             ) from error
         raise
+
+
+def _check_pointer(name: str, begin: bytes) -> None:
+    if begin.startswith(_POINTER):
+        raise Rejected(
+            "git_lfs_pointer",
+            f"{name} is a pointer of Git LFS, not the file itself. Run git lfs pull where it was cloned, and"
+            " copy it again.",
+        )
 
 
 def _format(directory: int) -> WeightsFormat:

@@ -8,13 +8,13 @@ Pure. Not here: reading the file (`adapter_files`), and what the weights say abo
 
 import json
 import math
-import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from loradrop.catalog.lora.faults import Incomplete, Rejected
+from loradrop.catalog.lora.json_structure import outside_strings
 from loradrop.catalog.lora.patterns import MAX_PATTERN_LENGTH, MAX_PATTERNS
 
 MAX_CONFIG_BYTES = 1 << 20
@@ -30,7 +30,6 @@ _MAX_RANK = 1 << 16
 _MAX_QUOTED = 60
 _SERVABLE_INITS = frozenset({"gaussian", "eva", "orthogonal", "mica", "lora_ga"})
 _SERVABLE_MODULES_TO_SAVE = frozenset({"classifier", "score"})
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
 _ALL_BUT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 _UNSERVABLE_FEATURES = {
@@ -115,13 +114,15 @@ def _check_depth(text: bytes) -> None:
     if text.count(b"[") + text.count(b"{") <= _MAX_DEPTH:
         return
     depth = 0
-    for byte in _STRING.sub(b"", text).translate(None, _ALL_BUT_BRACKETS):
-        depth += 1 if byte in b"[{" else -1
-        if depth > _MAX_DEPTH:
-            raise Rejected(
-                "config_too_deep",
-                f"adapter_config.json is nested deeper than {_MAX_DEPTH} levels. Save it again with PEFT.",
-            )
+    for piece in outside_strings(text):
+        for byte in piece.translate(None, _ALL_BUT_BRACKETS):
+            depth += 1 if byte in b"[{" else -1
+            if depth > _MAX_DEPTH:
+                raise Rejected(
+                    "config_too_deep",
+                    f"adapter_config.json is nested deeper than {_MAX_DEPTH} levels. Save it again with"
+                    " PEFT.",
+                )
 
 
 def _no_constant(word: str) -> float:

@@ -14,7 +14,6 @@ the final ones: a file allocated in full and not yet filled passes.
 
 import json
 import os
-import re
 import struct
 import sys
 from collections.abc import Iterable
@@ -22,6 +21,7 @@ from math import prod
 from typing import Any, NamedTuple
 
 from loradrop.catalog.lora.faults import Incomplete, Rejected
+from loradrop.catalog.lora.json_structure import outside_strings
 from loradrop.catalog.lora.tensors import Tensor
 
 _MAX_HEADER_BYTES = 10_000_000
@@ -34,7 +34,6 @@ _MAX_VALUES = 10 * MAX_TENSORS
 _MAX_DIMENSIONS = 8
 _FIELDS = {"dtype", "shape", "data_offsets"}
 _ENDS = 2
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
 
 BITS = {
     "BOOL": 8,
@@ -132,9 +131,9 @@ def _parse(text: bytes) -> tuple[list[Tensor], int]:
     """Return the tensors a header declares, and how many bytes they take."""
     if text[:1] != b"{":
         raise _invalid("its header does not begin with a brace")
-    if _values(text) > _MAX_VALUES and _values(_STRING.sub(b"", text)) > _MAX_VALUES:
+    if _values(text) > _MAX_VALUES and sum(map(_values, outside_strings(text))) > _MAX_VALUES:
         raise _invalid(f"its header holds more values than {MAX_TENSORS} tensors need")
-    if b"-0" in text and b"-0" in _STRING.sub(b"", text):  # Python's reader would take it for 0
+    if b"-0" in text and any(b"-" in piece for piece in outside_strings(text)):  # -0 would be read as 0
         raise _invalid("its header holds a negative number")
     try:
         header = json.loads(

@@ -142,7 +142,8 @@ def _find_directory(fd: int, size_bytes: int) -> tuple[int, int, int]:
 
 def _without_end(fd: int, size_bytes: int) -> Exception:
     start = max(0, size_bytes - _END.size - _MAX_COMMENT_BYTES)
-    if b"PK\5\6" in os.pread(fd, size_bytes - start, start)[: -_END.size]:
+    tail = os.pread(fd, size_bytes - start, start)
+    if 0 <= tail.find(b"PK\5\6") <= len(tail) - _END.size:
         return Damaged("something stands behind its end")
     return Truncated() if os.pread(fd, 4, 0) == b"PK\3\4" else NotAZip()
 

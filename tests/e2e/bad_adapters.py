@@ -153,7 +153,7 @@ BAD = [
     Bad("embeddings", _with(base_model__model__model__embed_tokens__weight=_BIG), "tensor_unsupported"),
     Bad("no-config", _without(CONFIG), "config_missing"),
     Bad("no-weights", _without(WEIGHTS), "weights_missing"),
-    Bad("empty-directory", Path.mkdir, "missing"),
+    Bad("empty-directory", Path.mkdir, "directory_empty"),
     Bad("weights-directory", _instead_of(WEIGHTS, Path.mkdir), "not_a_file"),
     Bad("config-pipe", _instead_of(CONFIG, os.mkfifo), "not_a_file"),
     Bad("weights-pipe", _instead_of(WEIGHTS, os.mkfifo), "not_a_file"),

@@ -111,6 +111,15 @@ def only_bin(content: bytes) -> Callable[[Path], object]:
     return write
 
 
+def tree(*files: str) -> Callable[[Path], object]:
+    def write(directory: Path) -> None:
+        for file in files:
+            (directory / file).parent.mkdir(parents=True, exist_ok=True)
+            (directory / file).write_bytes(json.dumps(CONFIG).encode() if file.endswith(_CONFIG) else b"x")
+
+    return write
+
+
 class _Evil:
     def __reduce__(self) -> tuple[Any, ...]:
         return os.system, ("touch /tmp/loradrop-was-owned",)
@@ -121,6 +130,7 @@ def _entry(begin: int, end: int, shape: list[Any] | None = None, dtype: str = "F
 
 
 _GOOD = lora_weights()
+_LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 1234\n"
 
 BAD = [
     Bad("truncated_in_data", weights(_GOOD[:-1]), INCOMPLETE, "weights_truncated"),
@@ -186,7 +196,35 @@ BAD = [
     Bad("config_empty", config_text(b""), INCOMPLETE, "config_empty"),
     Bad("config_of_zeros", config_text(b"\0" * 512), INCOMPLETE, "config_empty"),
     Bad("weights_missing", without("adapter_model.safetensors"), INCOMPLETE, "weights_missing"),
-    Bad("directory_empty", lambda directory: directory.mkdir(), INCOMPLETE, "config_missing"),
+    Bad("directory_empty", lambda directory: directory.mkdir(), INCOMPLETE, "directory_empty"),
+    Bad("lfs_pointer", weights(_LFS), REJECTED, "git_lfs_pointer"),
+    Bad("lfs_pointer_for_bin", only_bin(_LFS), REJECTED, "git_lfs_pointer"),
+    Bad("lfs_pointer_for_config", config_text(_LFS), REJECTED, "git_lfs_pointer"),
+    Bad(
+        "sharded_weights",
+        tree(_CONFIG, "adapter_model-00001-of-00002.safetensors", "adapter_model.safetensors.index.json"),
+        REJECTED,
+        "weights_sharded",
+    ),
+    Bad("sharded_bin", tree(_CONFIG, "adapter_model-00001-of-00002.bin"), REJECTED, "weights_sharded"),
+    Bad("organisation", tree(f"sql/{_CONFIG}", f"sql/{_WEIGHTS}"), REJECTED, "directory_of_adapters"),
+    Bad("whole_model", tree("config.json", "model.safetensors", "README.md"), REJECTED, "whole_model"),
+    Bad(
+        "whole_sharded_model",
+        tree("config.json", "model-00001-of-00003.safetensors", "model.safetensors.index.json"),
+        REJECTED,
+        "whole_model",
+    ),
+    Bad("whole_old_model", tree("config.json", "pytorch_model.bin"), REJECTED, "whole_model"),
+    Bad("hub_cache", tree("blobs/ab", "refs/main", f"snapshots/ab/{_CONFIG}"), REJECTED, "hub_cache"),
+    Bad(
+        "checkpoints",
+        tree(f"checkpoint-100/{_CONFIG}", f"checkpoint-200/{_WEIGHTS}", "trainer_state.json"),
+        REJECTED,
+        "checkpoints_only",
+    ),
+    Bad("weights_of_mlx", tree(_CONFIG, "adapters.safetensors"), INCOMPLETE, "weights_missing"),
+    Bad("something_else", tree("README.md", "src/main.py"), INCOMPLETE, "config_missing"),
     Bad("config_not_json", config_text(b"{"), REJECTED, "config_invalid"),
     Bad("config_a_list", config_text(b"[]"), REJECTED, "config_invalid"),
     Bad("config_not_utf8", config_text(b'{"peft_type": "\xff"}'), REJECTED, "config_invalid"),

@@ -18,7 +18,9 @@ PICKLE = f"/{WeightsFormat.PICKLE.filename}"
 CONFIG = f"/{CONFIG_FILENAME}"
 
 pack_signature = struct.Struct("<10q").pack
-"""Five numbers for the configuration, five for the weights; zeros where a file is not there."""
+"""Five numbers for the configuration, five for the weights.
+
+The directory's stand for a file that is not there, so that what else is put into it is looked at."""
 
 _NOTHING = (0, 0, 0, 0, 0)
 
@@ -39,13 +41,14 @@ def look_at(name: str, root_fd: int) -> Look | Absent | Unreadable:
         weights = _stat(name + SAFETENSORS, root_fd)
         if weights is None:
             weights = _stat(name + PICKLE, root_fd)
-        if config is None and weights is None and not _is_there(name, root_fd):
+        directory = None if config and weights else _directory(name, root_fd)
+        if config is None and weights is None and directory is None:
             return Absent()
     except OSError as error:
         return Unreadable(unreadable(error))
     found = [file for file in (config, weights) if file is not None]
     return Look(
-        signature=pack_signature(*_numbers(config), *_numbers(weights)),
+        signature=pack_signature(*_numbers(config or directory), *_numbers(weights or directory)),
         changed_ns=max((max(file.st_mtime_ns, file.st_ctime_ns) for file in found), default=0),
         weights_bytes=weights.st_size if weights is not None else 0,
     )
@@ -87,15 +90,15 @@ def _stat(path: str, root_fd: int) -> os.stat_result | None:
         raise
 
 
-def _is_there(name: str, root_fd: int) -> bool:
-    """Return whether `name` is a directory, or a link that may be meant to become one."""
+def _directory(name: str, root_fd: int) -> os.stat_result | None:
+    """Return the `stat` of `name` where it is a directory, or a link that may be meant to become one."""
     try:
-        mode = os.stat(name, dir_fd=root_fd, follow_symlinks=False).st_mode
+        found = os.stat(name, dir_fd=root_fd, follow_symlinks=False)
     except OSError as error:
         if is_gone(error):
-            return False
+            return None
         raise
-    return stat.S_ISDIR(mode) or stat.S_ISLNK(mode)
+    return found if stat.S_ISDIR(found.st_mode) or stat.S_ISLNK(found.st_mode) else None
 
 
 def _numbers(file: os.stat_result | None) -> tuple[int, int, int, int, int]:

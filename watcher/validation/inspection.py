@@ -10,8 +10,10 @@ workers' business).
 
 import logging
 import os
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -28,12 +30,19 @@ from loradrop.catalog.revision import RevisionHasher
 from loradrop.watcher.prefix.findings import Facts, Signature
 from loradrop.watcher.prefix.naming import is_atomic_writer, unusable
 from loradrop.watcher.prefix.signature import failed, signature_of, unreadable
+from loradrop.watcher.validation.mistakes import explain
 
 _logger = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 1 << 20
 _ABANDONED_SECONDS = 60.0
-"""A temporary file that nobody has written to for this long was left behind by a writer that died."""
+"""A file that has not changed for this long is no longer written: its writer finished, or died."""
+
+
+_KEPT_BESIDE = re.compile(
+    r"(~|\.(bak|backup|old|orig|prev|save|sha\d+|md5|sig|asc|lock|index\.json)[-~.\w]*)$", re.IGNORECASE
+)
+"""Names of backups, checksums and signatures: what nothing will be renamed from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +135,9 @@ def _prove(directory: str, rules: Rules, digest: bool) -> Proof:
 def _prove_open(directory: int, rules: Rules, digest: bool) -> Proof:
     if digest:
         _check_no_writer(directory)
-    with opened_adapter(directory, rules.roots, allow_pickle=rules.allow_pickle) as files:
+    with _files(directory, rules) as files:
+        if digest:
+            _check_written(files)
         config = parse_config(files.config)
         lora_pairs(files.declared_tensors(), config)
         facts = Facts(
@@ -142,6 +153,43 @@ def _prove_open(directory: int, rules: Rules, digest: bool) -> Proof:
     return Proof(signature, facts, revision)
 
 
+@contextmanager
+def _files(directory: int, rules: Rules) -> Iterator[AdapterFiles]:
+    with ExitStack() as stack:
+        try:
+            files = stack.enter_context(
+                opened_adapter(directory, rules.roots, allow_pickle=rules.allow_pickle)
+            )
+        except Incomplete as error:
+            raise explain(directory, error) from error
+        yield files
+
+
+def _check_written(files: AdapterFiles) -> None:
+    """Raise Changed where weights were allocated in full and a part of them has not been written yet.
+
+    What was not written reads as zeros, so the file may look whole. A sparse file looks the same and is
+    whole; it is held back only as long as its writer may still be at work.
+    """
+    size = files.weights_stat.st_size
+    if size == 0 or not _is_fresh(files.weights_stat):
+        return
+    try:
+        hole = os.lseek(files.weights, 0, os.SEEK_HOLE)
+    except OSError:  # a filesystem that does not tell
+        return
+    if hole < size:
+        raise Changed(
+            "weights_unwritten",
+            f"{files.weights_format.filename} has {size} bytes, and nothing was written at byte {hole} yet."
+            f" It is published once all is written, or has not changed for {_ABANDONED_SECONDS:g} s.",
+        )
+
+
+def _is_fresh(found: os.stat_result) -> bool:
+    return abs(time.time() - found.st_ctime) < _ABANDONED_SECONDS
+
+
 def _check_no_writer(directory: int) -> None:
     """Raise Changed where a copy that will replace one of the files is under way beside it.
 
@@ -153,7 +201,7 @@ def _check_no_writer(directory: int) -> None:
             if is_atomic_writer(entry.name) or not _is_unfinished(entry.name):
                 continue
             found = entry.stat(follow_symlinks=False)
-            if abs(time.time() - found.st_ctime) < _ABANDONED_SECONDS:
+            if _is_fresh(found):
                 raise Changed(
                     "writer_active",
                     f"An update is under way: {printable(entry.name)} lies beside the files. It is published"
@@ -163,7 +211,9 @@ def _check_no_writer(directory: int) -> None:
 
 def _is_unfinished(name: str) -> bool:
     finished = {CONFIG_FILENAME, *(weights.filename for weights in WeightsFormat)}
-    return name not in finished and any(file in name for file in finished)
+    if name in finished or _KEPT_BESIDE.search(name):
+        return False
+    return any(file in name for file in finished)
 
 
 def _digest(files: AdapterFiles, rules: Rules) -> Revision:
