@@ -1,4 +1,4 @@
-"""What people send and are shown of manual refreshes, on both ports. Names and shapes are a contract."""
+"""Manual refreshes as clients send and see them, on both ports. Names and shapes are a contract."""
 
 from collections.abc import Sequence
 from datetime import datetime
