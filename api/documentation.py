@@ -1,4 +1,4 @@
-"""The API's description of itself: the OpenAPI document, and a page of it for people.
+"""The API's description of itself: the OpenAPI document, and a page made from it.
 
 FastAPI derives the document from the routes. It cannot know the body of problems, since their media type is
 not `application/json`, nor that keys are checked in front of the routes. The page is made from the document,

@@ -1,4 +1,4 @@
-"""The event stream for people and programs: server-sent events over the catalog's stream.
+"""The event stream for clients: server-sent events over the catalog's stream.
 
 An event's id is its entry's id in Redis, so a client that comes back with `Last-Event-ID` continues
 where it was. Where that is impossible (the entries in between were trimmed, or the catalog was

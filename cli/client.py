@@ -23,7 +23,7 @@ _PASSWORD = re.compile(r"(?<=//)[^/]*@")
 _SECONDS = 15.0
 """More than the API allows itself to wait for Redis."""
 
-_NOBODY_BEHIND = (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT)
+_BACKEND_AWAY = (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT)
 _WRONGLY_ASKED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.BAD_REQUEST)
 
 
@@ -116,7 +116,7 @@ class ApiClient:
             )
         if answer.status in _WRONGLY_ASKED:
             raise UsageError(detail)
-        if answer.status in _NOBODY_BEHIND and code != "prefix_unreadable":
+        if answer.status in _BACKEND_AWAY and code != "prefix_unreadable":
             raise Unreachable(detail)
         raise CommandFailed(detail)
 

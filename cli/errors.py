@@ -14,12 +14,12 @@ class UsageError(CommandFailed):
 
 
 class TimedOut(CommandFailed):
-    """It may still happen; nobody waits any longer."""
+    """It may still happen, after the time to wait for it."""
 
     exit_code = 4
 
 
 class Unreachable(CommandFailed):
-    """Nobody is there to answer: the API, the watcher or Redis."""
+    """The API, the watcher or Redis does not answer."""
 
     exit_code = 3

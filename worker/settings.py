@@ -71,7 +71,7 @@ class WorkerSettings:
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add our flags to `parser`, in a group of their own. They stay None unless given."""
+    """Add our flags to `parser`, in a group of their own."""
     group = parser.add_argument_group("loradrop", "Serve the LoRA adapters under a directory.")
     add_declared(group, declared.settings_of(Process.SERVE), Process.SERVE)
 

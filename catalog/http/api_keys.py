@@ -1,13 +1,13 @@
-"""API keys: whom both ports let in, and what for.
+"""API keys: which requests both ports admit, and what for.
 
 A key is written `KEY`, `KEY SCOPE` or `KEY SCOPE LABEL`: in LORADROP_API_KEY with commas between, in a file
 one a line, where empty lines and lines that begin with `#` are skipped. SCOPE is `read` or `admin`, and
 `admin` where none is named. LABEL is how a refresh names who asked for it.
 
 A file is read again as soon as it changes. One that cannot be used any more leaves the keys it held in
-force, and the log says so: a slip of an editor locks nobody out and lets nobody in.
+force, and the log says so: a slip of an editor locks no client out and lets none in.
 
-Not here: HTTP (`gate`).
+Not here: HTTP (`auth`).
 """
 
 import hashlib
@@ -48,7 +48,7 @@ class ApiKey:
 
 
 class KeyFile:
-    """The keys in a file. Keeps true: they are those of the last time it could be used."""
+    """The keys in a file. Invariant: they are those of the last time it could be used."""
 
     def __init__(self, path: Path) -> None:
         """Read `path`; raises KeysInvalid where it cannot be used now."""
@@ -78,7 +78,7 @@ class KeyFile:
     def _read(self) -> tuple[ApiKey, ...]:
         try:
             with self._path.open("rb") as file:
-                lines = file.read(_MAX_FILE_BYTES).decode().splitlines()
+                lines = file.read(_MAX_FILE_BYTES).decode("utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
             raise KeysInvalid(f"The key file {self._path} cannot be read: {why}.") from error
@@ -93,10 +93,10 @@ class KeyFile:
 
 
 class KeyRing:
-    """Every key that opens something. Keeps true: without any, everything is open, and says so."""
+    """Every key in force. Invariant: without any, everything is open, and `is_open` says so."""
 
     def __init__(self, keys: Iterable[ApiKey] = (), *, file: KeyFile | None = None) -> None:
-        """Let in whoever has one of `keys`, or of those in `file`."""
+        """Admit requests with one of `keys`, or of those in `file`."""
         self._keys = tuple(keys)
         self._file = file
 
@@ -107,7 +107,7 @@ class KeyRing:
 
     @property
     def is_open(self) -> bool:
-        """Whether nobody is asked for a key."""
+        """Whether no key is asked for."""
         return not self._keys and self._file is None
 
     def admit(self, authorization: bytes, *, needed: Scope) -> ApiKey:
@@ -133,6 +133,8 @@ def keys_from(entries: Sequence[str]) -> tuple[ApiKey, ...]:
 
 def _key(entry: str, *, where: str, label: str) -> ApiKey:
     secret, *words = entry.split()
+    if not secret.isprintable():  # an invisible character, or bytes that are not UTF-8: no client sends it
+        raise KeysInvalid(f"{where} holds a character that does not print. {_SHAPE}")
     if len(words) > _MAX_WORDS or (words and words[0] not in set(Scope)):
         raise KeysInvalid(f"{where} is not a key. {_SHAPE}")  # what it holds is a secret
     scope = Scope(words[0]) if words else Scope.ADMIN

@@ -1,4 +1,4 @@
-"""What people send and are shown of manual refreshes, on both ports. Names and shapes are a contract."""
+"""Manual refreshes as clients send and see them, on both ports. Names and shapes are a contract."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -15,11 +15,7 @@ _MAX_NAME_BYTES = 255
 
 
 def _name(name: str) -> str:
-    try:
-        encoded = name.encode()
-    except UnicodeEncodeError:
-        raise ValueError("must be text that UTF-8 can hold") from None
-    if len(encoded) > _MAX_NAME_BYTES:
+    if len(name.encode()) > _MAX_NAME_BYTES:  # that UTF-8 can hold it is already checked with its length
         raise ValueError(f"must have at most {_MAX_NAME_BYTES} bytes")
     return name
 

@@ -1,4 +1,4 @@
-"""What people are shown: the bodies both HTTP ports answer with, and how they follow from the values.
+"""The bodies both HTTP ports answer with, and how they follow from the values of the catalog.
 
 The worker serves them on vLLM's port and the API on its own, so they are here, once.
 Names and shapes are a contract. Not here: refreshes (`refresh_views`), and how to ask Redis for the values

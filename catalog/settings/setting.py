@@ -97,22 +97,22 @@ class Values:
 
 
 def add_flags(parser: Any, settings: Iterable[Setting[Any]], process: Process) -> None:
-    """Add the flags of `settings` to an argparse parser or group. They stay None unless given."""
+    """Add the flags of `settings` to an argparse parser or group. One that is not given leaves no trace."""
     for setting in settings:
         flag = setting.flag(process)
         if flag is None:
             continue
         text = f"{setting.help} [{setting.variable}{_default_in_help(setting)}]".replace("%", "%%")
+        given: dict[str, Any] = {"default": argparse.SUPPRESS, "help": text}
         if setting.kind is SWITCH:
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, **given)
             continue
         parser.add_argument(
             flag,
             action="append" if setting.kind.separator else "store",
             type=_checked(setting),
             metavar=setting.kind.metavar,
-            default=None,
-            help=text,
+            **given,
         )
 
 

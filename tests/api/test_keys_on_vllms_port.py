@@ -19,6 +19,7 @@ from tests.catalog.fleet import fleet
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what vLLM's imports are warned of is not ours to mend
+    from vllm.entrypoints.serve.exception_handling.register import init_exception_handler
     from vllm.entrypoints.serve.lora.api_router import attach_router as attach_lora_router
     from vllm.entrypoints.serve.middleware.register import init_entrypoints_middleware
 
@@ -36,6 +37,21 @@ def key_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+async def keyless(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the same server without any key."""
+    for variable in ("VLLM_API_KEY", "LORADROP_API_KEY", "LORADROP_API_KEY_FILE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "1")
+    monkeypatch.setenv("LORADROP_LORA_DIR_PREFIX", "/loras")
+    app = an_app()
+    put_backend(app.state, Backend(queries=Queries(connection)))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://vllm") as client:
+        yield client
+
+
+@pytest.fixture
 def vllm(key_file: Path, monkeypatch: pytest.MonkeyPatch) -> FastAPI:
     """An app with the plugin's routes and vLLM's own, and its middleware."""
     monkeypatch.setenv("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "1")
@@ -43,13 +59,24 @@ def vllm(key_file: Path, monkeypatch: pytest.MonkeyPatch) -> FastAPI:
     monkeypatch.setenv("LORADROP_API_KEY", "first, third read dashboard")
     monkeypatch.setenv("LORADROP_API_KEY_FILE", str(key_file))
     monkeypatch.setenv("LORADROP_LORA_DIR_PREFIX", "/loras")
+    return an_app()
+
+
+def an_app() -> FastAPI:
+    """Return an app put together as vLLM's server does."""
     cors = {name: ["*"] for name in ("allowed_origins", "allowed_methods", "allowed_headers")}
     app = FastAPI(openapi_url=None)
     app.state.args = argparse.Namespace(
-        api_key=None, allow_credentials=False, enable_request_id_headers=False, middleware=[], **cors
+        api_key=None,
+        allow_credentials=False,
+        enable_request_id_headers=False,
+        middleware=[],
+        log_error_stack=False,
+        **cors,
     )
     attach_lora_router(app)
     LoradropPlugin().attach_router(app)
+    init_exception_handler(app)
     init_entrypoints_middleware(app.state.args, app, ())
 
     @app.post("/v1/chat/completions")
@@ -115,6 +142,24 @@ async def test_a_refresh_is_known_by_the_label_of_the_key(
         for key in ("first", "filed", "vllms-own"):
             assert (await client.post(REFRESH_PATH, headers=bearer(key))).status_code == 200
     assert [asked.asked_by for asked in await queries.refreshes(limit=9)] == ["vllm", "line-1", "key-1"]
+
+
+async def test_a_page_of_another_site_changes_nothing_on_a_server_without_keys(
+    redis_url: str, connection: Connection, keyless: httpx.AsyncClient
+) -> None:
+    async with fleet(redis_url, workers=0):
+        for path in CHANGING:
+            answer = await keyless.post(path, headers={"Origin": "http://evil.example"})
+            assert (answer.status_code, answer.json()["error"]["type"]) == (403, "foreign_origin"), path
+        assert (await keyless.post(REFRESH_PATH)).status_code == 200
+        infer = await keyless.post("/v1/chat/completions", headers={"Origin": "http://page.example"})
+        assert infer.status_code == 200, "vLLM's own routes are its own affair"
+
+
+async def test_text_that_utf_8_cannot_hold_is_no_500(keyless: httpx.AsyncClient) -> None:
+    for body in (b'{"names": ["\\ud800"]}', b'{"\\ud800": 1}'):
+        answer = await keyless.post(REFRESH_PATH, content=body, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 400, answer.text
 
 
 def test_too_many_refreshes_are_told_when_to_ask_again() -> None:

@@ -68,6 +68,23 @@ async def test_requests_and_refreshes_are_counted_by_route_and_outcome(
     assert measured["loradrop_event_streams",] == 0
 
 
+async def test_what_a_client_calls_its_method_is_no_label(api: httpx.AsyncClient) -> None:
+    for number in range(50):
+        await api.request(f"WORD{number}", "/v1/lora_adapters")
+    measured = await scrape(api)
+    requests = [labels for name, *labels in measured if name == "loradrop_http_requests_total"]
+    assert [labels[0] for labels in requests] == ["other"]
+
+
+async def test_only_states_that_workers_can_report_are_labels(api: httpx.AsyncClient, redis_url: str) -> None:
+    async with fleet(redis_url, workers=1) as (_, [worker]):
+        worker.counts = {"loaded": 3, "word": 4}
+        await worker.report()
+        measured = await scrape(api)
+    assert measured["loradrop_worker_adapters", "loaded", worker.id] == 3
+    assert not any("word" in labels for labels in measured)
+
+
 async def test_a_redis_without_a_catalog_is_up(api: httpx.AsyncClient) -> None:
     measured = await scrape(api)
     assert measured["loradrop_redis_up",] == 1

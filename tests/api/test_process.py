@@ -3,7 +3,6 @@
 import asyncio
 import signal
 import socket
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager, closing
 from pathlib import Path
@@ -16,6 +15,7 @@ from loradrop.catalog.store import Connection, Publisher
 from testkit.servers import free_port, valkey
 from testkit.waiting import wait_until
 from tests.api.processes import ApiProcess, api_process
+from tests.catalog.fleet import fleet
 from tests.catalog.values import an_adapter
 
 
@@ -69,13 +69,11 @@ async def test_events_arrive_can_be_resumed_and_do_not_keep_it_from_stopping(
     assert '"name":"one"' in first["data"]
     async with event_stream(api, Last_Event_ID=first["id"]) as lines:
         assert '"name":"two"' in (await one_event(lines))["data"]
-        start = time.monotonic()
-        assert api.stop(number) == 0
-        assert time.monotonic() - start < 2
+        assert api.stop(number, seconds=10) == 0
     assert "Traceback" not in api.log
 
 
-async def test_it_stops_within_two_seconds_although_a_refresh_waits(
+async def test_it_stops_although_a_refresh_waits_for_thirty_seconds(
     api: ApiProcess, publisher: Publisher, connection: Connection
 ) -> None:
     async with httpx.AsyncClient() as client, asyncio.TaskGroup() as group:
@@ -85,9 +83,7 @@ async def test_it_stops_within_two_seconds_although_a_refresh_waits(
             return bool(await connection.commands.exists("loradrop:{default}:refreshes"))
 
         await wait_until(asked, timeout=10, description="the refresh was asked for")
-        start = time.monotonic()
-        assert api.stop() == 0
-        assert time.monotonic() - start < 2
+        assert api.stop(seconds=20) == 0
     assert (waiting.result().status_code, waiting.result().json()["code"]) == (503, "stopping")
     assert "Traceback" not in api.log
 
@@ -122,6 +118,32 @@ def test_settings_come_from_the_environment_and_flags_win(redis_url: str, tmp_pa
         assert httpx.get(url).status_code == 401
         answer = httpx.get(url, headers={"Authorization": "Bearer two"})
         assert answer.json()["code"] == "catalog_unavailable"
+
+
+async def test_a_stream_ends_with_the_key_that_opened_it(
+    redis_url: str, publisher: Publisher, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("old\n")
+    with api_process(tmp_path / "api.log", "--redis-url", redis_url, "--api-key-file", str(keys)) as api:
+        async with event_stream(api, Authorization="Bearer old") as lines:
+            await publisher.publish([an_adapter("one")], catalog_size=1)
+            assert '"name":"one"' in (await one_event(lines))["data"]
+            (tmp_path / "aside").write_text("new\n")
+            (tmp_path / "aside").rename(keys)
+            await publisher.publish([an_adapter("two")], catalog_size=2)
+            assert not [line async for line in lines if line.startswith("data")]
+
+
+@pytest.mark.parametrize(("told", "caller"), [({}, "127.0.0.1"), ({"FORWARDED_ALLOW_IPS": "*"}, "6.6.6.6")])
+async def test_who_asks_is_taken_from_a_header_only_when_told(
+    redis_url: str, tmp_path: Path, told: dict[str, str], caller: str
+) -> None:
+    with api_process(tmp_path / "api.log", "--redis-url", redis_url, environment=told) as api:
+        async with fleet(redis_url, workers=0), httpx.AsyncClient(base_url=api.url) as client:
+            await client.post("/v1/refresh_lora_discovery", headers={"X-Forwarded-For": "6.6.6.6"})
+            [asked] = (await client.get("/v1/lora_refreshes")).json()["data"]
+    assert asked["asked_by"] == caller
 
 
 def test_a_port_that_is_taken_ends_it_with_an_error(tmp_path: Path) -> None:

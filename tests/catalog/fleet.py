@@ -92,6 +92,7 @@ class FakeWorker:
         self.paused = False
         self.degraded: Reason | None = None
         self.adapters: dict[str, WorkerAdapter] = {}
+        self.counts: dict[str, int] = {"listed": 1}
         self._reader = Reader(connection)
         self._reports = Reports(connection)
         self._seen: tuple[str | None, int] = (None, 0)
@@ -107,8 +108,7 @@ class FakeWorker:
             listing = await self._reader.listing()
             self._seen = (listing.epoch, listing.seq)
         epoch, seq = self._seen
-        counts = {"listed": 1}
-        status = a_worker(self.id, epoch=epoch, observed_seq=seq, counts=counts, degraded=self.degraded)
+        status = a_worker(self.id, epoch=epoch, observed_seq=seq, counts=self.counts, degraded=self.degraded)
         await self._reports.report_worker(status, self.adapters, everything=True)
 
 

@@ -83,6 +83,18 @@ def test_what_happens_is_logged_once_in_constant_words(tmp_path: Path, redis_url
         assert "Traceback" not in log.read_text()
 
 
+def test_a_name_on_the_disk_forges_no_line_of_the_log(tmp_path: Path, redis_url: str) -> None:
+    prefix = tmp_path / "loras"
+    write_adapter(prefix / "odd\n2026-01-01 00:00:00,000 ERROR loradrop: forged\x1b[2J\u202e")
+    log = tmp_path / "log"
+    flags = ["--lora-dir-prefix", str(prefix), "--redis-url", redis_url, "--log-level", "debug"]
+    with running(*flags, log=log):
+        until_logged(log, "forged")
+        lines = log.read_text().split("\n")
+    assert not any(line.startswith("2026-01-01") for line in lines)
+    assert all(line.isprintable() for line in lines)
+
+
 def test_metrics_are_served_where_a_port_is_given(tmp_path: Path, redis_url: str) -> None:
     log = tmp_path / ".log"
     write_adapter(tmp_path / "bad", use_dora=True)

@@ -10,7 +10,7 @@ from itertools import islice
 
 from loradrop.catalog.adapter import CONFIG_FILENAME, WeightsFormat
 from loradrop.catalog.lora.faults import Incomplete, Rejected
-from loradrop.watcher.prefix.naming import shown
+from loradrop.catalog.printable import printable
 
 _MAX_ENTRIES = 500
 _MAX_SUBDIRECTORIES = 20
@@ -97,5 +97,5 @@ def _holds_adapter(directory: int, name: str) -> bool:
 
 
 def _some(names: Collection[str]) -> str:
-    quoted = ", ".join(shown(name)[:_QUOTED_CHARACTERS] for name in islice(names, _QUOTED))
+    quoted = ", ".join(printable(name)[:_QUOTED_CHARACTERS] for name in islice(names, _QUOTED))
     return quoted if len(names) <= _QUOTED else f"{quoted} and {len(names) - _QUOTED} more"

@@ -83,7 +83,7 @@ class LoradropPlugin:
                 async with running_worker(engine, table, settings, url=url, identity=identity) as worker:
                     started.set_result(worker)
                     await asyncio.Event().wait()
-            except Exception as error:  # noqa: BLE001 - raised where the start waits, or logged
+            except Exception as error:  # noqa: BLE001 - raised where the start is awaited, or logged
                 if started.done():
                     _log.exception("the worker broke; what is loaded goes on being served")
                 else:

@@ -99,6 +99,24 @@ def test_a_file_holds_one_key_a_line_and_comments(tmp_path: Path) -> None:
     )
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_bytes(b"\xef\xbb\xbffirst read\r\nsecond\r\n")
+    ring = KeyRing(file=KeyFile(path))
+    assert ring.admit(b"Bearer first", needed=Scope.READ).scope is Scope.READ
+    assert ring.admit(b"Bearer second", needed=Scope.ADMIN)
+
+
+@pytest.mark.parametrize("secret", ["hush\ufeff", "\u200bhush", "hush\udcff", "hush\x00"])
+def test_a_key_that_no_client_could_send_is_refused_without_showing_it(secret: str, tmp_path: Path) -> None:
+    with pytest.raises(KeysInvalid, match="Entry 1 of LORADROP_API_KEY") as refused:
+        keys_from([secret])
+    assert "hush" not in str(refused.value)
+    (tmp_path / "keys").write_bytes(secret.encode(errors="surrogateescape"))
+    with pytest.raises(KeysInvalid, match=str(tmp_path)):
+        KeyFile(tmp_path / "keys")
+
+
 @pytest.mark.parametrize("content", [None, b"", b"# nothing\n\n", b"\xff\xfe"])
 def test_a_file_without_keys_is_refused(content: bytes | None, tmp_path: Path) -> None:
     path = tmp_path / "keys"
