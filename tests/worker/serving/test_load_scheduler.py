@@ -9,6 +9,7 @@ import pytest
 from loradrop.worker.serving.load_scheduler import Demand, LoadScheduler, NotDesired
 from loradrop.worker.serving.timings import Timings
 from tests.waiting import wait_until
+from tests.worker.ground import Clock
 
 Turn = AbstractAsyncContextManager[None]
 
@@ -151,3 +152,22 @@ async def test_what_is_not_wanted_any_more_when_its_turn_comes_has_none(
         with pytest.raises(NotDesired):
             await ahead
     assert engine.had == []
+
+
+async def test_the_pause_is_as_long_as_the_load_before_it_took() -> None:
+    clock = Clock()
+    clock.stop()
+    engine = _Engine(Timings(shortest_pause_seconds=0.01, clock=clock))
+    async with engine.turns.immediate():
+        clock.advance(0.3)
+    checks: list[None] = []
+    demand = Demand(asyncio.Event(), lambda: checks.append(None) is None)
+    turn = engine.turns.background(demand, ahead=lambda: False)
+    async with under_way(engine.have("background", turn)) as (background,):
+        clock.advance(0.2)
+        before = len(checks)
+        await wait_until(lambda: len(checks) > before, timeout=5, description="it has checked again")
+        assert engine.had == []
+        clock.advance(0.1)
+        await background
+    assert engine.had == ["background"]
