@@ -10,6 +10,9 @@ SEED = 1
 SECONDS = 60
 WORKERS = 8
 
+MODULES =
+SAMPLE  = 0
+
 PYTHON = $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null && echo $$python && break; done)
 DEVICE := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
@@ -17,7 +20,7 @@ DEVICE := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 BIN       := .venv/bin
 INSTALLED := .venv/.installed-$(DEVICE)
 
-.PHONY: help run test unit e2e lint types imports bench chaos vllm-contract lock clean
+.PHONY: help run test unit e2e lint types imports bench chaos mutants vllm-contract lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 15
@@ -55,6 +58,9 @@ bench: .venv/.installed-bench demo/model ## the benchmarks, one after another; p
 
 chaos: $(INSTALLED) ## random faults while a random history is written: SEED, SECONDS, WORKERS
 	@$(BIN)/python -m tests.chaos $(SEED) $(SECONDS) $(WORKERS)
+
+mutants: $(INSTALLED) ## small wrong changes to the deciding modules, and which no test notices: MODULES, SAMPLE
+	@$(BIN)/python -m tests.mutants --sample $(SAMPLE) $(MODULES)
 
 vllm-contract: $(INSTALLED) ## what we rely on in vLLM, looked up in every release since 0.26 (1 GB of downloads)
 	@$(BIN)/python -m tests.vllm_releases

@@ -60,9 +60,23 @@ def test_the_engine_is_left_alone_for_as_long_as_it_was_stopped_and_never_shorte
     assert timings.pause_seconds(2.5) == 2.5
 
 
-async def test_the_first_turn_in_the_background_needs_no_pause(engine: _Engine) -> None:
+async def test_the_first_turn_in_the_background_needs_no_pause() -> None:
+    engine = _Engine(Timings(clock=lambda: 0.0))
     await engine.have("first", engine.background())
     assert engine.had == ["first"]
+
+
+async def test_a_turn_in_the_background_keeps_all_others_waiting_until_its_end(engine: _Engine) -> None:
+    asked = asyncio.Event()
+    asked.set()
+    async with engine.background():
+        others = (engine.turns.immediate(), engine.turns.exclusive(), engine.background(asked))
+        tasks = [asyncio.create_task(engine.have("other", turn)) for turn in others]
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert engine.had == []
+    await asyncio.gather(*tasks)
+    assert engine.had == ["other"] * 3
 
 
 async def test_between_two_turns_in_the_background_there_is_a_pause(engine: _Engine) -> None:
