@@ -41,8 +41,8 @@ _COPIED = (
     "pyproject.toml",
 )
 _ENOUGH = 0.9
-_LEAST_LIMIT_SECONDS = 60.0
-_TIMES_THE_BASELINE = 6.0
+_LEAST_LIMIT_SECONDS = 30.0
+_TIMES_THE_BASELINE = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +147,8 @@ def _outcomes(planned: list[tuple[str, Mutant]], jobs: list[Job]) -> list[Outcom
         try:
             for each in tries:
                 each.result()
+        except KeyboardInterrupt:
+            print("\ninterrupted: what follows is of the mutants that were tried", flush=True)
         finally:
             threads.shutdown(cancel_futures=True)
     for job in jobs:
