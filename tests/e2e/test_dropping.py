@@ -4,7 +4,6 @@ import asyncio
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import httpx
 import openai
@@ -246,14 +245,15 @@ def test_an_unknown_model_is_a_404_and_vllms_load_route_is_not_there(all_in_one:
     assert all_in_one.server.client.post("/v1/load_lora_adapter", json=load).status_code == 404
 
 
-def test_a_second_server_on_the_same_state_is_refused_with_a_sentence(
-    all_in_one: AllInOne, tmp_path: Path
+def test_a_second_server_on_the_same_prefix_and_state_is_refused_with_a_sentence(
+    all_in_one: AllInOne,
 ) -> None:
     from loradrop.worker.fleet.embedded import embedded_stack
     from loradrop.worker.settings import SettingsError, WorkerSettings
 
     state = all_in_one.server.log_path.parent / "state" / "loradrop"
-    settings = WorkerSettings(lora_dir_prefix=tmp_path, lora_state_dir=state, api_port=free_port())
+    prefix = all_in_one.prefix.directory
+    settings = WorkerSettings(lora_dir_prefix=prefix, lora_state_dir=state, api_port=free_port())
 
     async def start() -> None:
         async with embedded_stack(settings):

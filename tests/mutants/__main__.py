@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.mutants.job import OUTPUT
 from tests.mutants.operators import Mutant, mutants, normalized
 from tests.mutants.targets import TARGETS
 
@@ -41,6 +42,7 @@ _COPIED = (
     "pyproject.toml",
 )
 _ENOUGH = 0.9
+_SHOWN_CHARACTERS = 2000
 _LEAST_LIMIT_SECONDS = 30.0
 _TIMES_THE_BASELINE = 4.0
 
@@ -70,6 +72,7 @@ class Job:
                 shutil.copytree(source, directory / name, symlinks=True, ignore=ignore)
             elif source.exists():
                 shutil.copy(source, directory / name)
+        self._directory = directory
         self._limits: dict[str, float] = {}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.mutants.job"],
@@ -85,7 +88,8 @@ class Job:
         if path not in self._limits:
             baseline = self._ask(path, normalized((_ROOT / path).read_text()), limit_seconds=600.0)
             if baseline["outcome"] != "passed":
-                raise RuntimeError(f"The tests of {path} do not pass without a mutant: {baseline}")
+                output = (self._directory / OUTPUT).read_text()[-_SHOWN_CHARACTERS:]
+                raise RuntimeError(f"The tests of {path} do not pass without a mutant: {baseline}\n{output}")
             self._limits[path] = max(_LEAST_LIMIT_SECONDS, baseline["seconds"] * _TIMES_THE_BASELINE)
         answer = self._ask(path, mutant.source, limit_seconds=self._limits[path])
         return Outcome(path, mutant, answer["outcome"], answer["seconds"])

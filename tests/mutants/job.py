@@ -19,6 +19,9 @@ _OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAs
 _OURS = ("loradrop", "tests", "__main__", "xdist", "conftest")
 _POLL_SECONDS = 0.02
 
+OUTPUT = "pytest.log"
+"""What the last try printed."""
+
 
 def main() -> None:
     sys.dont_write_bytecode = True  # a mutant of the same size and second would be taken for the one before
@@ -45,6 +48,7 @@ def _try(tests: tuple[str, ...], limit_seconds: float) -> dict[str, Any]:
     child = os.fork()
     if not child:
         os.setsid()
+        os.dup2(os.open(OUTPUT, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
         os._exit(_run_pytest(tests))
     outcome = "hung"
     while time.monotonic() - began < limit_seconds:
