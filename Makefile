@@ -13,6 +13,8 @@ WORKERS = 8
 UPDATES = 100000
 REFRESHES = 10000
 LOADS = 1000
+MODULES =
+SAMPLE  = 0
 
 PYTHON = $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null && echo $$python && break; done)
@@ -21,7 +23,7 @@ DEVICE := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 BIN       := .venv/bin
 INSTALLED := .venv/.installed-$(DEVICE)
 
-.PHONY: help run test unit e2e lint types imports bench packaging chaos vllm-contract soak docs lock clean
+.PHONY: help run test unit e2e lint types imports bench packaging chaos vllm-contract soak docs mutants lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 15
@@ -65,6 +67,9 @@ chaos: $(INSTALLED) ## random faults while a random history is written: SEED, SE
 
 soak: $(INSTALLED) ## an hour's events compressed (about an hour): does anything grow? UPDATES, REFRESHES, LOADS
 	@$(BIN)/python -m tests.soak --updates $(UPDATES) --refreshes $(REFRESHES) --loads $(LOADS)
+
+mutants: $(INSTALLED) ## small wrong changes to the deciding modules, and which no test notices: MODULES, SAMPLE
+	@$(BIN)/python -m tests.mutants --sample $(SAMPLE) $(MODULES)
 
 vllm-contract: $(INSTALLED) ## what we rely on in vLLM, looked up in every release since 0.26 (1 GB of downloads)
 	@$(BIN)/python -m tests.vllm_releases

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from pathlib import Path
 
 import httpx
 import pytest
@@ -107,15 +106,16 @@ def test_putting_the_old_bytes_back_brings_the_old_answers_back(all_in_one: AllI
     all_in_one.wait_answer("rolled", old)
 
 
-def test_a_second_server_on_the_same_state_is_refused_with_a_sentence(
-    all_in_one: AllInOne, tmp_path: Path
+def test_a_second_server_on_the_same_prefix_and_state_is_refused_with_a_sentence(
+    all_in_one: AllInOne,
 ) -> None:
     from loradrop.catalog.settings import SettingsInvalid
     from loradrop.worker.fleet.embedded import embedded_stack
     from loradrop.worker.settings import WorkerSettings
 
     state = all_in_one.server.log_path.parent / "state" / "loradrop"
-    settings = WorkerSettings(lora_dir_prefix=tmp_path, lora_state_dir=state, api_port=free_port())
+    prefix = all_in_one.prefix.directory
+    settings = WorkerSettings(lora_dir_prefix=prefix, lora_state_dir=state, api_port=free_port())
 
     async def start() -> None:
         async with embedded_stack(settings):

@@ -117,3 +117,32 @@ def test_outcomes_carry_a_code_and_a_sentence() -> None:
 def test_a_request_that_came_too_early_is_told_when_to_ask_again() -> None:
     error = NotServedYet(FULL, retry_after_seconds=7)
     assert (error.status_code, error.detail, error.headers) == (503, FULL.message, {"Retry-After": "7"})
+
+
+TAKEN = Reason("name_taken", "The base model has this name.")
+
+
+def test_a_name_that_is_taken_is_rejected_only_where_a_revision_is_desired() -> None:
+    assert entry_for(A).state(None, is_name_taken=True) is WorkerState.REJECTED
+    assert entry_for(None).state(None, is_name_taken=True) is WorkerState.LISTED
+
+
+def test_a_name_that_was_taken_while_its_adapter_is_loaded_reports_what_answers() -> None:
+    report = entry_for(A).report(A, name_taken=TAKEN)
+    assert report is not None
+    assert (report.state, report.revision, report.reason) == (WorkerState.LOADED, A, None)
+
+
+def test_a_fault_of_an_earlier_revision_says_nothing_of_the_desired_one() -> None:
+    entry = entry_for(A)
+    entry.note_failed(A, FULL, NOON)
+    entry.adapter = an_adapter("sql", revision=B)
+    assert entry.state(None) is WorkerState.LISTED
+    entry.note_rejected(A, FULL)
+    assert entry.state(None) is WorkerState.LISTED
+
+
+def test_a_manual_load_takes_precedence_over_the_catalog() -> None:
+    entry = entry_for(A)
+    entry.manual = B
+    assert entry.desired == B

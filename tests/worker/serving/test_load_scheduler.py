@@ -9,6 +9,7 @@ import pytest
 from loradrop.worker.serving.load_scheduler import Demand, LoadScheduler, NotDesired
 from loradrop.worker.serving.timings import Timings
 from testkit.waiting import wait_until
+from tests.worker.ground import Clock
 
 Turn = AbstractAsyncContextManager[None]
 
@@ -59,9 +60,23 @@ def test_the_engine_is_left_alone_for_as_long_as_it_was_stopped_and_never_shorte
     assert timings.pause_seconds(2.5) == 2.5
 
 
-async def test_the_first_turn_in_the_background_needs_no_pause(engine: _Engine) -> None:
+async def test_the_first_turn_in_the_background_needs_no_pause() -> None:
+    engine = _Engine(Timings(clock=lambda: 0.0))
     await engine.have("first", engine.background())
     assert engine.had == ["first"]
+
+
+async def test_a_turn_in_the_background_keeps_all_others_waiting_until_its_end(engine: _Engine) -> None:
+    asked = asyncio.Event()
+    asked.set()
+    async with engine.background():
+        others = (engine.turns.immediate(), engine.turns.exclusive(), engine.background(asked))
+        tasks = [asyncio.create_task(engine.have("other", turn)) for turn in others]
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert engine.had == []
+    await asyncio.gather(*tasks)
+    assert engine.had == ["other"] * 3
 
 
 async def test_between_two_turns_in_the_background_there_is_a_pause(engine: _Engine) -> None:
@@ -151,3 +166,22 @@ async def test_what_is_not_wanted_any_more_when_its_turn_comes_has_none(
         with pytest.raises(NotDesired):
             await ahead
     assert engine.had == []
+
+
+async def test_the_pause_is_as_long_as_the_load_before_it_took() -> None:
+    clock = Clock()
+    clock.stop()
+    engine = _Engine(Timings(shortest_pause_seconds=0.01, clock=clock))
+    async with engine.turns.immediate():
+        clock.advance(0.3)
+    checks: list[None] = []
+    demand = Demand(asyncio.Event(), lambda: checks.append(None) is None)
+    turn = engine.turns.background(demand, ahead=lambda: False)
+    async with under_way(engine.have("background", turn)) as (background,):
+        clock.advance(0.2)
+        before = len(checks)
+        await wait_until(lambda: len(checks) > before, timeout=5, description="it has checked again")
+        assert engine.had == []
+        clock.advance(0.1)
+        await background
+    assert engine.had == ["background"]

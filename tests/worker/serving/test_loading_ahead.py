@@ -1,5 +1,6 @@
 """Adapters loaded ahead of their first request: as many as asked for, and never in anybody's way."""
 
+from loradrop.catalog.adapter import AdapterState
 from loradrop.catalog.status import WorkerState
 from loradrop.worker.serving.reconciler import Reconciler
 from testkit.fakes import FakeEngine, FakeStore, FakeTable, failed, rejected
@@ -8,6 +9,7 @@ from tests.catalog.values import revision
 from tests.worker.conftest import Run
 from tests.worker.served import (
     catalog_of,
+    never_ready,
     state_of,
     until_serves,
     until_state,
@@ -69,3 +71,27 @@ async def test_what_cannot_be_loaded_ahead_does_not_keep_others_from_it(
         WorkerState.REJECTED,
         WorkerState.FAILED,
     ]
+
+
+async def test_one_is_loaded_ahead_at_a_time(
+    reconciler: Reconciler, run: Run, engine: FakeEngine, store: FakeStore, table: FakeTable
+) -> None:
+    reconciler.apply(catalog_of("1", "2", "3"))
+    await reconciler.resolve("a3")
+    store.gate.clear()
+    run(3)
+    await wait_until(lambda: len(store.sources) == 2, timeout=5, description="another is copied")
+    visits = len(table.visits)
+    await wait_until(lambda: len(table.visits) > visits + 3, timeout=5, description="it has visited a3 again")
+    assert len(store.sources) == 2
+    store.gate.set()
+    await wait_until(lambda: len(engine.holds) == 3, timeout=5, description="three are loaded")
+
+
+async def test_what_was_never_ready_is_not_loaded_ahead(
+    reconciler: Reconciler, run: Run, store: FakeStore
+) -> None:
+    reconciler.apply(never_ready("a0", AdapterState.INCOMPLETE) | catalog_of("1"))
+    run(None)
+    await until_state(reconciler, "a1", WorkerState.LOADED)
+    assert [source.path for source in store.sources] == ["a1"]

@@ -244,19 +244,26 @@ async def test_a_client_that_goes_away_changes_nothing_of_what_was_loaded_before
 
 
 async def test_a_client_that_goes_away_while_the_same_bytes_load_again_takes_nothing_from_its_name(
-    reconciler: Reconciler,
-    engine: FakeEngine,
-    store: FakeStore,
-    table: FakeTable,
-    abandoned: Callable[[str], Awaitable[None]],
+    reconciler: Reconciler, run: Run, engine: FakeEngine, store: FakeStore, table: FakeTable, no_grace: None
 ) -> None:
+    run(0)
     await reconciler.manual_loads.load("draft", "sql", in_place=False)
-    await abandoned("sql")
-    await wait_until(lambda: len(store.pinned()) == 1, timeout=5, description="the second pin is gone")
+    store.gate.clear()
+    client = asyncio.create_task(reconciler.manual_loads.load("draft", "sql", in_place=True))
+    await wait_until(lambda: len(store.sources) == 2, timeout=5, description="its bytes are copied")
+    client.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await client
+    store.gate.set()
+    await wait_until(
+        lambda: not any(task.get_name() == "loradrop-manual-draft" for task in asyncio.all_tasks()),
+        timeout=5,
+        description="the load has ended",
+    )
     visits = len(table.visits)
     await wait_until(lambda: len(table.visits) > visits + 2, timeout=5, description="what is unused has gone")
     assert (await reconciler.resolve("draft")).lora_id in engine.holds
-    assert engine.unloads == []
+    assert (engine.unloads, len(store.pinned())) == ([], 1)
 
 
 async def test_a_load_by_hand_ends_with_the_reconciler(

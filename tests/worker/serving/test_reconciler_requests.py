@@ -265,3 +265,27 @@ async def test_a_load_under_way_ends_with_the_reconciler(
     with pytest.raises(asyncio.CancelledError):
         await request
     assert store.pinned() == []
+
+
+@pytest.mark.parametrize("timings", [Timings(catalog_wait_seconds=3600.0)], ids=["patient"])
+@pytest.mark.parametrize("outcome", [failed(), rejected()])
+async def test_what_the_catalog_will_not_change_is_answered_at_once(
+    reconciler: Reconciler, store: FakeStore, outcome: Exception
+) -> None:
+    reconciler.apply(wanted("sql", revision("a")))
+    store.outcomes["sql"].append(outcome)
+    with pytest.raises((NotServedYet, Rejected)):
+        await reconciler.resolve("sql")
+
+
+async def test_once_the_catalog_is_known_it_stays_known(reconciler: Reconciler) -> None:
+    reconciler.replace({})
+    reconciler.apply(wanted("sql", revision("a")))
+    with pytest.raises(UnknownModel):
+        await reconciler.resolve("code")
+
+
+async def test_a_change_of_the_catalog_alone_makes_it_not_known(reconciler: Reconciler) -> None:
+    reconciler.apply(wanted("sql", revision("a")))
+    with pytest.raises(NotServedYet):
+        await reconciler.resolve("code")

@@ -82,7 +82,7 @@ async def test_an_update_that_waits_for_its_turn_comes_at_once_when_its_name_has
 
 @pytest.mark.parametrize("turns", range(6))
 async def test_an_update_published_the_moment_the_one_before_is_served_is_not_missed(
-    reconciler: Reconciler, table: FakeTable, turns: int
+    reconciler: Reconciler, table: FakeTable, store: FakeStore, turns: int
 ) -> None:
     reconciler.apply(wanted("sql", revision("a")))
     await reconciler.resolve("sql")
@@ -91,8 +91,14 @@ async def test_an_update_published_the_moment_the_one_before_is_served_is_not_mi
         await asyncio.sleep(0)
     for _ in range(turns):  # its task ends, and later the others hear of it
         await asyncio.sleep(0)
-    reconciler.apply(wanted("sql", revision("c")))
+    store.gate.clear()
+    for _ in range(3):
+        reconciler.apply(wanted("sql", revision("c")))
+        for _ in range(5):
+            await asyncio.sleep(0)
+    store.gate.set()
     await until_serves(reconciler, "sql", revision("c"))
+    assert [source.revision for source in store.sources] == [revision(digit) for digit in "abc"]
 
 
 async def test_an_update_of_an_adapter_that_is_removed_before_its_turn_never_reaches_the_engine(

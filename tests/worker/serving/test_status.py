@@ -126,3 +126,31 @@ async def test_an_adapter_that_made_room_for_others_is_listed_and_has_nothing_in
         await reconciler.resolve(f"a{digit}")
     report = reconciler.status.snapshot()["a1"]
     assert (report.state, report.loads, report.revisions) == (WorkerState.LISTED, 1, ())
+
+
+async def test_what_drains_is_counted_though_nothing_is_desired_of_it(
+    reconciler: Reconciler, engine: FakeEngine
+) -> None:
+    reconciler.apply(wanted("sql", revision("a")))
+    engine.in_use = {(await reconciler.resolve("sql")).lora_id}
+    reconciler.apply({"sql": None})
+    assert reconciler.status.counts()[WorkerState.DRAINING] == 1
+
+
+async def test_a_later_use_is_reported_too(reconciler: Reconciler, run: Run, table: FakeTable) -> None:
+    reconciler.apply(wanted("sql", revision("a")))
+    await reconciler.resolve("sql")
+    table.touch("sql", ago_seconds=7200)
+    run(0)
+
+    def last_used_hours_ago() -> float | None:
+        last_used = reconciler.status.snapshot()["sql"].last_used
+        return None if last_used is None else (datetime.now(UTC) - last_used) / timedelta(hours=1)
+
+    await wait_until(lambda: last_used_hours_ago() is not None, timeout=5, description="the use shows")
+    reconciler.status.take_changes()
+    table.touch("sql", ago_seconds=3600)
+    await wait_until(
+        lambda: (last_used_hours_ago() or 9.0) < 1.5, timeout=5, description="the later use shows"
+    )
+    assert "sql" in reconciler.status.take_changes()

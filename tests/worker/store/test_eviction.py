@@ -134,3 +134,47 @@ async def test_nothing_goes_in_vain_for_an_adapter_larger_than_the_store(prefix:
     huge = replace(published(prefix, "huge", seed=2), size_bytes=3 * old.size_bytes)
     await store.obtain(huge)
     assert old.revision in revisions_in(place)
+
+
+async def test_a_disk_with_just_enough_room_for_the_next_makes_nothing_go(prefix: Path, place: Path) -> None:
+    old, new = published(prefix, "old", seed=1), published(prefix, "new", seed=2)
+    store = RevisionStore(place, max_bytes=PLENTY, free_bytes=lambda _: new.size_bytes)
+    (await store.obtain(old)).release()
+    make_old(place, old)
+    (await store.obtain(new)).release()
+    assert revisions_in(place) == {old.revision, new.revision}
+
+
+async def test_an_adapter_as_large_as_the_store_still_makes_room_on_a_full_disk(
+    prefix: Path, place: Path
+) -> None:
+    old, new = published(prefix, "old", seed=1), published(prefix, "new", seed=2)
+    store = RevisionStore(place, max_bytes=PLENTY, free_bytes=full)
+    (await store.obtain(old)).release()
+    make_old(place, old)
+    exact = replace(new, size_bytes=PLENTY)
+    (await store.obtain(exact)).release()
+    assert revisions_in(place) == {new.revision}
+
+
+async def test_a_store_that_is_just_full_keeps_all(prefix: Path, place: Path) -> None:
+    sources = [published(prefix, f"a{seed}", seed=seed) for seed in (1, 2)]
+    store = RevisionStore(place, max_bytes=PLENTY)
+    for source in sources:
+        (await store.obtain(source)).release()
+    make_old(place, *sources)
+    kept = sum(size_bytes(place / "revisions" / str(source.revision)) for source in sources)
+    RevisionStore(place, max_bytes=kept).evict()
+    assert revisions_in(place) == {source.revision for source in sources}
+    RevisionStore(place, max_bytes=kept - 1).evict()
+    assert len(revisions_in(place)) == 1, "no more goes than has to"
+
+
+async def test_a_pin_makes_a_revision_young_again(prefix: Path, place: Path) -> None:
+    source = published(prefix)
+    store = RevisionStore(place, max_bytes=PLENTY)
+    (await store.obtain(source)).release()
+    make_old(place, source)
+    (await store.obtain(source)).release()
+    RevisionStore(place, max_bytes=0).evict()
+    assert revisions_in(place) == {source.revision}

@@ -127,3 +127,36 @@ async def test_a_disk_that_takes_nothing_is_told_and_tried_again(
         )
         place.unlink()
         await wait_until(lambda: set(warm_start.read()) == {"sql"}, timeout=10, description="it is kept")
+
+
+async def test_what_has_not_changed_is_not_written_again(
+    store: RevisionStore, place: Path, sql: Adapter
+) -> None:
+    warm_start = WarmStart(place, store, catalog="this catalog", interval_seconds=0.01)
+    await keep(warm_start, [sql])
+    [path] = place.iterdir()
+    written = path.stat().st_ino
+    looks: list[None] = []
+
+    def served() -> list[Adapter]:
+        looks.append(None)
+        return [sql]
+
+    task = asyncio.create_task(warm_start.keep(served))
+    await wait_until(lambda: len(looks) > 3, timeout=10, description="it has looked several times")
+    task.cancel()
+    assert path.stat().st_ino == written
+
+
+async def test_a_file_that_cannot_be_replaced_leaves_nothing_behind(
+    store: RevisionStore, place: Path, sql: Adapter, caplog: pytest.LogCaptureFixture
+) -> None:
+    await keep(WarmStart(place, store, catalog="this catalog", interval_seconds=0.01), [sql])
+    [path] = place.iterdir()
+    path.unlink()
+    (path / "in the way").mkdir(parents=True)
+    async with keeping(WarmStart(place, store, catalog="this catalog", interval_seconds=0.01), [sql]):
+        await wait_until(
+            lambda: caplog.text.count("cannot be kept") > 1, timeout=10, description="it is told"
+        )
+    assert list(place.iterdir()) == [path]
