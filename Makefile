@@ -21,7 +21,7 @@ DEVICE := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 BIN       := .venv/bin
 INSTALLED := .venv/.installed-$(DEVICE)
 
-.PHONY: help run test unit e2e lint types imports bench packaging chaos vllm-contract soak fuzz lock clean
+.PHONY: help run test unit e2e lint types imports bench packaging chaos vllm-contract soak fuzz docs lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 15
@@ -71,6 +71,9 @@ fuzz: .venv/.installed-fuzz ## hunt for inputs that break what reads them, in SE
 
 vllm-contract: $(INSTALLED) ## what we rely on in vLLM, looked up in every release since 0.26 (1 GB of downloads)
 	@$(BIN)/python -m tests.vllm_releases
+
+docs: $(INSTALLED) ## write what documents say of settings and reason codes from the code
+	@$(BIN)/python -m tests.reference
 
 lock: $(INSTALLED) ## remake requirements/cpu.txt from pyproject.toml and requirements/cpu.in
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --extra dev \

@@ -14,9 +14,13 @@ from loradrop.api.metrics import CountRequests, Metrics
 from loradrop.api.problems import add_problem_handlers, problem_of
 from loradrop.api.routes import Services, service, v1
 from loradrop.api.settings import Settings
-from loradrop.catalog.http.api_keys import API_KEY_VARIABLE, KeyFile, KeyRing, Scope, keys_from
-from loradrop.catalog.http.auth import Gate
+from loradrop.catalog.http.api_keys import KeyFile, KeyRing, Scope, keys_from
+from loradrop.catalog.http.auth import AuthMiddleware
+from loradrop.catalog.http.browsers import AllowedHosts
 from loradrop.catalog.http.queries import Queries
+from loradrop.catalog.http.shared_routes import Backend, put_backend
+from loradrop.catalog.http.shared_routes import router as shared
+from loradrop.catalog.settings.declared import API_KEY
 from loradrop.catalog.store import Connection, Reader, Reports
 
 logger = logging.getLogger(__name__)
@@ -57,22 +61,42 @@ def create_app(settings: Settings) -> FastAPI:
         async with connection:
             yield
 
-    app = FastAPI(title="loradrop", version=_version(), description=_DESCRIPTION, lifespan=lifespan)
+    app = FastAPI(
+        title="loradrop",
+        version=_version(),
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,  # FastAPI's pages load scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,  # a redirect would lead wherever `Host` says
+    )
     app.state.services = services
+    put_backend(app.state, _backend(services))
     document(app, is_guarded=not keys.is_open)
+    app.include_router(shared)
     app.include_router(v1)
     app.include_router(service)
     add_problem_handlers(app)
-    app.add_middleware(Gate, keys=keys, needed=_needed, refusal=problem_of)
+    hosts = AllowedHosts(settings.host, *settings.allowed_hosts)
+    app.add_middleware(AuthMiddleware, keys=keys, needed=_needed, refusal=problem_of, hosts=hosts)
     if settings.is_public_without_key:
         logger.warning(
             "EVERYONE WHO REACHES host=%s port=%s CAN READ THE CATALOG AND ASK FOR REFRESHES; set %s",
             settings.host,
             settings.port,
-            API_KEY_VARIABLE,
+            API_KEY.variable,
         )
     app.add_middleware(CountRequests, metrics=services.metrics)
     return app
+
+
+def _backend(services: Services) -> Backend:
+    return Backend(
+        queries=services.queries,
+        redis_seconds=services.settings.redis_seconds,
+        stopping=services.stopping,
+        count_refresh=lambda status: services.metrics.refreshes.labels(status).inc(),
+    )
 
 
 def _needed(method: str, _path: str) -> Scope:

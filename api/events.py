@@ -9,20 +9,19 @@ While Redis is away the stream stays open: an EventSource gives up for good on a
 
 import asyncio
 import logging
-import random
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from datetime import datetime
 
-from pydantic import BaseModel
+import msgspec
 from sse_starlette import ServerSentEvent
 
-from loradrop.api.problems import InvalidCursor, Stopping, TooManyStreams, unless_stopping
-from loradrop.catalog.adapter import AdapterState
+from loradrop.api.problems import InvalidCursor, TooManyStreams
+from loradrop.catalog.adapter import Reason
+from loradrop.catalog.backoff import Backoff
 from loradrop.catalog.errors import CatalogDenied, CatalogRefused, CatalogUnavailable, ResyncNeeded
-from loradrop.catalog.events import AdapterEvent, EventType
-from loradrop.catalog.http.views import ReasonView
+from loradrop.catalog.events import AdapterEvent
+from loradrop.catalog.http.deadlines import Stopping, unless_stopping
 from loradrop.catalog.store import Reader
 
 logger = logging.getLogger(__name__)
@@ -31,60 +30,86 @@ _CURSOR = re.compile(r"[0-9]{1,20}(-[0-9]{1,20})?")
 _CURSOR_BITS = 64
 """Of each of its two numbers, in Redis."""
 _OLDEST = ("0", "0-0")
-_FIRST_DELAY_SECONDS = 0.8
-_LAST_DELAY_SECONDS = 30.0
+_PAUSES = (0.8, 30.0)
+"""The first and the last between two tries to reach Redis, in seconds."""
+_JITTER = (0.75, 1.25)
 
 
-class EventView(BaseModel):
-    """The data of one server-sent event. Within an epoch, `seq` has no gaps."""
-
-    epoch: str
-    seq: int
-    type: EventType
-    name: str
-    revision: str | None
-    state: AdapterState | None
-    reason: ReasonView | None
-    at: datetime
-
-
-class ResyncView(BaseModel):
-    """The data of the event `resync`: list the adapters again, then go on."""
-
-    reason: ReasonView
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Start:
-    """Where a stream begins; `resync` says why what came before is not its continuation."""
+    """A place among the streams, and where its stream begins.
+
+    `resync` says why what came before is not its continuation.
+    """
 
     cursor: str
     resync: str = ""
 
 
 class EventFeed:
-    """Opens event streams, up to `max_streams` at once."""
+    """Opens event streams. Invariant: at most `max_streams` clients have a place at once."""
 
-    def __init__(self, reader: Reader, *, max_streams: int, stopping: asyncio.Event) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        *,
+        max_streams: int,
+        stopping: asyncio.Event,
+        pauses: tuple[float, float] = _PAUSES,
+    ) -> None:
         self._reader = reader
         self._stopping = stopping
         self._max_streams = max_streams
-        self._open = 0
+        self._pauses = pauses
+        self._starting = 0
+        self._places: set[Start] = set()
 
     @property
     def open_streams(self) -> int:
-        """How many clients follow the events now."""
-        return self._open
+        """How many clients follow the events now, or are about to."""
+        return len(self._places) + self._starting
 
     async def start(self, last_event_id: str | None) -> Start:
-        """Return where to begin: after `last_event_id`, or with what comes next.
+        """Take a place, and return where to begin: after `last_event_id`, or with what comes next.
 
-        Raises InvalidCursor, TooManyStreams and CatalogUnavailable.
+        `leave` gives it back, as the end of the stream does. Raises InvalidCursor, TooManyStreams and
+        CatalogUnavailable.
         """
-        if self._open >= self._max_streams:
+        if self.open_streams >= self._max_streams:
             raise TooManyStreams(
-                f"{self._open} clients follow the events already. Try again later, or start another API."
+                f"{self.open_streams} clients follow the events already. Try again later, or start another "
+                "API."
             )
+        self._starting += 1
+        try:
+            start = await self._begin(last_event_id)
+        finally:
+            self._starting -= 1
+        self._places.add(start)
+        return start
+
+    def leave(self, start: Start) -> None:
+        """Give a place back."""
+        self._places.discard(start)
+
+    async def stream(
+        self, start: Start, *, is_admitted: Callable[[], bool] = lambda: True
+    ) -> AsyncIterator[ServerSentEvent]:
+        """Yield events until this process is asked to stop, or the client's key is no longer in force."""
+        try:
+            if start.resync:
+                yield _resync(start.resync, start.cursor)
+            async for event in self._follow(start.cursor):
+                if not is_admitted():
+                    return
+                if event is not None:
+                    yield event
+        except Stopping:
+            return  # the end of the stream: the client comes back, to another API or the next
+        finally:
+            self.leave(start)
+
+    async def _begin(self, last_event_id: str | None) -> Start:
         if last_event_id is None:
             return Start(await self._reader.newest_cursor())
         if not _is_cursor(last_event_id):
@@ -97,22 +122,11 @@ class EventFeed:
             await self._reader.newest_cursor(), f"Events after {last_event_id} are no longer all there."
         )
 
-    async def stream(self, start: Start) -> AsyncIterator[ServerSentEvent]:
-        """Yield events until this process is asked to stop."""
-        self._open += 1
-        try:
-            if start.resync:
-                yield _resync(start.resync, start.cursor)
-            async for event in self._follow(start.cursor):
-                yield event
-        except Stopping:
-            return  # the end of the stream: the client comes back, to another API or the next
-        finally:
-            self._open -= 1
-
-    async def _follow(self, cursor: str) -> AsyncIterator[ServerSentEvent]:
+    async def _follow(self, cursor: str) -> AsyncIterator[ServerSentEvent | None]:
+        """Yield each event, and None where none came for a while."""
         expected: tuple[str, int] | None = None
-        delay = _FIRST_DELAY_SECONDS
+        first_seconds, last_seconds = self._pauses
+        backoff = Backoff(first_seconds, last_seconds, jitter=_JITTER)
         while True:
             try:
                 entries, why_not = await self._read(cursor)
@@ -122,10 +136,11 @@ class EventFeed:
             except (CatalogUnavailable, CatalogDenied, CatalogRefused) as error:
                 logger.debug("event stream waits code=%s reason=%s", error.code, error.message)
                 yield ServerSentEvent(comment="Redis is away, waiting for it")
-                await asyncio.sleep(delay * random.uniform(0.75, 1.25))
-                delay = min(delay * 2, _LAST_DELAY_SECONDS)
+                await asyncio.sleep(backoff.pause_seconds())
                 continue
-            delay = _FIRST_DELAY_SECONDS
+            backoff.reset()
+            if not entries:
+                yield None
             for entry_id, event in entries:
                 if expected not in (None, (event.epoch, event.seq)):
                     yield _resync("Events in between are no longer there, or the catalog was replaced.")
@@ -146,19 +161,13 @@ def _is_cursor(text: str) -> bool:
 
 
 def _sent(entry_id: str, event: AdapterEvent) -> ServerSentEvent:
-    view = EventView(
-        epoch=event.epoch,
-        seq=event.seq,
-        type=event.type,
-        name=event.name,
-        revision=event.revision,
-        state=event.state,
-        reason=ReasonView.of(event.reason),
-        at=event.at,
-    )
-    return ServerSentEvent(view.model_dump_json(), event=event.type, id=entry_id)
+    return ServerSentEvent(_encode(event), event=event.type, id=entry_id)
 
 
 def _resync(message: str, cursor: str | None = None) -> ServerSentEvent:
-    reason = ReasonView(code="resync_needed", message=f"{message} List /v1/lora_adapters again, then go on.")
-    return ServerSentEvent(ResyncView(reason=reason).model_dump_json(), event="resync", id=cursor)
+    reason = Reason("resync_needed", f"{message} List /v1/lora_adapters again, then go on.")
+    return ServerSentEvent(_encode({"reason": reason}), event="resync", id=cursor)
+
+
+def _encode(value: object) -> str:
+    return msgspec.json.encode(value).decode()

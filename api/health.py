@@ -1,10 +1,9 @@
 """Is this API ready, and if not, what is missing? Asked of Redis each time, within a bounded time."""
 
-from loradrop.api.problems import in_time
 from loradrop.api.schemas import Check, Readiness, WatcherView
 from loradrop.catalog.adapter import Reason
-from loradrop.catalog.errors import LoradropError, NoCatalog
-from loradrop.catalog.http.views import ReasonView
+from loradrop.catalog.errors import NO_CATALOG, LoradropError
+from loradrop.catalog.http.deadlines import in_time
 from loradrop.catalog.status import WatcherStatus
 from loradrop.catalog.store import Reports
 from loradrop.catalog.store.reports import Meta
@@ -12,7 +11,7 @@ from loradrop.catalog.store.reports import Meta
 _NO_WATCHER = Reason(
     "no_watcher", "No watcher is alive: changes on disk go unnoticed. Start one with `loradrop watch`."
 )
-_NO_CATALOG = Reason("no_catalog", NoCatalog().message)
+_NO_CATALOG = Reason("no_catalog", NO_CATALOG)
 
 
 async def readiness(reports: Reports, *, redis_seconds: float) -> Readiness:
@@ -40,4 +39,4 @@ def _readiness(meta: Meta | None, watcher: WatcherStatus | None, redis: Check) -
 
 
 def _check(name: str, problem: Reason | None) -> Check:
-    return Check(name=name, ok=problem is None, reason=ReasonView.of(problem))
+    return Check(name=name, ok=problem is None, reason=problem)

@@ -10,12 +10,16 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from loradrop.api.problems import in_time
 from loradrop.catalog.adapter import AdapterState
 from loradrop.catalog.errors import LoradropError
+from loradrop.catalog.http.deadlines import in_time
 from loradrop.catalog.http.views import WorkerView, worker_view
-from loradrop.catalog.status import WatcherStatus
+from loradrop.catalog.status import WatcherStatus, WorkerState
 from loradrop.catalog.store import Connection, Reader, Reports
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+"""A client may send any word as a method: a label must not hold it."""
+_STATES = frozenset(WorkerState)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,8 @@ class CountRequests:
         async def counting(message: Message) -> None:
             if message["type"] == "http.response.start":
                 route = getattr(scope.get("route"), "path", "none")  # a route, so that names do not pile up
-                self._metrics.requests.labels(scope["method"], route, message["status"]).inc()
+                method = scope["method"] if scope["method"] in _METHODS else "other"
+                self._metrics.requests.labels(method, route, message["status"]).inc()
             await send(message)
 
         await self._app(scope, receive, counting)
@@ -134,8 +139,8 @@ class _CatalogCollector(Collector):
         )
         for worker in workers:
             lag.add_metric([worker.id], worker.lag)
-            for state, count in sorted(worker.adapters.items()):
-                counts.add_metric([worker.id, state], count)
+            for state in sorted(_STATES & worker.adapters.keys()):
+                counts.add_metric([worker.id, state], worker.adapters[state])
         yield lag
         yield counts
 

@@ -4,14 +4,11 @@ An invalid request is a 400, as on vLLM's port, and not FastAPI's usual 422: the
 ports answers the same mistake with the same status.
 """
 
-import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -20,69 +17,39 @@ from starlette.datastructures import State
 from starlette.exceptions import HTTPException
 
 from loradrop.api.schemas import Problem
-from loradrop.catalog import errors
+from loradrop.catalog.errors import LoradropError
+from loradrop.catalog.http.statuses import UNFORESEEN, ErrorStatus, headers_of, status_of
+from loradrop.catalog.printable import printable
 
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
-RETRY_AFTER_SECONDS = 2
-"""About as long as a standby watcher or a restarted Redis takes to answer again."""
 
-_Answer = TypeVar("_Answer")
 _MAX_SHOWN_MISTAKES = 3
 _SAME_AGAIN_SECONDS = 60.0
 
 
-class TooManyStreams(errors.LoradropError):
+class TooManyStreams(LoradropError):
     """As many clients follow the events as one API allows."""
 
     code = "too_many_streams"
 
 
-class Stopping(errors.LoradropError):
-    """This process was asked to stop while an answer was still awaited."""
-
-    code = "stopping"
-
-
-class InvalidCursor(errors.LoradropError):
+class InvalidCursor(LoradropError):
     """`Last-Event-ID` is not an id this API has sent."""
 
     code = "invalid_last_event_id"
 
 
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    status: HTTPStatus
-    title: str
-    may_retry: bool = False
-
-
-_OUTCOMES: Mapping[type[errors.LoradropError], _Outcome] = {
-    errors.CatalogUnavailable: _Outcome(HTTPStatus.SERVICE_UNAVAILABLE, "The catalog is out of reach", True),
-    errors.RecordInvalid: _Outcome(HTTPStatus.SERVICE_UNAVAILABLE, "A record is being mended", True),
-    errors.ResyncNeeded: _Outcome(HTTPStatus.SERVICE_UNAVAILABLE, "The catalog was replaced", True),
-    errors.NoWatcher: _Outcome(HTTPStatus.SERVICE_UNAVAILABLE, "No watcher is alive", True),
-    errors.DiscoveryError: _Outcome(HTTPStatus.SERVICE_UNAVAILABLE, "The prefix cannot be read", True),
-    TooManyStreams: _Outcome(HTTPStatus.SERVICE_UNAVAILABLE, "Too many event streams", True),
-    Stopping: _Outcome(HTTPStatus.SERVICE_UNAVAILABLE, "The API stops", True),
-    errors.CatalogDenied: _Outcome(HTTPStatus.BAD_GATEWAY, "Redis refuses this user"),
-    errors.CatalogRefused: _Outcome(HTTPStatus.BAD_GATEWAY, "Redis refuses to work with us"),
-    errors.KeyNeeded: _Outcome(HTTPStatus.UNAUTHORIZED, "An API key is needed"),
-    errors.AdminKeyNeeded: _Outcome(HTTPStatus.FORBIDDEN, "An admin's API key is needed"),
-    errors.RequestTooLarge: _Outcome(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The body is too large"),
-    errors.TooManyRefreshes: _Outcome(HTTPStatus.TOO_MANY_REQUESTS, "Too many refreshes", True),
-    errors.UnknownAdapter: _Outcome(HTTPStatus.NOT_FOUND, "No such adapter"),
-    errors.UnknownRefresh: _Outcome(HTTPStatus.NOT_FOUND, "No such refresh"),
-    errors.PrefixNotConfigured: _Outcome(HTTPStatus.BAD_REQUEST, "No prefix is configured"),
-    InvalidCursor: _Outcome(HTTPStatus.BAD_REQUEST, "Last-Event-ID is not ours"),
+_STATUSES: Mapping[type[LoradropError], ErrorStatus] = {
+    TooManyStreams: ErrorStatus(HTTPStatus.SERVICE_UNAVAILABLE, "Too many event streams", may_retry=True),
+    InvalidCursor: ErrorStatus(HTTPStatus.BAD_REQUEST, "Last-Event-ID is not ours"),
 }
-_UNFORESEEN = _Outcome(HTTPStatus.INTERNAL_SERVER_ERROR, "Unforeseen error")
 
 
 def add_problem_handlers(app: FastAPI) -> None:
     """Make `app` answer every error with a problem."""
-    app.add_exception_handler(errors.LoradropError, _foreseen)
+    app.add_exception_handler(LoradropError, _foreseen)
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _unforeseen)
@@ -96,65 +63,36 @@ def problem_response(
         type=f"urn:loradrop:problem:{code}" if code else "about:blank",
         title=title,
         status=status,
-        detail=detail,
+        detail=printable(detail, keep="\n"),
         code=code or status.name.lower(),
     )
     return JSONResponse(problem.model_dump(), status, dict(headers or {}), MEDIA_TYPE)
 
 
-def problem_of(error: errors.LoradropError) -> JSONResponse:
+def problem_of(error: LoradropError) -> JSONResponse:
     """Return the problem that stands for `error`."""
-    outcome = _OUTCOMES.get(type(error), _UNFORESEEN)
-    headers = {}
-    if outcome.may_retry:
-        seconds = getattr(error, "retry_after_seconds", RETRY_AFTER_SECONDS)
-        headers["Retry-After"] = str(seconds)
-    if outcome.status is HTTPStatus.UNAUTHORIZED:
-        headers["WWW-Authenticate"] = "Bearer"
+    answer = status_of(error, _STATUSES)
+    headers = headers_of(error, answer)
     return problem_response(
-        outcome.status, title=outcome.title, detail=error.message, code=error.code, headers=headers
+        answer.status, title=answer.title, detail=error.message, code=error.code, headers=headers
     )
 
 
-def answers(*also: HTTPStatus) -> dict[int | str, dict[str, Any]]:
-    """Return the documentation of the problems a route under `/v1` answers with, `also` among them."""
-    always = (HTTPStatus.UNAUTHORIZED, HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE)
+def document_problems(operation: dict[str, Any]) -> None:
+    """Say in the description of one operation what the bodies of its errors are, and which it always has."""
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    # `default` also keeps FastAPI from documenting its own 422, which never happens here.
-    return {
-        **{int(status): {"description": status.phrase, "content": content} for status in (*also, *always)},
-        "default": {"description": "Any other problem", "content": content},
-    }
-
-
-@asynccontextmanager
-async def in_time(seconds: float) -> AsyncIterator[None]:
-    """Bound what is asked of Redis inside; raises CatalogUnavailable when the time is up."""
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError as error:
-        raise errors.CatalogUnavailable(
-            f"Redis did not answer within {seconds:g} s. It may be overloaded or frozen; try again later."
-        ) from error
-
-
-async def unless_stopping(stopping: asyncio.Event, awaited: Coroutine[Any, Any, _Answer]) -> _Answer:
-    """Return what is awaited; raises Stopping as soon as this process was asked to stop."""
-    answer = asyncio.ensure_future(awaited)
-    stop = asyncio.ensure_future(stopping.wait())
-    try:
-        await asyncio.wait({answer, stop}, return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():
-            raise Stopping("This API is stopping. The watcher goes on; ask again how it went.")
-        return answer.result()
-    finally:
-        answer.cancel()
-        stop.cancel()
+    responses = operation["responses"]
+    responses.pop("422", None)  # FastAPI's own answer to what is invalid: here it is a 400
+    for status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE):
+        responses.setdefault(str(int(status)), {"description": status.phrase})
+    responses["default"] = {"description": "Any other problem"}
+    for status_text, response in responses.items():
+        if status_text == "default" or int(status_text) >= HTTPStatus.BAD_REQUEST:
+            response["content"] = content
 
 
 async def _foreseen(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, errors.LoradropError)
+    assert isinstance(error, LoradropError)
     problem = problem_of(error)
     logger.log(
         _level(request.app.state, problem.status_code, error.code),
@@ -205,7 +143,7 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
 async def _unforeseen(_request: Request, _error: Exception) -> JSONResponse:
     return problem_response(
         HTTPStatus.INTERNAL_SERVER_ERROR,
-        title=_UNFORESEEN.title,
-        detail="The API failed in a way nobody foresaw; its log says where. Please report it.",
+        title=UNFORESEEN.title,
+        detail="The API failed in an unforeseen way; its log says where. Please report it.",
         code="internal_error",
     )

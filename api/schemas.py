@@ -1,10 +1,10 @@
-"""Bodies only the API answers with; those it shares with the worker's port are `catalog.views`."""
+"""Bodies only the API answers with; those it shares with the worker's port are `catalog.http.views`."""
 
 from datetime import datetime
 
 from pydantic import BaseModel, Field
 
-from loradrop.catalog.http.views import ReasonView
+from loradrop.catalog.adapter import Reason
 from loradrop.catalog.status import WatcherMode, WatcherStatus
 
 
@@ -29,7 +29,7 @@ class Check(BaseModel):
 
     name: str = Field(examples=["redis"])
     ok: bool
-    reason: ReasonView | None = None
+    reason: Reason | None = None
 
 
 class WatcherView(BaseModel):
@@ -38,7 +38,7 @@ class WatcherView(BaseModel):
     id: str
     prefix: str
     mode: WatcherMode
-    degraded: ReasonView | None
+    degraded: Reason | None
     heartbeat_at: datetime
     last_scan_at: datetime | None
     last_scan_seconds: float | None
@@ -52,7 +52,7 @@ class WatcherView(BaseModel):
             id=status.owner,
             prefix=status.prefix,
             mode=status.mode,
-            degraded=ReasonView.of(status.degraded),
+            degraded=status.degraded,
             heartbeat_at=status.heartbeat_at,
             last_scan_at=status.last_scan_at,
             last_scan_seconds=status.last_scan_seconds,

@@ -1,43 +1,56 @@
-"""The settings of the API."""
+"""The settings of the API: from parsed flags and the environment, as `catalog.settings` declares them."""
 
 import ipaddress
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from loradrop.catalog.redis_keys import DEFAULT_POOL
-from loradrop.catalog.store import DEFAULT_REDIS_URL
+from loradrop.catalog.settings import Values, declared
 
 
-class Settings(BaseModel):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
     """Where to listen, which catalog to show, and to whom."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    host: str = "127.0.0.1"
-    """Loopback, so that nothing is public unless somebody asks for it."""
-    port: int = Field(default=8001, ge=0, le=65535)
-    """One above vLLM's, which is 8000."""
-    redis_url: str = Field(default=DEFAULT_REDIS_URL, repr=False)
-    """Not in the representation, since it may hold a password."""
-    pool: str = DEFAULT_POOL
-    """Which fleet: watchers, workers and APIs of one pool share a catalog."""
-    api_keys: tuple[str, ...] = Field(default=(), repr=False)
-    """As `catalog.access` writes them. Without any, and without a file of them, `/v1` is open."""
+    host: str = declared.API_HOST.default_value
+    port: int = declared.API_PORT.default_value
+    redis_url: str = field(default=declared.REDIS_URL.default_value, repr=False)
+    pool: str = declared.POOL_NAME.default_value
+    api_keys: tuple[str, ...] = field(default=(), repr=False)
+    """As `catalog.http.api_keys` reads them. Without any, and without a file of them, `/v1` is open."""
     api_key_file: Path | None = None
-    """More of them, one a line; read again when it changes."""
-    redis_seconds: float = Field(default=5.0, gt=0)
+    allowed_hosts: tuple[str, ...] = ()
+    """Names under which an API without keys may be asked, beside its own."""
+    log_level: str = declared.LOG_LEVEL.default_value
+    redis_seconds: float = 5.0
     """How long an answer may wait for Redis: below the ten seconds most clients and probes allow."""
-    ping_seconds: float = Field(default=15.0, gt=0)
+    ping_seconds: float = 15.0
     """Between comments on a quiet event stream: below the 60 s after which proxies cut a connection."""
-    max_event_streams: int = Field(default=256, ge=1)
+    max_event_streams: int = 256
     """Each open event stream holds one Redis connection; Redis allows 10 000 in all."""
+
+    @classmethod
+    def of(cls, values: Values) -> "Settings":
+        """Return what flags and variables say; raises SettingsInvalid."""
+        return cls(
+            host=values[declared.API_HOST],
+            port=values[declared.API_PORT],
+            redis_url=values[declared.REDIS_URL],
+            pool=values[declared.POOL_NAME],
+            api_keys=values.given(declared.API_KEY) or (),
+            api_key_file=values.given(declared.API_KEY_FILE),
+            allowed_hosts=values.given(declared.API_ALLOWED_HOST) or (),
+            log_level=values[declared.LOG_LEVEL],
+        )
+
+    @property
+    def is_keyless(self) -> bool:
+        """Whether no client is asked for a key."""
+        return not self.api_keys and self.api_key_file is None
 
     @property
     def is_public_without_key(self) -> bool:
-        """Whether other hosts can reach `/v1` and nothing asks them for a key."""
-        has_keys = self.api_keys or self.api_key_file is not None
-        return not has_keys and not _is_loopback(self.host)
+        """Whether other hosts can reach `/v1` and none is asked for a key."""
+        return self.is_keyless and not _is_loopback(self.host)
 
 
 def _is_loopback(host: str) -> bool:

@@ -3,7 +3,7 @@
     python bench/fleet.py [FOLLOWERS ...] [--plots DIRECTORY]
 
 Tables go to the terminal, plots to `docs/` or DIRECTORY; matplotlib draws them: pip install -e '.[bench]'.
-Followers are the worker's own consumer and reconciler, without an engine, in a few processes; as many bare
+Followers are the worker's own follower and reconciler, without an engine, in a few processes; as many bare
 clients run in the same processes. They take turns, so that all meet the same noise.
 """
 

@@ -23,7 +23,7 @@ from bench.support.tables import interleaved, show_ratios
 from loradrop.catalog.adapter import CONFIG_FILENAME, WeightsFormat
 from loradrop.catalog.lora.open_files import Roots
 from loradrop.watcher.monitor.batch import Examiner
-from loradrop.watcher.monitor.evaluation import Question
+from loradrop.watcher.monitor.evaluation import ExamineRequest
 from loradrop.watcher.prefix.findings import Finding
 from loradrop.watcher.prefix.scan import scan
 from loradrop.watcher.state.settle import SettleRule
@@ -87,8 +87,8 @@ def all_ways(prefix: Path, size: int, stack: ExitStack) -> dict[str, Callable[[]
 def examined(prefix: Path, size: int) -> dict[str, Finding]:
     """Return what a watcher knows of the prefix after its first look."""
     examiner = Examiner(prefix, Rules(Roots((prefix,))), SettleRule(settle_seconds=0))
-    questions = [Question(name, None) for name in names(size)]
-    found = examiner.examine(questions, budget_seconds=math.inf).found
+    requests = [ExamineRequest(name, None) for name in names(size)]
+    found = examiner.examine(requests, budget_seconds=math.inf).found
     return {name: finding for name, finding in found.items() if isinstance(finding, Finding)}
 
 

@@ -2,7 +2,6 @@
 
 LoradropError
 ├── CatalogUnavailable      Redis is away or refuses for now: try again later
-│   └── NoCatalog           no watcher has published on this Redis and pool
 ├── CatalogDenied           Redis refuses this user or a permission: an operator must act
 ├── CatalogRefused          Redis answered with an error that retrying will not mend: an operator must act
 ├── RecordInvalid           a record does not decode: skipped; the watcher publishes it again
@@ -16,12 +15,20 @@ LoradropError
 ├── KeysInvalid             the configured API keys are malformed
 ├── KeyNeeded               a request without a key, or with an unknown one
 ├── AdminKeyNeeded          a request with a key that may only read
+├── ForeignOrigin           a request that another site's web page sends, to a server without keys
+├── HostNotAllowed          a request under a name that a server without keys does not have
 ├── RequestTooLarge         a body above the limit
 ├── TooManyRefreshes        more refreshes in a minute than a pool accepts
 └── DiscoveryError          the prefix could not be read as a whole
 """
 
 from loradrop.catalog.adapter import Reason
+
+NO_CATALOG = (
+    "Redis holds no catalog yet: no watcher has published on this Redis and pool. Start a watcher "
+    "(`loradrop watch`), and compare its --redis-url and --pool with these."
+)
+"""The message of CatalogUnavailable where Redis is well and the catalog does not exist."""
 
 
 class LoradropError(Exception):
@@ -44,17 +51,6 @@ class CatalogUnavailable(LoradropError):
     """Redis is away, starting, or out of reach; nothing is lost, try again later."""
 
     code = "catalog_unavailable"
-
-
-class NoCatalog(CatalogUnavailable):
-    """No watcher has ever published here: not the same as a catalog without adapters."""
-
-    def __init__(self) -> None:
-        """Say how to get one."""
-        super().__init__(
-            "Redis holds no catalog yet: no watcher has published on this Redis and pool. Start a watcher "
-            "(`loradrop watch`), and compare its --redis-url and --pool with these."
-        )
 
 
 class CatalogDenied(LoradropError):
@@ -157,6 +153,32 @@ class AdminKeyNeeded(LoradropError):
         super().__init__(
             "This key has the scope read, and this request changes what is served. Send a key whose scope is "
             "admin; one that is configured without a scope is."
+        )
+
+
+class ForeignOrigin(LoradropError):
+    """A page of another site sends a request that acts, and no key is asked for."""
+
+    code = "foreign_origin"
+
+    def __init__(self) -> None:
+        """Say how to ask from elsewhere."""
+        super().__init__(
+            "A web page of another site may not ask for this. Give the server a key with LORADROP_API_KEY, "
+            "and send it."
+        )
+
+
+class HostNotAllowed(LoradropError):
+    """A request came under a name this server does not have, and no key is asked for."""
+
+    code = "host_not_allowed"
+
+    def __init__(self, host: str) -> None:
+        """Name what was asked for."""
+        super().__init__(
+            f"This server is not known as {host[:255]!r}, and it asks for no key. Use its address, allow the "
+            "name with LORADROP_API_ALLOWED_HOST, or give it a key with LORADROP_API_KEY."
         )
 
 

@@ -13,7 +13,7 @@ class Keys:
 
     @property
     def meta(self) -> str:
-        """Hash: epoch, seq, fence, schema."""
+        """Hash: epoch, seq, fence, schema, count, complete."""
         return self._key("meta")
 
     @property

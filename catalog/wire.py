@@ -6,7 +6,7 @@ so that neighbouring versions can share a catalog. `SCHEMA` changes only when th
 """
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
 from typing import Any, TypeVar
@@ -14,11 +14,17 @@ from typing import Any, TypeVar
 import msgspec
 
 from loradrop.catalog.adapter import Adapter, AdapterState, Reason, Revision
-from loradrop.catalog.errors import RecordInvalid
+from loradrop.catalog.errors import CatalogUnavailable, RecordInvalid
 from loradrop.catalog.events import AdapterEvent, EventType
 from loradrop.catalog.status import WorkerAdapter
 
 SCHEMA = "1"
+
+MAX_RECORD_BYTES = 16 * 1024
+"""Of one record of the catalog. Names and paths are as long as filesystems allow; other texts have bounds."""
+
+MAX_MESSAGE_BYTES = 2 * 1024
+_MAX_BASE_MODEL_BYTES = 256
 
 _Value = TypeVar("_Value")
 _NESTED = (
@@ -32,7 +38,7 @@ _worker_adapter_decoder = msgspec.json.Decoder(WorkerAdapter)
 
 def encode_adapter(adapter: Adapter) -> str:
     """Return the JSON record of `adapter` without its seq, which the publishing script puts in front."""
-    record = msgspec.to_builtins(adapter)
+    record = msgspec.to_builtins(_bounded(adapter))
     del record["seq"]
     return msgspec.json.encode(record).decode()
 
@@ -42,9 +48,17 @@ def decode_adapter(record: str) -> Adapter:
     return _decode(_adapter_decoder, record)
 
 
+def is_published_as(adapter: Adapter, record: str) -> bool:
+    """Return whether `record` is what publishing `adapter` leaves in Redis, but for seq and times."""
+    try:
+        return _facts(decode_adapter(record)) == _facts(_bounded(adapter))
+    except RecordInvalid:
+        return False
+
+
 def encode_worker_adapter(adapter: WorkerAdapter) -> str:
     """Return the JSON of an adapter's state on one worker."""
-    return msgspec.json.encode(adapter).decode()
+    return msgspec.json.encode(replace(adapter, reason=_bounded_reason(adapter.reason))).decode()
 
 
 def decode_worker_adapter(record: str) -> WorkerAdapter:
@@ -88,6 +102,27 @@ def decode_place(fields: Mapping[str, str]) -> tuple[str, int]:
         raise RecordInvalid(f"An entry of the event stream is not of our shape: {error!r}.") from error
 
 
+def decode_seq(text: str | None) -> int:
+    """Return the seq that a field of meta holds; raises CatalogUnavailable where it is lost or no number."""
+    if text is None or not (text.isascii() and text.isdigit()):
+        raise CatalogUnavailable(
+            f"The catalog in Redis is damaged: its seq is {text!r}. The watcher replaces it in seconds."
+        )
+    return int(text)
+
+
+def shortened(text: str, max_bytes: int) -> str:
+    """Return `text`, cut so that its JSON has at most `max_bytes` bytes between the quotes."""
+    if len(text) * 6 <= max_bytes:  # the most that a character can take
+        return text
+    kept = text[:max_bytes]
+    if kept == text and len(msgspec.json.encode(text)) - 2 <= max_bytes:
+        return text
+    while len(msgspec.json.encode(f"{kept}…")) - 2 > max_bytes:
+        kept = kept[: len(kept) * 15 // 16]
+    return f"{kept}…"
+
+
 def to_fields(value: Any) -> dict[str, str]:
     """Return the flat text fields of a status, a request or a result."""
     return {key: _to_text(item) for key, item in msgspec.to_builtins(value).items()}
@@ -103,8 +138,22 @@ def from_fields(kind: type[_Value], fields: Mapping[str, str]) -> _Value:
             if text or key in fields_of.text
         }
         return msgspec.convert(raw, kind, strict=False)
-    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise RecordInvalid(f"A {kind.__name__} in Redis is not of our shape: {error}.") from error
+
+
+def _facts(adapter: Adapter) -> tuple[object, ...]:
+    """Return what makes a record another one: the fields that the publishing script compares."""
+    return adapter.name, adapter.prefix, adapter.path, adapter.revision, adapter.state, adapter.reason
+
+
+def _bounded(adapter: Adapter) -> Adapter:
+    base_model = adapter.base_model and shortened(adapter.base_model, _MAX_BASE_MODEL_BYTES)
+    return replace(adapter, base_model=base_model, reason=_bounded_reason(adapter.reason))
+
+
+def _bounded_reason(reason: Reason | None) -> Reason | None:
+    return reason and replace(reason, message=shortened(reason.message, MAX_MESSAGE_BYTES))
 
 
 def _to_text(item: Any) -> str:
@@ -144,5 +193,5 @@ def _is_nested(kind: msgspec.inspect.Type) -> bool:
 def _decode(decoder: msgspec.json.Decoder[_Value], record: str) -> _Value:
     try:
         return decoder.decode(record)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise RecordInvalid(f"A record in Redis is not of our shape: {error}.") from error

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from loradrop.cli import adapters, processes, refresh, status, validate, wait
-from loradrop.cli.outcomes import Stop
+from loradrop.cli import adapters, processes, refresh, status, tables, validate, wait
+from loradrop.cli.errors import CommandFailed
 
 
 class _Commands(TyperGroup):
@@ -16,8 +16,8 @@ class _Commands(TyperGroup):
         """Run the command."""
         try:
             return super().invoke(ctx)
-        except Stop as stop:
-            typer.secho(str(stop), fg="red", err=True)
+        except CommandFailed as stop:
+            tables.complain(str(stop))
             raise typer.Exit(stop.exit_code) from stop
 
 
@@ -36,9 +36,9 @@ def _show_version(asked: bool) -> None:
     from importlib import metadata  # noqa: PLC0415  # slow to import, and rarely asked for
 
     try:
-        typer.echo(f"loradrop {metadata.version('loradrop')}")
+        tables.say(f"loradrop {metadata.version('loradrop')}")
     except metadata.PackageNotFoundError:
-        typer.echo("loradrop, from a checkout that is not installed")
+        tables.say("loradrop, from a checkout that is not installed")
     raise typer.Exit
 
 

@@ -1,11 +1,12 @@
 """`loradrop ls`: what is served, and what is not and why."""
 
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
 
 from loradrop.cli import tables
+from loradrop.cli.bodies import AdapterBody, AdaptersBody, WorkersBody
 from loradrop.cli.client import ApiClient
 from loradrop.cli.options import DEFAULT_API_URL, ApiUrl, AsJson
 
@@ -22,18 +23,18 @@ def ls(
     """
     client = ApiClient.at(api_url)
     if names:
-        adapters = [client.get(f"/v1/lora_adapters/{quote(name, safe='')}") for name in names]
-        body = {"object": "list", "data": adapters}
+        adapters = [client.get(f"/v1/lora_adapters/{quote(name, safe='')}", AdapterBody) for name in names]
+        body: Any = {"object": "list", "data": adapters}
     else:
-        body = client.get("/v1/lora_adapters")
+        body = client.get("/v1/lora_adapters", AdaptersBody)
         adapters = body["data"]
     if as_json:
         tables.print_json(body)
         return
     if not adapters:
-        typer.echo("No adapters yet. Copy one into the prefix, or ask for a look with `loradrop refresh`.")
+        tables.say("No adapters yet. Copy one into the prefix, or ask for a look with `loradrop refresh`.")
         return
-    workers_total = len(client.get("/v1/lora_workers")["data"])
+    workers_total = len(client.get("/v1/lora_workers", WorkersBody)["data"])
     tables.console().print(tables.adapters_table(adapters, workers_total))
     served = sum(adapter["revision"] is not None for adapter in adapters)
-    typer.echo(f"{len(adapters)} adapters, {served} served, {workers_total} workers")
+    tables.say(f"{len(adapters)} adapters, {served} served, {workers_total} workers")

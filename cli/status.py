@@ -11,9 +11,9 @@ from rich.live import Live
 
 from loradrop.cli import tables
 from loradrop.cli.client import ApiClient
+from loradrop.cli.errors import CommandFailed
+from loradrop.cli.fleet_status import ask_fleet_status, rendered
 from loradrop.cli.options import DEFAULT_API_URL, ApiUrl, AsJson
-from loradrop.cli.outcomes import Stop
-from loradrop.cli.standing import ask_standing, rendered
 
 _EVERY_SECONDS = 1.0
 
@@ -34,22 +34,22 @@ def status(
             _print_lines(client) if as_json else _show_live(client)
         except KeyboardInterrupt:
             return
-    standing = ask_standing(client)
+    found = ask_fleet_status(client)
     if as_json:
-        tables.print_json(standing.as_json())
+        tables.print_json(found.as_json())
     else:
-        tables.console().print(rendered(standing))
-    if standing.complaints:
+        tables.console().print(rendered(found))
+    if found.complaints:
         raise typer.Exit(1)
 
 
 def _print_lines(client: ApiClient) -> None:
     while True:
         try:
-            line = ask_standing(client).as_json()
-        except Stop as stop:
+            line = ask_fleet_status(client).as_json()
+        except CommandFailed as stop:
             line = {"ready": False, "error": str(stop)}
-        sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(line) + "\n")
         sys.stdout.flush()
         time.sleep(_EVERY_SECONDS)
 
@@ -62,8 +62,8 @@ def _show_live(client: ApiClient) -> None:
 
 
 def _picture(client: ApiClient) -> RenderableType:
-    """Return the standing, or why there is none: a watch outlives the API it watches."""
+    """Return the status, or why there is none: a watch outlives the API it watches."""
     try:
-        return rendered(ask_standing(client))
-    except Stop as stop:
+        return rendered(ask_fleet_status(client))
+    except CommandFailed as stop:
         return tables.plain(str(stop), "red")

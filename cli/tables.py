@@ -6,11 +6,15 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
 from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
+
+from loradrop.catalog.printable import printable
+from loradrop.cli.bodies import AdapterBody, OnWorkerBody, ReasonBody, WorkerBody
 
 Body = Mapping[str, Any]
 
@@ -37,18 +41,28 @@ def console() -> Console:
 
 
 def print_json(body: Any) -> None:
-    """Print a body as JSON, indented for people and one document for programs."""
-    sys.stdout.write(json.dumps(body, indent=2, ensure_ascii=False) + "\n")
+    """Print a body as JSON, indented, in ASCII: what a terminal would obey is escaped."""
+    sys.stdout.write(json.dumps(body, indent=2) + "\n")
 
 
-def adapters_table(adapters: Sequence[Body], workers_total: int) -> RenderableType:
+def say(text: str) -> None:
+    """Print a sentence, or several lines of them, from anywhere."""
+    typer.echo(printable(text, keep="\n"))  # noqa: TID251 - here it is escaped
+
+
+def complain(text: str) -> None:
+    """Print why a command fails."""
+    typer.secho(printable(text, keep="\n"), fg="red", err=True)  # noqa: TID251 - here it is escaped
+
+
+def adapters_table(adapters: Sequence[AdapterBody], workers_total: int) -> RenderableType:
     """Return one row for each adapter."""
     table = _table("NAME", "STATE", "REVISION", ">RANK", ">SIZE", "WORKERS", "REASON")
     for adapter in adapters:
         table.add_row(
             plain(adapter["id"]),
             state_text(adapter["state"]),
-            (adapter["revision"] or "-")[:_SHOWN_DIGITS],
+            plain((adapter["revision"] or "-")[:_SHOWN_DIGITS]),
             "-" if adapter["rank"] is None else str(adapter["rank"]),
             decimal(adapter["size_bytes"]) if adapter["size_bytes"] else "-",
             workers_text(adapter["workers"], workers_total),
@@ -57,7 +71,7 @@ def adapters_table(adapters: Sequence[Body], workers_total: int) -> RenderableTy
     return table
 
 
-def workers_table(workers: Sequence[Body]) -> RenderableType:
+def workers_table(workers: Sequence[WorkerBody]) -> RenderableType:
     """Return one row for each worker."""
     table = _table("WORKER", "BASE MODEL", "URL", ">SEQ", ">LAG", "ADAPTERS", ">HEARTBEAT")
     for worker in workers:
@@ -74,18 +88,18 @@ def workers_table(workers: Sequence[Body]) -> RenderableType:
     return table
 
 
-def verdicts_table(verdicts: Sequence[Body]) -> RenderableType:
+def validations_table(validations: Sequence[Body]) -> RenderableType:
     """Return one row for each adapter that was checked."""
     table = _table("NAME", "", "REVISION", "FORMAT", ">RANK", ">SIZE", "REASON")
-    for verdict in verdicts:
+    for validation in validations:
         table.add_row(
-            plain(verdict["id"]),
-            Text("accepted", "green") if verdict["accepted"] else state_text(verdict["state"]),
-            (verdict["revision"] or "-")[:_SHOWN_DIGITS],
-            verdict["format"] or "-",
-            "-" if verdict["rank"] is None else str(verdict["rank"]),
-            "-" if verdict["size_bytes"] is None else decimal(verdict["size_bytes"]),
-            plain(reason_text(verdict["reason"])),
+            plain(validation["id"]),
+            Text("accepted", "green") if validation["accepted"] else state_text(validation["state"]),
+            (validation["revision"] or "-")[:_SHOWN_DIGITS],
+            validation["format"] or "-",
+            "-" if validation["rank"] is None else str(validation["rank"]),
+            "-" if validation["size_bytes"] is None else decimal(validation["size_bytes"]),
+            plain(reason_text(validation["reason"])),
         )
     return table
 
@@ -98,7 +112,7 @@ def reasons_table(rows: Sequence[tuple[str, Text, str]]) -> RenderableType:
     return table
 
 
-def workers_text(workers: Mapping[str, Body], total: int) -> Text:
+def workers_text(workers: Mapping[str, OnWorkerBody], total: int) -> Text:
     """Return `2/3 loaded 1`: offered by two of three workers, in the engine of one."""
     if not total:
         return Text("-")
@@ -114,17 +128,17 @@ def workers_text(workers: Mapping[str, Body], total: int) -> Text:
 def counts_text(counts: Mapping[str, int]) -> Text:
     """Return `listed 3 loaded 1`."""
     text = Text(" ").join(
-        Text(f"{state} {count}", style=_STYLES.get(state, "")) for state, count in counts.items() if count
+        plain(f"{state} {count}", _STYLES.get(state, "")) for state, count in counts.items() if count
     )
     return text or Text("-")
 
 
 def state_text(state: str) -> Text:
     """Return a state in its colour."""
-    return Text(state, style=_STYLES.get(state, ""))
+    return plain(state, _STYLES.get(state, ""))
 
 
-def reason_text(reason: Body | None) -> str:
+def reason_text(reason: ReasonBody | None) -> str:
     """Return `code: message`, or nothing."""
     return "" if reason is None else f"{reason['code']}: {reason['message']}"
 
@@ -140,13 +154,10 @@ def age(timestamp: str) -> str:
 
 def plain(text: str, style: str = "") -> Text:
     """Return text from elsewhere without anything a terminal would obey."""
-    return Text(
-        "".join(character if character.isprintable() or character == "\n" else "�" for character in text),
-        style,
-    )
+    return Text(printable(text, keep="\n"), style)
 
 
-def _why(adapter: Body) -> str:
+def _why(adapter: AdapterBody) -> str:
     """Return why it is not ready, else the first reason a worker has for not serving it."""
     if adapter["reason"]:
         return reason_text(adapter["reason"])

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from loradrop.catalog.settings.declared import ALLOW_PICKLE, ALLOW_SYMLINKS_TO
 from loradrop.cli import tables
 
 
@@ -16,32 +17,32 @@ def validate(
     *,
     allow_pickle: Annotated[
         bool,
-        typer.Option(envvar="LORADROP_ALLOW_PICKLE", help="Admit a checked adapter_model.bin."),
+        typer.Option(envvar=ALLOW_PICKLE.variable, help=ALLOW_PICKLE.help),
     ] = True,
     allow_symlinks_to: Annotated[
         list[Path] | None,
-        typer.Option(envvar="LORADROP_ALLOW_SYMLINKS_TO", help="Links may lead into this directory, too."),
+        typer.Option(envvar=ALLOW_SYMLINKS_TO.variable, help=ALLOW_SYMLINKS_TO.help),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the verdicts as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the validations as JSON.")] = False,
 ) -> None:
     """Check adapters before they are dropped, as the watcher would: nothing is loaded or executed.
 
     Exits with 1 where any of them would not be accepted.
     """
-    from loradrop.cli.verdicts import verdicts  # noqa: PLC0415  # the watcher's checks: no other command needs them
+    from loradrop.cli.validation import validations  # noqa: PLC0415  # the watcher's checks: no other command needs them
 
     found = [
-        verdict
+        validation
         for path in paths
-        for verdict in verdicts(
+        for validation in validations(
             path, allow_pickle=allow_pickle, allow_symlinks_to=tuple(allow_symlinks_to or ())
         )
     ]
     if as_json:
-        tables.print_json([verdict.as_json() for verdict in found])
+        tables.print_json([validation.as_json() for validation in found])
     else:
-        tables.console().print(tables.verdicts_table([verdict.as_json() for verdict in found]))
-        accepted = sum(verdict.is_accepted for verdict in found)
-        typer.echo(f"{accepted} of {len(found)} accepted")
-    if not all(verdict.is_accepted for verdict in found):
+        tables.console().print(tables.validations_table([validation.as_json() for validation in found]))
+        accepted = sum(validation.is_accepted for validation in found)
+        tables.say(f"{accepted} of {len(found)} accepted")
+    if not all(validation.is_accepted for validation in found):
         raise typer.Exit(1)

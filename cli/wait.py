@@ -1,11 +1,11 @@
 """`loradrop wait`: go on once an adapter is served, for scripts that deploy one.
 
-Whether it is served, will never be, or may still be is `judged` from what the API says, and pure.
+Whether it is served, will never be, or may still be is `progress_of` from what the API says, and pure.
 """
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from http import HTTPStatus
@@ -15,9 +15,10 @@ from urllib.parse import quote
 import typer
 
 from loradrop.cli import tables
+from loradrop.cli.bodies import AdapterBody, WorkersBody
 from loradrop.cli.client import ApiClient
+from loradrop.cli.errors import CommandFailed, TimedOut, UsageError
 from loradrop.cli.options import DEFAULT_API_URL, ApiUrl
-from loradrop.cli.outcomes import Misused, Stop, TimedOut
 
 _EVERY_SECONDS = 0.25
 _REVISION = re.compile(r"[0-9a-f]{4,64}")
@@ -36,7 +37,7 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class Target:
     """What is waited for: `revision` by its first digits, any where empty; all `workers` where None."""
 
     name: str
@@ -45,17 +46,17 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Progress:
     """How far it has come, and why not further; `serving` and `pending` are ids of workers."""
 
     outcome: Outcome
     message: str
-    adapter: Mapping[str, Any] | None = None
+    adapter: AdapterBody | None = None
     serving: Sequence[str] = ()
     pending: Sequence[str] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """Return the verdict, with the adapter as the API shows it."""
+        """Return the progress, with the adapter as the API shows it."""
         return {
             "outcome": self.outcome,
             "message": self.message,
@@ -79,39 +80,39 @@ def wait(
     """Wait until every worker serves NAME: lists it, or has it loaded, in the revision now on disk.
 
     Exits with 0 where they do, 1 where it was rejected or removed, 2 where it was asked in a wrong way,
-    3 where nobody answers, and 4 where the time is up.
+    3 where no API answers, and 4 where the time is up.
     """
-    wanted = _wanted(target, workers)
+    wanted = _parsed(target, workers)
     client = ApiClient.at(api_url)
     deadline = time.monotonic() + timeout
-    verdict = _look(client, wanted, was_there=False)
-    while verdict.outcome is Outcome.PENDING and (left := deadline - time.monotonic()) > 0:
+    progress = _ask(client, wanted, was_there=False)
+    while progress.outcome is Outcome.PENDING and (left := deadline - time.monotonic()) > 0:
         time.sleep(min(_EVERY_SECONDS, left))
-        verdict = _look(client, wanted, was_there=verdict.adapter is not None)
+        progress = _ask(client, wanted, was_there=progress.adapter is not None)
     if as_json:
-        tables.print_json(verdict.as_json())
-    if verdict.outcome is Outcome.PENDING:
-        raise TimedOut(f"Not within {timeout:g} s. {verdict.message}")
-    if verdict.outcome is not Outcome.SERVED:
-        raise Stop(verdict.message)
+        tables.print_json(progress.as_json())
+    if progress.outcome is Outcome.PENDING:
+        raise TimedOut(f"Not within {timeout:g} s. {progress.message}")
+    if progress.outcome is not Outcome.SERVED:
+        raise CommandFailed(progress.message)
     if not as_json:
-        typer.echo(verdict.message)
+        tables.say(progress.message)
 
 
-def judged(wanted: Wanted, adapter: Mapping[str, Any], workers: Sequence[str]) -> Verdict:
+def progress_of(target: Target, adapter: AdapterBody, workers: Sequence[str]) -> Progress:
     """Return how far `adapter` has come on the living `workers`."""
     revision = adapter["revision"]
-    is_wanted = revision is not None and revision.startswith(wanted.revision)
-    if adapter["state"] == "rejected" and not (wanted.revision and is_wanted):
-        return Verdict(Outcome.REJECTED, f"{wanted.name}: {tables.reason_text(adapter['reason'])}", adapter)
-    if not is_wanted:
-        return Verdict(Outcome.PENDING, _not_ready(wanted, adapter), adapter, pending=workers)
-    if not wanted.revision and adapter["state"] != "ready":  # an update is under way
-        return Verdict(Outcome.PENDING, _not_ready(wanted, adapter), adapter, pending=workers)
-    return _on_workers(wanted, adapter, workers)
+    has_revision = revision is not None and revision.startswith(target.revision)
+    if adapter["state"] == "rejected" and not (target.revision and has_revision):
+        return Progress(Outcome.REJECTED, f"{target.name}: {tables.reason_text(adapter['reason'])}", adapter)
+    if not has_revision:
+        return Progress(Outcome.PENDING, _not_ready(target, adapter), adapter, pending=workers)
+    if not target.revision and adapter["state"] != "ready":  # an update is under way
+        return Progress(Outcome.PENDING, _not_ready(target, adapter), adapter, pending=workers)
+    return _on_workers(target, adapter, workers)
 
 
-def _on_workers(wanted: Wanted, adapter: Mapping[str, Any], workers: Sequence[str]) -> Verdict:
+def _on_workers(target: Target, adapter: AdapterBody, workers: Sequence[str]) -> Progress:
     here = {
         worker: said
         for worker, said in adapter["workers"].items()
@@ -119,41 +120,42 @@ def _on_workers(wanted: Wanted, adapter: Mapping[str, Any], workers: Sequence[st
     }
     serving = [worker for worker, said in here.items() if said["state"] in _SERVING]
     pending = [worker for worker in workers if worker not in serving]
-    needed = wanted.workers or max(1, len(workers))
+    needed = target.workers or max(1, len(workers))
     refused = {worker: said["reason"] for worker, said in here.items() if said["state"] == "rejected"}
     if len(serving) >= needed:
-        message = f"{wanted.name} is served in {adapter['revision'][:12]} by {len(serving)} of {len(workers)}"
-        return Verdict(Outcome.SERVED, f"{message} workers.", adapter, serving, pending)
+        revision = (adapter["revision"] or "")[:12]
+        message = f"{target.name} is served in {revision} by {len(serving)} of {len(workers)} workers."
+        return Progress(Outcome.SERVED, message, adapter, serving, pending)
     if refused and len(workers) - len(refused) < needed:
         why = [f"{worker}: {tables.reason_text(reason)}" for worker, reason in refused.items()]
-        return Verdict(Outcome.REJECTED, "\n".join(why), adapter, serving, pending)
-    message = f"{wanted.name} is served by {len(serving)} of {needed} workers"
+        return Progress(Outcome.REJECTED, "\n".join(why), adapter, serving, pending)
+    message = f"{target.name} is served by {len(serving)} of {needed} workers"
     waiting = f", and not by {', '.join(pending)}." if pending else "."
-    return Verdict(Outcome.PENDING, message + waiting, adapter, serving, pending)
+    return Progress(Outcome.PENDING, message + waiting, adapter, serving, pending)
 
 
-def _look(client: ApiClient, wanted: Wanted, *, was_there: bool) -> Verdict:
-    answer = client.ask("GET", f"/v1/lora_adapters/{quote(wanted.name, safe='')}")
+def _ask(client: ApiClient, target: Target, *, was_there: bool) -> Progress:
+    answer = client.ask("GET", f"/v1/lora_adapters/{quote(target.name, safe='')}")
     if answer.status == HTTPStatus.NOT_FOUND:
         if was_there:
-            return Verdict(Outcome.REMOVED, f"{wanted.name} was removed from the prefix meanwhile.")
-        return Verdict(Outcome.PENDING, f"{wanted.name} is not under the prefix.")
-    adapter = client.good("GET", answer)
-    workers = [worker["id"] for worker in client.get("/v1/lora_workers")["data"]]
-    return judged(wanted, adapter, workers)
+            return Progress(Outcome.REMOVED, f"{target.name} was removed from the prefix meanwhile.")
+        return Progress(Outcome.PENDING, f"{target.name} is not under the prefix.")
+    adapter = client.good("GET", answer, AdapterBody)
+    workers = [worker["id"] for worker in client.get("/v1/lora_workers", WorkersBody)["data"]]
+    return progress_of(target, adapter, workers)
 
 
-def _wanted(target: str, workers: int | None) -> Wanted:
+def _parsed(target: str, workers: int | None) -> Target:
     name, separator, revision = target.partition("@")
     if not name or (separator and not _REVISION.fullmatch(revision)):
-        raise Misused(
+        raise UsageError(
             f"{target!r} is not NAME or NAME@REVISION, with 4 to 64 of the digits `loradrop ls` shows."
         )
-    return Wanted(name, revision, workers)
+    return Target(name, revision, workers)
 
 
-def _not_ready(wanted: Wanted, adapter: Mapping[str, Any]) -> str:
+def _not_ready(target: Target, adapter: AdapterBody) -> str:
     """Return what is on disk, and what is served meanwhile."""
     served = (adapter["revision"] or "nothing")[:12]
     reason = f", {tables.reason_text(adapter['reason'])}" if adapter["reason"] else ""
-    return f"{wanted.name} is {adapter['state']} on disk{reason}; {served} is to be served."
+    return f"{target.name} is {adapter['state']} on disk{reason}; {served} is to be served."

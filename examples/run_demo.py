@@ -144,7 +144,8 @@ def banner(demo: Demo) -> str:
 
 def suggestions(demo: Demo) -> Iterator[tuple[str, str]]:
     """Yield a title and a command for everything worth trying, in order."""
-    redis = f"redis-cli -u {(demo.state / 'default' / 'redis.url').read_text().strip()}"
+    redis_url = max(demo.state.glob("default-*/redis.url"), key=lambda path: path.stat().st_mtime)
+    redis = f"redis-cli -u {redis_url.read_text().strip()}"
     yield "Ask the base model:", chat(demo, demo.model_name, "What is your favourite food?")
     if demo.is_ours:
         yield "Ask the SQL adapter:", chat(demo, "sql_adapter", "Show all orders above 100 euros")

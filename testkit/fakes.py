@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import time
 from collections import defaultdict, deque
+from collections.abc import Callable, Container
 from pathlib import Path
 
 from loradrop.catalog.adapter import Revision
@@ -13,14 +15,16 @@ from loradrop.worker.store.pins import Pinned
 
 
 class FakeEngine:
-    """An engine (`EngineLike`) that keeps a table of what it holds.
+    """An engine (`worker.serving.interfaces.EngineLike`) that keeps a table of what it holds.
 
     `outcomes[name]` are what the next loads of a name raise, None standing for one that goes well.
     Clear `gate` to hold loads until it is set, `unload_gate` to hold unloads. `violations` lists what
-    would kill or corrupt a vLLM.
+    would kill or corrupt a vLLM; `served` are the ids that names point at, which must not be unloaded.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, served: Callable[[], Container[int]] = frozenset) -> None:
+        self._served = served
+        self.idle_checks = 0
         self.holds: dict[int, Handle] = {}
         self.in_use: set[int] = set()
         self.outcomes: defaultdict[str, deque[Exception | None]] = defaultdict(deque)
@@ -63,6 +67,8 @@ class FakeEngine:
         self.unloads.append(handle)
         if handle.lora_id in self.in_use:
             self.violations.append(f"unloaded while requests use it: {handle.name}")
+        if handle.lora_id in self._served():
+            self.violations.append(f"unloaded while its name points at it: {handle.name}")
         await self.unload_gate.wait()
         if self.unload_error is not None:
             raise self.unload_error
@@ -72,6 +78,7 @@ class FakeEngine:
         return frozenset(self.in_use)
 
     def is_idle(self) -> bool:
+        self.idle_checks += 1
         return not self.in_use
 
     def held_revisions(self) -> list[tuple[str, Revision]]:
@@ -80,22 +87,28 @@ class FakeEngine:
 
 
 class FakeTable:
-    """A table of served names (`TableLike`). `taken` are names that are not ours."""
+    """A table of served names (`worker.serving.interfaces.TableLike`). `taken` are not ours."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self.served: dict[str, Handle] = {}
         self.taken: set[str] = set()
         self.touched: dict[str, float] = {}
+        self.visits: list[str] = []
 
     def point(self, handle: Handle) -> None:
         self.served[handle.name] = handle
 
-    def withdraw(self, name: str) -> None:
+    def served_ids(self) -> set[int]:
+        return {handle.lora_id for handle in self.served.values()}
+
+    def remove(self, name: str) -> None:
         self.served.pop(name, None)
         self.touched.pop(name, None)
         self.taken.discard(name)
 
     def last_touched(self, name: str) -> float | None:
+        self.visits.append(name)
         return self.touched.get(name)
 
     def is_taken(self, name: str) -> bool:
@@ -103,14 +116,24 @@ class FakeTable:
 
     def touch(self, name: str, *, ago_seconds: float = 0.0) -> None:
         """A request asks for `name`, or did so some seconds ago."""
-        self.touched[name] = asyncio.get_running_loop().time() - ago_seconds
+        self.touched[name] = self._clock() - ago_seconds
+
+
+class _RecordedPin(Pinned):
+    """A real pin that knows whether it was released."""
+
+    is_released = False
+
+    def release(self) -> None:
+        self.is_released = True
+        super().release()
 
 
 class FakeStore:
     """A store of revisions whose `prepare` hands out real pins.
 
     `outcomes[path]` are what the next calls for a source raise, None standing for one that goes well;
-    a source without a revision turns out to hold `by_hand`.
+    a source without a revision turns out to hold `unnamed`.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -119,8 +142,8 @@ class FakeStore:
         self.gate = asyncio.Event()
         self.gate.set()
         self.sources: list[Source] = []
-        self.by_hand = Revision("e" * 64)
-        self._pins: list[Pinned] = []
+        self.unnamed = Revision("e" * 64)
+        self._pins: list[_RecordedPin] = []
 
     async def prepare(self, source: Source) -> Pinned:
         """Return the revision of `source`, pinned, after the gate has opened; raises what was scripted."""
@@ -130,14 +153,14 @@ class FakeStore:
         outcome = scripted.popleft() if scripted else None
         if outcome is not None:
             raise outcome
-        revision = source.revision or self.by_hand
-        pinned = Pinned(revision, self._directory / revision, os.open(os.devnull, os.O_RDONLY))
+        revision = source.revision or self.unnamed
+        pinned = _RecordedPin(revision, self._directory / revision, os.open(os.devnull, os.O_RDONLY))
         self._pins.append(pinned)
         return pinned
 
     def pinned(self) -> list[Revision]:
         """Return the revisions that are pinned, as often as they are."""
-        return sorted(pin.revision for pin in self._pins if pin._descriptor >= 0)
+        return sorted(pin.revision for pin in self._pins if not pin.is_released)
 
     def close(self) -> None:
         for pin in self._pins:

@@ -12,10 +12,9 @@ import typer.main
 import yaml
 from check_jsonschema.builtin_schemas import get_builtin_schema
 
-from loradrop.api.__main__ import api
+from loradrop.catalog.settings import Process
+from loradrop.catalog.settings.declared import settings_of
 from loradrop.cli.__main__ import app
-from loradrop.watcher.__main__ import watch
-from loradrop.worker.settings import WorkerSettings
 
 ROOT = Path(__file__).parents[1]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
@@ -75,10 +74,8 @@ def test_no_key_is_written_down_and_none_is_made_up() -> None:
 def test_commands_and_variables_are_ones_loradrop_has() -> None:
     commands = set(typer.main.get_command(app).list_commands(None))
     assert {SERVICES[name]["command"][0] for name in ("watcher", "api")} <= commands
-    assert variables("watcher") <= environment_of(watch)
-    assert variables("api") <= environment_of(api) | {"LORADROP_API_KEY"}
-    settings = {f"LORADROP_{field}".upper() for field in WorkerSettings.__dataclass_fields__}
-    assert variables("worker") <= settings | {"LORADROP_API_KEY"}
+    for service, process in (("watcher", Process.WATCH), ("api", Process.API), ("worker", Process.SERVE)):
+        assert variables(service) <= {setting.variable for setting in settings_of(process)}
 
 
 @pytest.mark.e2e
@@ -118,10 +115,3 @@ def host_ports(service: str) -> tuple[int, int]:
 def variables(service: str) -> set[str]:
     """Return the variables of ours that a service is given."""
     return {name for name in SERVICES[service]["environment"] if name.startswith("LORADROP_")}
-
-
-def environment_of(command: Any) -> set[str]:
-    """Return the variables a Typer command reads."""
-    single = typer.Typer(add_completion=False)
-    single.command()(command)
-    return {str(parameter.envvar) for parameter in typer.main.get_command(single).params}

@@ -1,4 +1,4 @@
-"""Two functions for other programs: the complete, valid adapters under a prefix, by one look.
+"""Two functions for other programs: the complete, valid adapters under a prefix, by one scan.
 
 The watcher does not use them: it repeats `watcher.prefix.scan`, and waits for copies to settle.
 """
@@ -9,7 +9,8 @@ from collections.abc import Collection
 from pathlib import Path
 
 from loradrop.catalog.adapter import AdapterState
-from loradrop.watcher.prefix.naming import Twins, shown, twin_reason, unusable
+from loradrop.catalog.printable import printable
+from loradrop.watcher.prefix.naming import NameCollisions, collision_reason, unusable
 from loradrop.watcher.prefix.scan import scan
 from loradrop.watcher.validation.inspection import inspect_adapter
 
@@ -22,7 +23,7 @@ def discover_lora_adapters_from_prefix(dir_prefix: str | os.PathLike[str]) -> di
     An adapter that cannot be served is left out with a warning that says why; it never stops the others.
     Raises DiscoveryError where the prefix is missing, not a directory, or not readable.
 
-    This looks once and does not wait for copies under way to settle; the watcher does.
+    This scans once and does not wait for copies under way to settle; the watcher does.
 
     >>> discover_lora_adapters_from_prefix("/data/loras")  # doctest: +SKIP
     {'sql_adapter': '/data/loras/sql_adapter'}
@@ -40,16 +41,16 @@ def discover_new_lora_adapters_from_prefix(
     """
     prefix = Path(dir_prefix).absolute()
     names = scan(prefix, {}).names
-    twins = Twins(name for name in names if unusable(name) is None)
+    collisions = NameCollisions(name for name in names if unusable(name) is None)
     found: dict[str, str] = {}
     for name in sorted(names):
         if name in existing_adapters:
             continue
-        others = twins.of(name, names)
+        others = collisions.of(name, names.__contains__)
         inspection = inspect_adapter(prefix / name)
-        reason = twin_reason(name, others[0]) if others else inspection.reason
+        reason = collision_reason(name, others[0]) if others else inspection.reason
         if inspection.state is AdapterState.READY and not others:
             found[name] = str(prefix / name)
         else:
-            _logger.warning("Adapter is left out name=%s reason=%s", shown(name), reason)
+            _logger.warning("Adapter is left out name=%s reason=%s", printable(name), printable(str(reason)))
     return found

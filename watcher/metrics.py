@@ -12,7 +12,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from loradrop.watcher.settings import SettingsInvalid
+from loradrop.catalog.settings import SettingsInvalid
 from loradrop.watcher.state.counters import Histogram
 from loradrop.watcher.watcher import Watcher
 
@@ -26,21 +26,27 @@ class WatcherCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric."""
-        tally, status = self._watcher.tally, self._watcher.status()
+        counts, status = self._watcher.counters, self._watcher.status()
         for name, help_text, value in (
-            ("notifications", "Hints heard from the notifier.", tally.notifications),
-            ("hints_coalesced", "Hints whose look was due already.", tally.coalesced),
-            ("examined", "Looks at a single adapter.", tally.examined),
-            ("examined_seconds", "Seconds that threads spent looking and reading.", tally.examined_seconds),
-            ("digested_bytes", "Bytes of adapters read in full.", tally.digested_bytes),
-            ("scan_changed", "Adapters that scans found to look different.", tally.scan_changed),
-            ("scan_failures", "Scans that could not read the prefix.", tally.scan_failures),
-            ("degraded_seconds", "Seconds spent degraded.", tally.degraded_seconds),
+            ("notifications", "Hints heard from the notifier.", counts.notifications),
+            ("hints_coalesced", "Hints whose look was due already.", counts.coalesced),
+            ("examined", "Looks at a single adapter.", counts.examined),
+            (
+                "examined_seconds",
+                "Seconds that threads spent looking and reading.",
+                counts.examined_seconds,
+            ),
+            ("digested_bytes", "Bytes of adapters read in full.", counts.digested_bytes),
+            ("scan_changed", "Adapters that scans found to look different.", counts.scan_changed),
+            ("scan_failures", "Scans that could not read the prefix.", counts.scan_failures),
+            ("degraded_seconds", "Seconds spent degraded.", counts.degraded_seconds),
         ):
             yield CounterMetricFamily(f"loradrop_watcher_{name}", help_text, value=value)
-        yield _histogram("scan_seconds", "Seconds a scan of the prefix took.", tally.scan_seconds)
+        yield _histogram("scan_seconds", "Seconds a scan of the prefix took.", counts.scan_seconds)
         yield _histogram(
-            "publish_seconds", "Seconds from the first hint to the published revision.", tally.publish_seconds
+            "publish_seconds",
+            "Seconds from the first hint to the published revision.",
+            counts.publish_seconds,
         )
         degraded = GaugeMetricFamily("loradrop_watcher_degraded", "1 while degraded.", labels=["reason"])
         if status.degraded is not None:

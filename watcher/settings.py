@@ -1,26 +1,14 @@
-"""The watcher's settings: what each means, its unit, and why its default is what it is.
-
-Frozen values, validated where they are made. Not here: how they are spelled on the command line and in the
-environment (`__main__`).
-"""
+"""The settings of one watcher: from parsed flags and the environment, as `catalog.settings` declares them."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from loradrop.catalog.errors import LoradropError
-from loradrop.catalog.redis_keys import DEFAULT_POOL
-from loradrop.catalog.store import DEFAULT_REDIS_URL
+from loradrop.catalog.settings import SettingsInvalid, Values, declared
 from loradrop.watcher.state.removal import RemovalRule
 from loradrop.watcher.state.settle import SettleRule
 
 _MIN_THREADS = 2
-
-
-class SettingsInvalid(LoradropError):
-    """A setting has a value that cannot work."""
-
-    code = "settings_invalid"
 
 
 class NotifierChoice(StrEnum):
@@ -35,51 +23,56 @@ class NotifierChoice(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """One watcher's settings. Raises SettingsInvalid."""
+    """One watcher's settings."""
 
     prefix: Path
     """The directory whose subdirectories are adapters. It may be made later."""
-    redis_url: str = DEFAULT_REDIS_URL
-    """The Redis that holds the catalog."""
-    pool: str = DEFAULT_POOL
-    """Which catalog in that Redis."""
-    interval_seconds: float = 30.0
-    """Between two rescans, plus or minus a quarter. They only catch what notifications missed; 0: none."""
+    redis_url: str = field(default=declared.REDIS_URL.default_value, repr=False)
+    pool: str = declared.POOL_NAME.default_value
+    interval_seconds: float = declared.LORA_DISCOVERY_INTERVAL.default_value
+    """Between two rescans, plus or minus a quarter; 0: none."""
     notifier: NotifierChoice = NotifierChoice.AUTO
-    allow_pickle: bool = True
-    """Admit `adapter_model.bin`, after its opcodes were checked against an allow-list."""
+    allow_pickle: bool = declared.ALLOW_PICKLE.default_value
     allow_symlinks_to: tuple[Path, ...] = ()
-    """Directories outside the prefix that links may lead into."""
     marker: str | None = None
     """A file the prefix must hold: where it is missing, the mount is taken to be away."""
     settle: SettleRule = field(default_factory=SettleRule)
     removal: RemovalRule = field(default_factory=RemovalRule)
-    verify_interval_seconds: float = 0.0
-    """Between two readings of every byte, for disks that change data without changing times; 0: never."""
+    verify_interval_seconds: float = declared.VERIFY_INTERVAL.default_value
+    """Between two readings of every byte; 0: never."""
     threads: int = 4
     """How many adapters are read at once, at most; more only helps where the disk is slow."""
+    metrics_host: str = declared.METRICS_HOST.default_value
+    metrics_port: int | None = None
+    log_level: str = declared.LOG_LEVEL.default_value
 
     def __post_init__(self) -> None:
-        """Check what the types do not say."""
+        """Make the prefix absolute; raises SettingsInvalid where there are too few threads."""
         object.__setattr__(self, "prefix", self.prefix.expanduser().absolute())
-        for name, value in {
-            "--lora-discovery-interval": self.interval_seconds,
-            "--lora-settle": self.settle.settle_seconds,
-            "--removal-grace": self.removal.grace_seconds,
-            "--mass-removal-grace": self.removal.mass_grace_seconds,
-            "--verify-interval": self.verify_interval_seconds,
-        }.items():
-            if not 0 <= value < float("inf"):
-                raise SettingsInvalid(f"{name} is {value:g}; it must be a number of seconds from 0 up.")
-        if not 0 <= self.removal.mass_share <= 1:
-            raise SettingsInvalid(
-                f"--mass-removal-share is {self.removal.mass_share:g}; it must be from 0 to 1."
-            )
         if self.threads < _MIN_THREADS:
             raise SettingsInvalid(f"{self.threads} threads are too few: one looks and one is kept for hints.")
-        if self.marker is not None and ("/" in self.marker or not self.marker):
-            raise SettingsInvalid(f"--prefix-marker is {self.marker!r}; it must be the name of a file.")
-        if not self.pool or any(sign in self.pool for sign in "{}: \t\n"):
-            raise SettingsInvalid(
-                f"--pool is {self.pool!r}; it must be a word without braces, colons or spaces."
-            )
+
+    @classmethod
+    def of(cls, values: Values) -> "Settings":
+        """Return what flags and variables say; raises SettingsInvalid."""
+        return cls(
+            prefix=values[declared.LORA_DIR_PREFIX],
+            redis_url=values[declared.REDIS_URL],
+            pool=values[declared.POOL_NAME],
+            interval_seconds=values[declared.LORA_DISCOVERY_INTERVAL],
+            notifier=NotifierChoice(values[declared.NOTIFIER]),
+            allow_pickle=values[declared.ALLOW_PICKLE],
+            allow_symlinks_to=values.given(declared.ALLOW_SYMLINKS_TO) or (),
+            marker=values.given(declared.PREFIX_MARKER),
+            settle=SettleRule(settle_seconds=values[declared.LORA_SETTLE]),
+            removal=RemovalRule(
+                grace_seconds=values[declared.REMOVAL_GRACE],
+                mass_share=values[declared.MASS_REMOVAL_SHARE],
+                mass_count=values[declared.MASS_REMOVAL_COUNT],
+                mass_grace_seconds=values[declared.MASS_REMOVAL_GRACE],
+            ),
+            verify_interval_seconds=values[declared.VERIFY_INTERVAL],
+            metrics_host=values[declared.METRICS_HOST],
+            metrics_port=values.given(declared.METRICS_PORT),
+            log_level=values[declared.LOG_LEVEL],
+        )

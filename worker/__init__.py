@@ -1,11 +1,10 @@
 """Catalog -> vLLM: what runs inside vLLM's API server processes.
 
-flags        our flags on vLLM's command line (a vllm.general_plugins entry)
-plugin       the vllm.endpoint_plugins entry: routes, start, stop
-worker       puts the parts below together and keeps them running
-consumer     list, then follow the catalog
-reconciler   desired against loaded: who is served by what, retries, quarantine
-preparation  from a directory under the prefix to proven, private, admitted bytes
-engine       the only place that touches vLLM's internals
-embedded     the all-in-one default: Valkey, watcher and API as supervised children
+server/      vLLM's plugins: our flags on its command line, our routes on its port, start and stop
+worker       the parts below, wired together and kept running
+fleet/       follow the catalog, report to it; the all-in-one default with Valkey, watcher and API as children
+serving/     desired against loaded: which revision answers for which name, retries, draining
+engine/      the only folder that touches vLLM's internals
+admission/   whether an adapter works on this base model and this server
+store/       the private, immutable store of revisions
 """

@@ -4,7 +4,7 @@
         NameTaken   nor would any others, as long as this server has the name already
     Failed          it did not work this time, and may the next: try again later
     NotServedYet    a request came too early: 503, and when to ask again
-    UnknownModel    nobody has an adapter of this name (404)
+    UnknownModel    there is no adapter of this name (404)
 
 Done is a return value. The reconciler turns the others into state, log and answer.
 """
@@ -14,19 +14,9 @@ from http import HTTPStatus
 from fastapi import HTTPException
 
 from loradrop.catalog.adapter import Reason
+from loradrop.catalog.lora.faults import Rejected
 
-
-class Outcome(Exception):
-    """Base of those that carry a reason people will read."""
-
-    def __init__(self, code: str, message: str) -> None:
-        """Remember why."""
-        super().__init__(f"{code}: {message}")
-        self.reason = Reason(code, message)
-
-
-class Rejected(Outcome):
-    """These bytes will not work on this worker, now or later: wait for other bytes."""
+__all__ = ["Failed", "NameTaken", "NotServedYet", "Rejected", "UnknownModel"]
 
 
 class NameTaken(Rejected):
@@ -37,12 +27,17 @@ class NameTaken(Rejected):
         super().__init__("name_taken", "The base model or a --lora-modules adapter has this name; rename it.")
 
 
-class Failed(Outcome):
+class Failed(Exception):
     """It did not work this time, and may the next: try again later."""
+
+    def __init__(self, code: str, message: str) -> None:
+        """Remember why."""
+        super().__init__(f"{code}: {message}")
+        self.reason = Reason(code, message)
 
 
 class UnknownModel(Exception):
-    """Nobody has an adapter of this name."""
+    """There is no adapter of this name."""
 
 
 class NotServedYet(HTTPException):

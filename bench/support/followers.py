@@ -1,6 +1,6 @@
 """Followers of a catalog, and the least that does as much: tasks for `crews`.
 
-`Follower` is a worker without its engine: the worker's own consumer feeds its own reconciler. The bare ones
+`Follower` is a worker without its engine: the worker's own follower feeds its own reconciler. The bare ones
 know neither epoch nor gap: XREAD, or HGETALL and parse.
 """
 
@@ -22,8 +22,7 @@ from bench.support.crews import in_place, until_go
 from loradrop.catalog.adapter import Adapter
 from loradrop.catalog.status import WorkerStatus
 from loradrop.catalog.store import Connection, Reader, Reports
-from loradrop.worker.engine.nan_monitor import NanAlarm
-from loradrop.worker.fleet.catalog_follower import Consumer
+from loradrop.worker.fleet.catalog_follower import CatalogFollower
 from loradrop.worker.fleet.reporter import Reporter
 from loradrop.worker.serving.reconciler import Reconciler
 from loradrop.worker.store.copying import Source
@@ -63,18 +62,20 @@ class NotingReconciler(Reconciler):
 
 
 class Follower:
-    """A consumer and the reconciler it feeds."""
+    """A catalog follower and the reconciler it feeds."""
 
     def __init__(self, connection: Connection) -> None:
         """Follow over `connection`."""
         self.reconciler = NotingReconciler()
-        self.consumer = Consumer(Reader(connection), self.reconciler, moved=self.reconciler.standing.bell)
+        self.catalog_follower = CatalogFollower(
+            Reader(connection), self.reconciler, moved=self.reconciler.status.wakeup
+        )
         self._connection = connection
 
     @asynccontextmanager
     async def following(self) -> AsyncIterator[None]:
         """Follow for the length of the block, from where the last such block ended."""
-        async with _running(self.consumer.run):
+        async with _running(self.catalog_follower.run):
             yield
 
     @asynccontextmanager
@@ -91,9 +92,9 @@ class Follower:
         reporter = Reporter(
             Reports(self._connection),
             identity,
-            standing=self.reconciler.standing,
-            consumer=self.consumer,
-            alarm=NanAlarm(is_counted=False),
+            adapters=self.reconciler.status,
+            position=lambda: self.catalog_follower.position,
+            degraded=lambda: None,
         )
         async with _running(reporter.run):
             yield
@@ -115,7 +116,7 @@ async def _started(url: str) -> AsyncIterator[tuple[Follower, "redis.asyncio.Red
 async def hear(url: str, names: frozenset[str]) -> Heard:
     """Follow until all of `names` are listed that were not there before."""
     async with _started(url) as (follower, client), follower.following():
-        await follower.until(lambda: follower.consumer.position.epoch is not None)
+        await follower.until(lambda: follower.catalog_follower.position.epoch is not None)
         await in_place(client)
         heard = follower.reconciler.heard
         await follower.until(lambda: names <= heard.keys())
@@ -142,7 +143,7 @@ async def start(url: str) -> float:
     async with _started(url) as (follower, client):
         await until_go(client)
         async with follower.following():
-            await follower.until(lambda: follower.consumer.position.epoch is not None)
+            await follower.until(lambda: follower.catalog_follower.position.epoch is not None)
             return time.monotonic()
 
 
@@ -161,11 +162,11 @@ async def catch_up(url: str, missed: int) -> float:
     """Follow, be away while `missed` events are published, follow on; return when all are taken in."""
     async with _started(url) as (follower, client):
         async with follower.following():
-            await follower.until(lambda: follower.consumer.position.epoch is not None)
-        seq = follower.consumer.position.seq + missed
+            await follower.until(lambda: follower.catalog_follower.position.epoch is not None)
+        seq = follower.catalog_follower.position.seq + missed
         await until_go(client)
         async with follower.following():
-            await follower.until(lambda: follower.consumer.position.seq >= seq)
+            await follower.until(lambda: follower.catalog_follower.position.seq >= seq)
             return time.monotonic()
 
 
@@ -185,7 +186,7 @@ async def catch_up_bare(url: str, missed: int, stream: str) -> float:
 async def report(url: str, done: str) -> None:
     """Follow and report, as a worker that serves, until there is an entry in the stream `done`."""
     async with _started(url) as (follower, client), follower.following():
-        await follower.until(lambda: follower.consumer.position.epoch is not None)
+        await follower.until(lambda: follower.catalog_follower.position.epoch is not None)
         async with follower.reporting():
             await in_place(client)
             while not await client.xread({done: "0-0"}, block=BLOCK_MS):

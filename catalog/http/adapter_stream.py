@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 import msgspec
 
 from loradrop.catalog.adapter import Adapter
-from loradrop.catalog.http.views import AdapterOnWorker, WorkerPicture, adapter_view
-from loradrop.catalog.status import WorkerState
+from loradrop.catalog.http.views import ReportedWorker, adapter_view
+from loradrop.catalog.status import WorkerAdapter, WorkerState
 
 _CHUNK_BYTES = 1 << 18
 _NO_WORKERS = b'"workers":{}}'
@@ -21,17 +21,17 @@ _encode = msgspec.json.Encoder().encode
 
 
 def adapter_rows(
-    adapters: Iterable[Adapter], epoch: str, workers: Mapping[str, WorkerPicture]
+    adapters: Iterable[Adapter], epoch: str, workers: Mapping[str, ReportedWorker]
 ) -> Iterator[bytes]:
     """Yield what `adapter_view` is as JSON, for each of `adapters`."""
-    named = [(_encode(worker_id) + b":", picture) for worker_id, picture in workers.items()]
+    named = [(_encode(worker_id) + b":", worker) for worker_id, worker in workers.items()]
     for adapter in adapters:
-        listed = AdapterOnWorker(state=WorkerState.LISTED, revision=adapter.revision)
+        listed = WorkerAdapter(state=WorkerState.LISTED, revision=adapter.revision)
         encoded = _encode(listed)
         on_workers = [
-            name + (encoded if made is listed else _encode(made))
-            for name, picture in named
-            if (made := picture.made_of(adapter, epoch, listed=listed)) is not None
+            name + (encoded if state is listed else _encode(state))
+            for name, worker in named
+            if (state := worker.state_of(adapter, epoch, listed=listed)) is not None
         ]
         row = adapter_view(adapter, epoch, {}).model_dump_json().encode()
         assert row.endswith(_NO_WORKERS)  # the last field of the view

@@ -13,16 +13,13 @@ Not here: HTTP (`gate`).
 import hashlib
 import hmac
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
 from loradrop.catalog.errors import AdminKeyNeeded, KeyNeeded, KeysInvalid
-
-API_KEY_VARIABLE = "LORADROP_API_KEY"
-"""Only a variable, since command lines are visible to every user of a host."""
-API_KEY_FILE_VARIABLE = "LORADROP_API_KEY_FILE"
+from loradrop.catalog.settings.declared import API_KEY
 
 _log = logging.getLogger(__name__)
 
@@ -129,15 +126,9 @@ class KeyRing:
 def keys_from(entries: Sequence[str]) -> tuple[ApiKey, ...]:
     """Return the keys of LORADROP_API_KEY, split at its commas; raises KeysInvalid."""
     return tuple(
-        _key(entry, where=f"Entry {number} of {API_KEY_VARIABLE}", label=f"key-{number}")
+        _key(entry, where=f"Entry {number} of {API_KEY.variable}", label=f"key-{number}")
         for number, entry in enumerate(entries, 1)
     )
-
-
-def entries_in(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """Return what LORADROP_API_KEY in `environment` holds between its commas."""
-    parts = environment.get(API_KEY_VARIABLE, "").split(",")
-    return tuple(entry for part in parts if (entry := part.strip()))
 
 
 def _key(entry: str, *, where: str, label: str) -> ApiKey:

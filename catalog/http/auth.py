@@ -1,9 +1,9 @@
-"""What both ports ask of a request before they look at it: a key, and a size.
+"""What both ports ask of a request before they look at it: a key, a size, and that no web page forged it.
 
-The API and the worker's port of vLLM put the same gate in front of their routes. It knows no web framework,
-only ASGI; how a refusal looks is the port's.
+The API and the worker's port of vLLM put the same middleware in front of their routes. It knows no web
+framework, only ASGI; how a refusal looks is the port's.
 
-Not here: which keys there are (`access`).
+Not here: which keys there are (`api_keys`), and how a page's request is told from others (`browsers`).
 """
 
 from collections.abc import Callable
@@ -11,21 +11,25 @@ from typing import Any
 
 from loradrop.catalog.errors import LoradropError, RequestTooLarge
 from loradrop.catalog.http.api_keys import KeyRing, Scope
+from loradrop.catalog.http.browsers import AllowedHosts, check_origin
 
 GUARDED = "/v1"
 REFRESH_PATH = "/v1/refresh_lora_discovery"
-MAX_REFRESH_BYTES = 1 << 20
-"""Of a refresh's body: the 10 000 names it may hold, at 100 bytes each."""
+MAX_REFRESH_BYTES = 1 << 18
+"""Of a refresh's body: the 1,000 names it may hold, at 255 bytes each."""
 
 _CALLER = "caller"
+_IS_ADMITTED = "is_admitted"
 
 _Asgi = Callable[[Any, Any, Any], Any]
 
 
-class Gate:
-    """ASGI middleware. Keeps true: without a key that will do, nothing under `/v1` is looked up or read.
+class AuthMiddleware:
+    """ASGI middleware. Invariant: without a key that will do, nothing under `/v1` is looked up or read.
 
-    A caller is known by the label of their key, or by their address where nobody is asked for one.
+    A caller is known by the label of the key, or by the address where no key is asked for. Without keys, a
+    request must come under one of `hosts`, if they are given, and one that acts must not come from another
+    site's page.
     """
 
     def __init__(
@@ -35,20 +39,26 @@ class Gate:
         keys: KeyRing,
         needed: Callable[[str, str], Scope],
         refusal: Callable[[LoradropError], _Asgi],
+        hosts: AllowedHosts | None = None,
     ) -> None:
         """Ask for `needed(method, path)`; a `refusal` is the answer that stands for an error."""
         self._app = app
         self._keys = keys
         self._needed = needed
         self._refusal = refusal
+        self._hosts = hosts
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Pass the request on, or refuse it."""
-        if scope["type"] != "http" or not _is_guarded(path := _path(scope)):
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        path = _path(scope)
         try:
-            scope.setdefault("state", {})[_CALLER] = self._caller(scope, path)
+            if self._keys.is_open and self._hosts is not None:
+                self._hosts.check(scope["headers"])
+            if _is_guarded(path):
+                scope.setdefault("state", {}).update(self._admitted(scope, path))
             if path == REFRESH_PATH:
                 receive = await _whole(receive)
         except LoradropError as error:
@@ -56,17 +66,57 @@ class Gate:
             return
         await self._app(scope, receive, send)
 
-    def _caller(self, scope: Any, path: str) -> str:
+    def _admitted(self, scope: Any, path: str) -> dict[str, Any]:
+        """Return who asks, and how to find out later whether that is still allowed."""
+        needed = self._needed(scope["method"], path)
         if self._keys.is_open:
+            if needed is Scope.ADMIN:
+                check_origin(scope["headers"])
             host, _ = scope.get("client") or ("", 0)
-            return str(host)
+            return {_CALLER: str(host), _IS_ADMITTED: lambda: True}
         authorization = dict(scope["headers"]).get(b"authorization", b"")
-        return self._keys.admit(authorization, needed=self._needed(scope["method"], path)).label
+
+        def is_admitted() -> bool:
+            try:
+                return bool(self._keys.admit(authorization, needed=needed))
+            except LoradropError:
+                return False
+
+        return {_CALLER: self._keys.admit(authorization, needed=needed).label, _IS_ADMITTED: is_admitted}
+
+
+class ChallengeMiddleware:
+    """ASGI middleware that adds `WWW-Authenticate` to every 401, whichever guard refused the request."""
+
+    def __init__(self, app: _Asgi) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Pass the request on, and complete its answer."""
+
+        async def challenging(message: Any) -> None:
+            if message["type"] == "http.response.start" and message["status"] == _UNAUTHORIZED:
+                headers = list(message.get("headers", ()))
+                if not any(name.lower() == _CHALLENGE[0] for name, _ in headers):
+                    message = {**message, "headers": [*headers, _CHALLENGE]}
+            await send(message)
+
+        await self._app(scope, receive, challenging if scope["type"] == "http" else send)
+
+
+_UNAUTHORIZED = 401
+_CHALLENGE = (b"www-authenticate", b"Bearer")
 
 
 def caller_of(scope: Any) -> str:
-    """Return who asks, as the audit trail names them; empty where no gate has let them in."""
+    """Return who asks, as the audit trail names the caller; empty where no middleware has admitted it."""
     return str(scope.get("state", {}).get(_CALLER, ""))
+
+
+def is_admitted_of(scope: Any) -> Callable[[], bool]:
+    """Return what tells whether the key that admitted a request is still in force."""
+    is_admitted: Callable[[], bool] = scope.get("state", {}).get(_IS_ADMITTED, lambda: True)
+    return is_admitted
 
 
 def _path(scope: Any) -> str:

@@ -1,6 +1,6 @@
 """The questions both HTTP ports answer, asked of Redis.
 
-Not here: the shapes of the answers (`views`), and HTTP itself (`api.routes`, `worker.routes`).
+Not here: the shapes of the answers (`views`), and HTTP itself (`shared_routes`).
 """
 
 import asyncio
@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 
 from loradrop.catalog.adapter import Adapter
 from loradrop.catalog.errors import (
+    NO_CATALOG,
     CatalogUnavailable,
     DiscoveryError,
-    NoCatalog,
     UnknownAdapter,
     UnknownRefresh,
 )
@@ -26,7 +26,7 @@ from loradrop.catalog.http.refresh_views import (
     out_of_time,
     refresh_view,
 )
-from loradrop.catalog.http.views import AdapterView, WorkerPicture, WorkerView, adapter_view, worker_view
+from loradrop.catalog.http.views import AdapterView, ReportedWorker, WorkerView, adapter_view, worker_view
 from loradrop.catalog.status import RefreshStatus
 from loradrop.catalog.store import Connection, Reader, Refreshes, Reports
 
@@ -49,7 +49,7 @@ class Queries:
         """Return every adapter with its state on every worker, by name: a list as JSON, in chunks."""
         listing = await self._reader.listing()
         adapters = (adapter for _, adapter in sorted(listing.adapters.items()))
-        return listed_rows(adapter_rows(adapters, listing.epoch, await self._pictures()))
+        return listed_rows(adapter_rows(adapters, listing.epoch, await self._reported_workers()))
 
     async def adapter(self, name: str) -> AdapterView:
         """Return one adapter; raises UnknownAdapter."""
@@ -57,7 +57,7 @@ class Queries:
         adapter: Adapter | None = await self._reader.get(name)
         if adapter is None:
             raise UnknownAdapter(f"No adapter named {name!r} is under the prefix. `loradrop ls` lists them.")
-        return adapter_view(adapter, epoch, await self._pictures())
+        return adapter_view(adapter, epoch, await self._reported_workers())
 
     async def workers(self) -> list[WorkerView]:
         """Return every living worker, by id."""
@@ -115,13 +115,15 @@ class Queries:
             await asyncio.sleep(min(pause, left))
             pause = min(pause * 1.5, _LAST_LOOK_SECONDS)
 
-    async def _pictures(self) -> dict[str, WorkerPicture]:
+    async def _reported_workers(self) -> dict[str, ReportedWorker]:
         statuses = await self._reports.workers()
         tables = await self._reports.tables(statuses)
-        return {worker_id: WorkerPicture(status, tables[worker_id]) for worker_id, status in statuses.items()}
+        return {
+            worker_id: ReportedWorker(status, tables[worker_id]) for worker_id, status in statuses.items()
+        }
 
     async def _meta(self) -> tuple[str, int]:
         meta = await self._reports.meta()
         if meta is None:
-            raise NoCatalog
+            raise CatalogUnavailable(NO_CATALOG)
         return meta.epoch, meta.seq

@@ -2,13 +2,26 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from loradrop.catalog.adapter import Reason
 from loradrop.catalog.events import RefreshRequest
-from loradrop.catalog.http.views import ReasonView
 from loradrop.catalog.status import RefreshResult, RefreshStatus, WorkerStatus
+
+_MAX_NAME_BYTES = 255
+"""Of a directory's name, on every filesystem in use."""
+
+
+def _name(name: str) -> str:
+    try:
+        encoded = name.encode()
+    except UnicodeEncodeError:
+        raise ValueError("must be text that UTF-8 can hold") from None
+    if len(encoded) > _MAX_NAME_BYTES:
+        raise ValueError(f"must have at most {_MAX_NAME_BYTES} bytes")
+    return name
 
 
 class RefreshBody(BaseModel):
@@ -16,7 +29,9 @@ class RefreshBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    names: list[str] = Field(default_factory=list, max_length=10_000, examples=[["sql_adapter"]])
+    names: list[Annotated[str, Field(max_length=255), AfterValidator(_name)]] = Field(
+        default_factory=list, max_length=1_000, examples=[["sql_adapter"]]
+    )
     """Look at these adapters only; empty: at all."""
     dry_run: bool = False
     """Report what would change, and change nothing."""
@@ -38,7 +53,7 @@ class RejectedAdapter(BaseModel):
     """An adapter that is not served, and why."""
 
     id: str
-    reason: ReasonView
+    reason: Reason
 
 
 class RefreshView(BaseModel):
@@ -59,7 +74,7 @@ class RefreshView(BaseModel):
 
 
 class AskedRefresh(BaseModel):
-    """A refresh that somebody asked for. `status` is null once its result has expired, after an hour."""
+    """A refresh that a client asked for. `status` is null once its result has expired, after an hour."""
 
     id: str = Field(examples=["0f3c1d2e4b5a6978"])
     object: Literal["lora_refresh"] = "lora_refresh"
@@ -90,8 +105,7 @@ def refresh_view(result: RefreshResult, workers: Sequence[WorkerStatus], *, epoc
         updated_adapters=list(result.updated),
         removed_adapters=list(result.removed),
         rejected_adapters=[
-            RejectedAdapter(id=name, reason=ReasonView(code=reason.code, message=reason.message))
-            for name, reason in sorted(result.rejected.items())
+            RejectedAdapter(id=name, reason=reason) for name, reason in sorted(result.rejected.items())
         ],
         refresh_id=result.id,
         status=status,

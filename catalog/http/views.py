@@ -8,39 +8,14 @@ Names and shapes are a contract. Not here: refreshes (`refresh_views`), and how 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Generic, Literal, Self, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field
 
 from loradrop.catalog.adapter import Adapter, AdapterState, Reason, WeightsFormat
-from loradrop.catalog.status import WorkerAdapter, WorkerRevision, WorkerState, WorkerStatus
+from loradrop.catalog.status import WorkerAdapter, WorkerState, WorkerStatus
 
 _Item = TypeVar("_Item")
-
-
-class ReasonView(BaseModel):
-    """Why: a stable code, and a sentence that says what to do."""
-
-    code: str = Field(examples=["weights_truncated"])
-    message: str
-
-    @classmethod
-    def of(cls, reason: Reason | None) -> Self | None:
-        """Return the view of `reason`, None for None."""
-        return None if reason is None else cls(code=reason.code, message=reason.message)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdapterOnWorker:
-    """What one worker has made of an adapter. `load_seconds` is what its last load took, copy included."""
-
-    state: WorkerState
-    revision: str | None = None
-    reason: Reason | None = None
-    loads: int = 0
-    load_seconds: float | None = None
-    last_used: datetime | None = None
-    revisions: tuple[WorkerRevision, ...] = ()
 
 
 class AdapterView(BaseModel):
@@ -51,7 +26,7 @@ class AdapterView(BaseModel):
     revision: str | None
     """The served bytes; null where they have never been ready."""
     state: AdapterState
-    reason: ReasonView | None
+    reason: Reason | None
     path: str
     """Relative to `prefix`."""
     prefix: str
@@ -61,8 +36,8 @@ class AdapterView(BaseModel):
     base_model: str | None
     discovered_at: datetime
     updated_at: datetime
-    workers: dict[str, AdapterOnWorker]
-    """Last: see `rows`."""
+    workers: dict[str, WorkerAdapter]
+    """Last: see `adapter_stream`."""
 
 
 class WorkerView(BaseModel):
@@ -76,7 +51,7 @@ class WorkerView(BaseModel):
     lag: int
     adapters: dict[str, int]
     last_heartbeat: datetime
-    degraded: ReasonView | None
+    degraded: Reason | None
 
 
 class Listed(BaseModel, Generic[_Item]):
@@ -87,7 +62,7 @@ class Listed(BaseModel, Generic[_Item]):
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerPicture:
+class ReportedWorker:
     """A living worker and what it has said about single adapters."""
 
     status: WorkerStatus
@@ -97,35 +72,27 @@ class WorkerPicture:
         """Return whether the worker has applied the catalog of `epoch` up to `seq`."""
         return self.status.epoch == epoch and self.status.observed_seq >= seq
 
-    def made_of(self, adapter: Adapter, epoch: str, *, listed: AdapterOnWorker) -> AdapterOnWorker | None:
-        """Return what the worker has made of `adapter`; None where it cannot know of it yet.
+    def state_of(self, adapter: Adapter, epoch: str, *, listed: WorkerAdapter) -> WorkerAdapter | None:
+        """Return the state of `adapter` on the worker; None where the worker cannot know of it yet.
 
-        `listed` is what a worker has made of it that knows of it and has nothing to say.
+        `listed` is the default where the worker applied the record and reported nothing.
         """
         said = self.adapters.get(adapter.name)
         if said is not None:
-            return AdapterOnWorker(
-                state=said.state,
-                revision=said.revision,
-                reason=said.reason,
-                loads=said.loads,
-                load_seconds=said.load_seconds,
-                last_used=said.last_used,
-                revisions=said.revisions,
-            )
+            return said
         if adapter.revision is None or not self.has_observed(epoch, adapter.seq):
             return None
         return listed
 
 
-def adapter_view(adapter: Adapter, epoch: str, workers: Mapping[str, WorkerPicture]) -> AdapterView:
+def adapter_view(adapter: Adapter, epoch: str, workers: Mapping[str, ReportedWorker]) -> AdapterView:
     """Return one adapter with its state on every worker."""
-    listed = AdapterOnWorker(state=WorkerState.LISTED, revision=adapter.revision)
+    listed = WorkerAdapter(state=WorkerState.LISTED, revision=adapter.revision)
     return AdapterView(
         id=adapter.name,
         revision=adapter.revision,
         state=adapter.state,
-        reason=ReasonView.of(adapter.reason),
+        reason=adapter.reason,
         path=adapter.path,
         prefix=adapter.prefix,
         format=adapter.format,
@@ -135,9 +102,9 @@ def adapter_view(adapter: Adapter, epoch: str, workers: Mapping[str, WorkerPictu
         discovered_at=adapter.discovered_at,
         updated_at=adapter.updated_at,
         workers={
-            worker_id: made
-            for worker_id, picture in workers.items()
-            if (made := picture.made_of(adapter, epoch, listed=listed)) is not None
+            worker_id: state
+            for worker_id, worker in workers.items()
+            if (state := worker.state_of(adapter, epoch, listed=listed)) is not None
         },
     )
 
@@ -153,5 +120,5 @@ def worker_view(status: WorkerStatus, *, epoch: str, seq: int) -> WorkerView:
         lag=max(0, seq - observed),
         adapters=dict(status.counts),
         last_heartbeat=status.last_heartbeat,
-        degraded=ReasonView.of(status.degraded),
+        degraded=status.degraded,
     )

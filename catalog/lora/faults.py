@@ -3,29 +3,30 @@
 from loradrop.catalog.adapter import AdapterState, Reason
 
 
-class Incomplete(Exception):
-    """Something of an adapter is missing yet; `reason` says what."""
+class Fault(Exception):
+    """Base of the three; `reason` says what is wrong and what to do."""
+
+    state: AdapterState
+
+    def __init__(self, code: str, message: str) -> None:
+        """Remember the reason."""
+        super().__init__(f"{code}: {message}")
+        self.reason = Reason(code, message)
+
+
+class Incomplete(Fault):
+    """Something of an adapter is missing yet."""
 
     state = AdapterState.INCOMPLETE
 
-    def __init__(self, code: str, message: str) -> None:
-        """Remember the reason."""
-        super().__init__(message)
-        self.reason = Reason(code, message)
 
-
-class Rejected(Exception):
-    """An adapter's bytes cannot work; `reason` says why and what to do."""
+class Rejected(Fault):
+    """An adapter's bytes cannot work, now or later: only other bytes can."""
 
     state = AdapterState.REJECTED
 
-    def __init__(self, code: str, message: str) -> None:
-        """Remember the reason."""
-        super().__init__(message)
-        self.reason = Reason(code, message)
 
-
-class Changed(Exception):
+class Changed(Fault):
     """The files are changing, so nothing that was read may be used; `reason` says how that shows."""
 
     state = AdapterState.SETTLING
@@ -36,5 +37,4 @@ class Changed(Exception):
         message: str = "The files are complete and still fresh. They are published once they rest.",
     ) -> None:
         """Remember the reason."""
-        super().__init__(message)
-        self.reason = Reason(code, message)
+        super().__init__(code, message)

@@ -8,20 +8,22 @@ adapter: half of an update.
 Pure. Not here: whether the tensors fit the base model (`worker.admission`), and their values.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from loradrop.catalog.lora.config import PeftConfig
+from loradrop.catalog.lora.config import LoraConfig
 from loradrop.catalog.lora.faults import Rejected
+from loradrop.catalog.lora.patterns import PossibleValues, has_suffix, is_regex
 
-FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
+_FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
 """The types weights may have, in safetensors' words. vLLM rounds whole numbers to nothing."""
 
 _IGNORED_BY_VLLM = (".embed_tokens.base_layer.weight", ".lm_head.base_layer.weight")
 _PEFT_PREFIX = "base_model.model."
-_REGEX_SIGNS = frozenset("\\^$*+?()[]{}|")
 _MATRIX = 2
+_MAX_NAME_LENGTH = 512
+"""Real names have less than 200 characters; longer ones would cost time wherever they are compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +36,23 @@ class Tensor:
 
 
 @dataclass(frozen=True, slots=True)
+class Pair:
+    """The two halves of what an adapter adds to one module."""
+
+    a: Tensor
+    b: Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class _Part:
     module: str
     side: Literal["A", "B", "head"]
 
 
-def check_tensors(tensors: Iterable[Tensor], config: PeftConfig) -> None:
-    """Return where `tensors` are one LoRA adapter of `config`; raises Rejected."""
-    sides: dict[str, set[str]] = {}
+def lora_pairs(tensors: Iterable[Tensor], config: LoraConfig) -> dict[str, Pair]:
+    """Return the pairs of one LoRA adapter of `config` by module; raises Rejected where it is none."""
+    sides: dict[str, dict[str, Tensor]] = {}
+    ranks = PossibleValues(config.rank_pattern, default=config.rank)
     for tensor in tensors:
         if tensor.name.endswith(_IGNORED_BY_VLLM):
             continue
@@ -49,16 +60,22 @@ def check_tensors(tensors: Iterable[Tensor], config: PeftConfig) -> None:
         _check_dtype(tensor)
         if part.side == "head":
             continue
-        _check_shape(tensor, part, config)
-        sides.setdefault(part.module, set()).add(part.side)
+        _check_shape(tensor, part, ranks)
+        sides.setdefault(part.module, {})[part.side] = tensor
     if not sides:
         raise Rejected("no_tensors", "The weights hold no LoRA tensors. Save the adapter again with PEFT.")
-    _check_pairs(sides)
-    _check_targets(sides, config)
+    pairs = {module: _pair(module, found) for module, found in sides.items()}
+    _check_targets(pairs, config)
+    return pairs
 
 
-def _part(name: str, config: PeftConfig) -> _Part:
-    parts = name.removeprefix(_PEFT_PREFIX).split(".")
+def is_expert(module: str) -> bool:
+    """Return whether `module` is a mixture's expert, whose weights are fused in many ways."""
+    return ".experts" in f".{module}"
+
+
+def _part(name: str, config: LoraConfig) -> _Part:
+    parts = name.removeprefix(_PEFT_PREFIX).split(".") if len(name) <= _MAX_NAME_LENGTH else []
     match parts:
         case [*module, ("lora_A" | "lora_B") as side, "weight"] if module:
             return _Part(".".join(module), "A" if side == "lora_A" else "B")
@@ -73,16 +90,16 @@ def _part(name: str, config: PeftConfig) -> _Part:
 
 
 def _check_dtype(tensor: Tensor) -> None:
-    if tensor.dtype not in FLOATS:
+    if tensor.dtype not in _FLOATS:
         raise Rejected(
             "dtype_unsupported",
             f"The tensor {tensor.name[:120]!r} is of type {tensor.dtype}; weights must be one of"
-            f" {', '.join(sorted(FLOATS))}. Save it in bf16 or f16.",
+            f" {', '.join(sorted(_FLOATS))}. Save it in bf16 or f16.",
         )
 
 
-def _check_shape(tensor: Tensor, part: _Part, config: PeftConfig) -> None:
-    experts = ".experts" in f".{part.module}"  # stacked: as many times the rank as there are experts
+def _check_shape(tensor: Tensor, part: _Part, ranks: PossibleValues) -> None:
+    experts = is_expert(part.module)  # stacked: as many times the rank as there are experts
     if 0 in tensor.shape or not (
         len(tensor.shape) == _MATRIX or (experts and len(tensor.shape) == _MATRIX + 1)
     ):
@@ -94,58 +111,41 @@ def _check_shape(tensor: Tensor, part: _Part, config: PeftConfig) -> None:
     if experts:
         return
     rank = tensor.shape[0] if part.side == "A" else tensor.shape[1]
-    allowed = _ranks(part.module, config)
+    allowed = ranks.of(part.module)
     if rank not in allowed:
-        raise Rejected(
-            "config_weights_disagree",
-            f"The tensor {tensor.name[:120]!r} has rank {rank}, and adapter_config.json says"
-            f" {' or '.join(map(str, sorted(allowed)))}. The files are of two adapters: copy both again.",
-        )
+        raise ranks_disagree(tensor, rank, allowed)
 
 
-def _ranks(module: str, config: PeftConfig) -> set[int]:
-    if not config.rank_pattern:
-        return {config.r}
-    if any(_REGEX_SIGNS.intersection(key) for key in config.rank_pattern):
-        # A pattern from a stranger is never run: some would run for ever. Any rank it could give is allowed.
-        return {config.r, *config.rank_pattern.values()}
-    for key, rank in config.rank_pattern.items():
-        if module == key or module.endswith(f".{key}"):
-            return {rank}
-    return {config.r}
+def ranks_disagree(tensor: Tensor, rank: int, allowed: Iterable[int]) -> Rejected:
+    """Return the fault of a `tensor` whose `rank` is none of those the configuration allows."""
+    return Rejected(
+        "config_weights_disagree",
+        f"The tensor {tensor.name[:120]!r} has rank {rank}, and adapter_config.json says"
+        f" {' or '.join(map(str, sorted(allowed)[:3]))}. The files are of two adapters: copy both again.",
+    )
 
 
-def _check_pairs(sides: Mapping[str, set[str]]) -> None:
-    for module, found in sides.items():
-        if len(found) != len("AB"):
-            here = next(iter(found))
-            gone = "B" if here == "A" else "A"
-            raise Rejected(
-                f"lora_{gone.lower()}_missing",
-                f"The module {module[:120]!r} has lora_{here} and no lora_{gone}. Save the adapter again,"
-                " with PEFT.",
-            )
+def _pair(module: str, found: dict[str, Tensor]) -> Pair:
+    if len(found) == len("AB"):
+        return Pair(found["A"], found["B"])
+    here = next(iter(found))
+    gone = "B" if here == "A" else "A"
+    raise Rejected(
+        f"lora_{gone.lower()}_missing",
+        f"The module {module[:120]!r} has lora_{here} and no lora_{gone}. Save the adapter again, with PEFT.",
+    )
 
 
-def _check_targets(sides: Mapping[str, set[str]], config: PeftConfig) -> None:
+def _check_targets(modules: Iterable[str], config: LoraConfig) -> None:
     targets = config.target_modules
-    if targets is None or "all-linear" in targets or any(_REGEX_SIGNS.intersection(key) for key in targets):
+    if targets is None or config.has_target_parameters or "all-linear" in targets:
         return
-    for module in sides:
-        if not _is_target(module, targets):
+    if any(map(is_regex, targets)):
+        return
+    for module in modules:
+        if not has_suffix(module, targets):
             raise Rejected(
                 "config_weights_disagree",
                 f"The weights hold {module[:120]!r}, which is not in target_modules of adapter_config.json."
                 " The files are of two adapters: copy both again.",
             )
-
-
-def _is_target(module: str, targets: frozenset[str]) -> bool:
-    # PEFT's own rule: the whole name, or what follows one of its dots.
-    at = -1
-    while True:
-        if module[at + 1 :] in targets:
-            return True
-        at = module.find(".", at + 1)
-        if at < 0:
-            return False

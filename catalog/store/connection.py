@@ -34,6 +34,7 @@ _AWAY = (
     exceptions.OutOfMemoryError,
     OSError,
 )
+_WRONG_TYPE = "WRONGTYPE"
 _UNVERIFIED = "CERTIFICATE_VERIFY_FAILED"
 _AWAY_WORDS = ("MISCONF", "NOREPLICAS", "MASTERDOWN", "UNBLOCKED")
 """Answers for which redis-py has no class: Redis cannot take writes for now."""
@@ -137,6 +138,10 @@ def _away(error: Exception) -> CatalogUnavailable | None:
         why = str(error).rstrip(".") or type(error).__name__
         return CatalogUnavailable(
             f"Redis is not available: {why}. Nothing is lost; check that it runs, and --redis-url."
+        )
+    if _WRONG_TYPE in str(error):
+        return CatalogUnavailable(
+            f"The catalog in Redis is damaged: {error}. The watcher replaces it in seconds."
         )
     if any(word in str(error) for word in _AWAY_WORDS):  # a pipeline puts the command in front
         return CatalogUnavailable(f"Redis takes no writes for now: {error}")

@@ -2,12 +2,13 @@
 
 The right to write is a lease on the `watcher` key and a fence that grows with each new owner. Every
 write carries the fence, the epoch and the last seq this publisher knows; a write that does not fit what
-Redis holds changes nothing and raises LeaseLost. The answer is always the same: lead again, list what
-the catalog holds, and publish what differs from the disk.
+Redis holds changes nothing and raises LeaseLost, and so does a catalog that was damaged. The remedy is always
+the same: lead again, list what the catalog holds, and publish what differs from the disk. A damaged catalog
+is replaced by an empty one of a new epoch first, so that every reader lists it again once it is complete.
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,7 +20,7 @@ from loradrop.catalog.errors import LeaseHeld, LeaseLost
 from loradrop.catalog.status import WatcherStatus
 from loradrop.catalog.store import scripts
 from loradrop.catalog.store.connection import Connection, translated
-from loradrop.catalog.wire import SCHEMA, encode_adapter, to_fields
+from loradrop.catalog.wire import encode_adapter, is_published_as, to_fields
 
 LEASE = timedelta(seconds=10)
 """The lease of a watcher that has not reported for this long expires."""
@@ -56,6 +57,8 @@ class Publisher:
         self._lease: Lease | None = None
         self._epoch = ""  # outlives the lease: a regress is noticed when this publisher leads again
         self._seq = 0
+        self._is_complete = False
+        self._is_damaged = False
         register = connection.commands.register_script
         self._publish = register(scripts.PUBLISH)
         self._withdraw = register(scripts.WITHDRAW)
@@ -80,24 +83,27 @@ class Publisher:
     async def lead(self, *, presumed_dead: str = "") -> Lease:
         """Take or keep the lease, and return it.
 
-        A new epoch begins where Redis holds no catalog, or an older one than this publisher has written.
+        A new epoch begins where Redis holds no catalog, a damaged one, or an older one than this publisher
+        has written.
         `presumed_dead` names an owner whose lease may be taken before it runs out.
         Raises LeaseHeld where another owner is alive, and CatalogUnavailable.
         """
         keys = self._connection.keys
         new_epoch = secrets.token_hex(8)
+        is_damaged, self._is_damaged = self._is_damaged, False
         async with translated():
             answer = await self._lead(
                 keys=[keys.meta, keys.watcher, keys.adapters, keys.events],
-                args=[self._owner, _milliseconds(LEASE), new_epoch, SCHEMA, presumed_dead],
+                args=[self._owner, _milliseconds(LEASE), new_epoch, presumed_dead],
             )
             if answer[0] == "held":
                 raise LeaseHeld(answer[1])
-            fence, epoch, seq = answer[1], answer[2], int(answer[3])
-            if epoch == self._epoch and seq < self._seq:
+            fence, epoch, seq, complete = answer[1], answer[2], int(answer[3]), answer[4]
+            if epoch == self._epoch and (is_damaged or seq < self._seq):
                 await self._replace(keys=[keys.meta, keys.adapters, keys.events], args=[fence, new_epoch])
-                epoch, seq = new_epoch, 0
+                epoch, seq, complete = new_epoch, 0, "0"
         self._lease, self._epoch, self._seq = Lease(fence, epoch), epoch, seq
+        self._is_complete = complete == "1"
         return self._lease
 
     async def publish(self, changes: Sequence[Adapter | Withdrawal], *, catalog_size: int) -> int:
@@ -109,7 +115,7 @@ class Publisher:
         lease = self.lease
         max_events = max(_MIN_EVENTS, _EVENTS_PER_ADAPTER * catalog_size)
         for start in range(0, len(changes), _PIPELINE):
-            guard = [lease.fence, lease.epoch, self._seq]
+            guard = self._guard(lease)
             answers = await self._send_all(changes[start : start + _PIPELINE], guard, max_events)
             for answer in answers:
                 self._seq = int(self._accepted(answer)[1])
@@ -122,27 +128,45 @@ class Publisher:
         """
         lease = self.lease
         async with translated():
-            answer = await self._complete(
-                keys=[self._connection.keys.meta], args=[lease.fence, lease.epoch, self._seq]
-            )
+            answer = await self._complete(keys=[self._connection.keys.meta], args=self._guard(lease))
         self._accepted(answer)
+        self._is_complete = True
 
     async def report(self, status: WatcherStatus) -> None:
-        """Write the heartbeat, which also keeps the lease; raises LeaseLost."""
+        """Write the heartbeat, which also keeps the lease; raises LeaseLost, also for a damaged catalog."""
         keys, lease = self._connection.keys, self.lease
         fields = [part for field in to_fields(status).items() for part in field]
         async with translated():
             answer = await self._report(
-                keys=[keys.meta, keys.watcher],
-                args=[lease.fence, lease.epoch, self._seq, _milliseconds(LEASE), *fields],
+                keys=[keys.meta, keys.watcher, keys.adapters, keys.events],
+                args=[*self._guard(lease), _milliseconds(LEASE), int(self._is_complete), *fields],
             )
         self._accepted(answer)
+
+    async def verify(self, records: Mapping[str, Adapter]) -> None:
+        """Compare `records`, as last published, with what Redis holds; raises LeaseLost where they differ.
+
+        A heartbeat notices lost records by their number. This notices what was overwritten.
+        """
+        if not records:
+            return
+        async with translated():
+            found = await self._connection.commands.hmget(self._connection.keys.adapters, list(records))
+        for (name, record), stored in zip(records.items(), found, strict=True):
+            if stored is None or not is_published_as(record, stored):
+                self._is_damaged = True
+                raise LeaseLost(
+                    f"The record of {name!r} in Redis is damaged. The watcher publishes all again."
+                )
 
     async def resign(self) -> None:
         """Give the lease back, so that the next watcher need not wait for it to run out."""
         self._lease = None
         async with translated():
             await self._resign(keys=[self._connection.keys.watcher], args=[self._owner])
+
+    def _guard(self, lease: Lease) -> list[Any]:
+        return [lease.fence, lease.epoch, self._seq]
 
     async def _send_all(
         self, changes: Sequence[Adapter | Withdrawal], guard: list[Any], maxlen: int
@@ -174,9 +198,11 @@ class Publisher:
             "fence": "another watcher has taken over",
             "epoch": "the catalog was replaced",
             "regress": "Redis fell back to older data",
+            "damaged": "keys, fields or records of the catalog were lost or overwritten",
         }[answer[0]]
         if answer[0] == "fence":
             self._lease = None
+        self._is_damaged = answer[0] == "damaged"
         raise LeaseLost(f"Publishing was refused: {why}. The watcher leads and lists again.")
 
 

@@ -22,10 +22,16 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 
 from loradrop.catalog.adapter import Adapter
-from loradrop.catalog.errors import CatalogRefused, NoCatalog, RecordInvalid, ResyncNeeded
-from loradrop.catalog.events import AdapterEvent
+from loradrop.catalog.errors import (
+    NO_CATALOG,
+    CatalogRefused,
+    CatalogUnavailable,
+    RecordInvalid,
+    ResyncNeeded,
+)
+from loradrop.catalog.events import AdapterEvent, EventType
 from loradrop.catalog.store.connection import Connection, translated
-from loradrop.catalog.wire import SCHEMA, decode_adapter, decode_event, decode_place
+from loradrop.catalog.wire import SCHEMA, decode_adapter, decode_event, decode_place, decode_seq
 
 _COUNT = 256
 _MANY = 1_000
@@ -40,8 +46,9 @@ class Listing:
     """The whole catalog at `seq` of `epoch`.
 
     `unreadable` are names whose record does not decode: they exist, and nothing else is known of them.
-    Until a catalog is `complete`, a missing name must not count as removed. `size` is the number of records,
-    also for a caller that keeps none of `adapters`.
+    Until a catalog is `complete`, a missing name must not count as removed. A `damaged` one, whose number of
+    records is not the one it states, never is: the watcher replaces it. `size` is the number of records, also
+    for a caller that keeps none of `adapters`.
     """
 
     epoch: str
@@ -50,6 +57,7 @@ class Listing:
     adapters: Mapping[str, Adapter]
     unreadable: frozenset[str] = frozenset()
     complete: bool = True
+    damaged: bool = False
     size: int = 0
 
 
@@ -76,25 +84,34 @@ class Reader:
     async def listing(self) -> Listing:
         """Return the whole catalog.
 
-        Raises CatalogUnavailable, NoCatalog where no watcher has ever published, and CatalogRefused where
-        another version of loradrop wrote it.
+        Raises CatalogUnavailable, also where no watcher has ever published: no catalog is not an empty one;
+        and CatalogRefused where another version of loradrop wrote it.
         """
         keys = self._connection.keys
         async with translated(), self._connection.commands.pipeline(transaction=True) as pipeline:
-            pipeline.hmget(keys.meta, "epoch", "seq", "schema", "complete")
+            pipeline.hmget(keys.meta, "epoch", "seq", "schema", "complete", "count")
             pipeline.hgetall(keys.adapters)
             pipeline.xrevrange(keys.events, count=1)
-            (epoch, seq, schema, complete), records, newest = await pipeline.execute()
+            (epoch, seq, schema, complete, count), records, newest = await pipeline.execute()
         if epoch is None:
-            raise NoCatalog
+            raise CatalogUnavailable(NO_CATALOG)
         if schema != SCHEMA:
             raise CatalogRefused(
                 f"The catalog was written in schema {schema}, this process reads {SCHEMA}. "
                 "Run the same version of loradrop as the watcher."
             )
         adapters, unreadable = _decode_all(records)
-        cursor = newest[0][0] if newest else _START
-        return Listing(epoch, int(seq), cursor, adapters, unreadable, complete == "1", len(records))
+        damaged = count != str(len(records))
+        return Listing(
+            epoch=epoch,
+            seq=decode_seq(seq),
+            cursor=newest[0][0] if newest else _START,
+            adapters=adapters,
+            unreadable=unreadable,
+            complete=complete == "1" and not damaged,
+            damaged=damaged,
+            size=len(records),
+        )
 
     async def get(self, name: str) -> Adapter | None:
         """Return one record, or None; raises RecordInvalid."""
@@ -114,7 +131,7 @@ class Reader:
         )
         while True:
             entries = await self._read(cursor, block_seconds)
-            if not listing.complete and await self._is_complete():
+            if not listing.complete and not listing.damaged and await self._is_complete():
                 raise ResyncNeeded("The catalog is complete now.")
             if not entries and await self._is_ahead(listing.epoch, seq):
                 entries = await self._read_now(cursor)
@@ -167,7 +184,7 @@ class Reader:
 
     async def _newest_seq(self) -> int:
         async with translated():
-            return int(await self._connection.commands.hget(self._connection.keys.meta, "seq") or 0)
+            return decode_seq(await self._connection.commands.hget(self._connection.keys.meta, "seq") or "0")
 
     async def _read_now(self, cursor: str) -> list[tuple[str, dict[str, str]]]:
         async with translated():
@@ -183,9 +200,9 @@ class Reader:
             now = await self._connection.commands.hmget(self._connection.keys.meta, "epoch", "seq")
         if now[0] != epoch:
             raise ResyncNeeded(f"The catalog was replaced: epoch {now[0]} instead of {epoch}.")
-        if int(now[1]) < seq:
+        if decode_seq(now[1]) < seq:
             raise ResyncNeeded(f"Redis fell back to seq {now[1]}, behind {seq}.")
-        return int(now[1]) > seq
+        return decode_seq(now[1]) > seq
 
     async def _is_complete(self) -> bool:
         async with translated():
@@ -197,6 +214,9 @@ class Reader:
         records = {fields["name"]: fields.get("record") for _, fields in entries}
         if len(entries) == _COUNT or None in records.values():  # behind, or written by an older watcher
             records = await self._newest(sorted(records), epoch, seq)
+            deleted = {fields["name"]: fields.get("type") == EventType.DELETED for _, fields in entries}
+            if any(record is None and not deleted[name] for name, record in records.items()):
+                raise ResyncNeeded("Records of the catalog were deleted later, or lost.")
         found, unreadable = _decode_all({name: record for name, record in records.items() if record})
         return {name: found.get(name) for name in sorted(records) if name not in unreadable}
 
@@ -207,7 +227,7 @@ class Reader:
             pipeline.hmget(keys.meta, "epoch", "seq")
             pipeline.hmget(keys.adapters, names)
             (epoch_now, seq_now), records = await pipeline.execute()
-        if epoch_now != epoch or int(seq_now) < seq:  # what is not there may only be lost
+        if epoch_now != epoch or decode_seq(seq_now) < seq:  # what is not there may only be lost
             raise ResyncNeeded(f"The catalog was replaced, or fell back, behind seq {seq} of epoch {epoch}.")
         return dict(zip(names, records, strict=True))
 
@@ -217,8 +237,13 @@ def _decode_all(records: Mapping[str, str]) -> tuple[dict[str, Adapter], frozens
     unreadable: set[str] = set()
     for name, record in records.items():
         try:
-            adapters[name] = decode_adapter(record)
+            adapter = decode_adapter(record)
         except RecordInvalid:
+            unreadable.add(name)
+            continue
+        if adapter.name == name:
+            adapters[name] = adapter
+        else:
             unreadable.add(name)
     return adapters, frozenset(unreadable)
 

@@ -11,7 +11,13 @@ from datetime import timedelta
 from loradrop.catalog.errors import RecordInvalid
 from loradrop.catalog.status import WatcherStatus, WorkerAdapter, WorkerStatus
 from loradrop.catalog.store.connection import Connection, translated
-from loradrop.catalog.wire import decode_worker_adapter, encode_worker_adapter, from_fields, to_fields
+from loradrop.catalog.wire import (
+    decode_seq,
+    decode_worker_adapter,
+    encode_worker_adapter,
+    from_fields,
+    to_fields,
+)
 
 HEARTBEAT = timedelta(seconds=2)
 """How often a worker reports when nothing happens."""
@@ -111,10 +117,10 @@ class Reports:
             return None  # it has the lease and has not reported yet
 
     async def meta(self) -> Meta | None:
-        """Return the catalog's epoch and seq, or None where there is no catalog."""
+        """Return the catalog's epoch and seq, or None without a catalog; raises CatalogUnavailable."""
         async with translated():
             epoch, seq = await self._connection.commands.hmget(self._connection.keys.meta, "epoch", "seq")
-        return Meta(epoch, int(seq)) if epoch is not None else None
+        return Meta(epoch, decode_seq(seq)) if epoch is not None else None
 
     async def _hashes(self, keys: list[str]) -> list[dict[str, str]]:
         async with translated(), self._connection.commands.pipeline(transaction=False) as pipeline:

@@ -1,30 +1,59 @@
-"""The Lua scripts. Each change of the catalog is one of them, so it is whole or not at all.
+"""The Lua scripts. Each change of the catalog is one of them, so it is atomic.
 
 Every script may be sent twice (a reply can be lost and the client tries again): sending it again
 finds the work done and changes nothing.
 
-The guard that opens every writing script compares what the publisher believes with what Redis holds:
-its fence (has another watcher taken over?), its epoch (was the catalog replaced?) and the last seq it
-knows (did Redis fall back to older data?). Any difference writes nothing and answers with a word.
+The guard that opens every writing script compares what the publisher believes with what Redis holds: its
+fence (has another watcher taken over?), its epoch (was the catalog replaced?) and the last seq it knows (did
+Redis fall back to older data?). A difference changes nothing and answers with a word. So does damage: keys,
+fields or records that were lost, or that have a shape no watcher writes. `count` in meta is the number of
+records; another number of fields in the hash is damage, too.
 """
 
-_GUARD = """
-local meta = redis.call('HMGET', KEYS[1], 'fence', 'epoch', 'seq')
-if meta[1] ~= ARGV[1] then return {'fence'} end
-if meta[2] ~= ARGV[2] then return {'epoch'} end
-if tonumber(meta[3]) < tonumber(ARGV[3]) then return {'regress'} end
+from loradrop.catalog.wire import SCHEMA
+
+_TYPED = """
+-- Run a command. Returns true and its reply; false where its key is of another type, or a full stream.
+local function typed(command, ...)
+  local reply = redis.pcall(command, ...)
+  if type(reply) ~= 'table' or not reply.err then return true, reply end
+  if reply.err:find('WRONGTYPE') or reply.err:find('exhausted') then return false end
+  return true, redis.call(command, ...)  -- any other error is raised
+end
+local function is_number(text) return type(text) == 'string' and #text < 16 and text:find('^%d+$') ~= nil end
 """
 
-LEAD = """
--- Take or keep the lease. KEYS: meta, watcher, adapters, events.
--- ARGV: owner, ttl ms, epoch for a new catalog, schema, owner presumed dead or ''.
--- Answers {'held', owner} or {'lead', fence, epoch, seq}.
-local owner = redis.call('HGET', KEYS[2], 'owner')
-if owner and owner ~= ARGV[1] and owner ~= ARGV[5] then return {'held', owner} end
-local known = redis.call('HMGET', KEYS[1], 'epoch', 'schema')
-if not known[1] or known[2] ~= ARGV[4] then
+_GUARD = f"""{_TYPED}
+local is_hash, meta = typed('HMGET', KEYS[1], 'fence', 'epoch', 'seq', 'schema', 'count', 'complete')
+if not is_hash then return {{'damaged'}} end
+if meta[1] ~= ARGV[1] then return {{'fence'}} end
+if meta[2] ~= ARGV[2] then return {{'epoch'}} end
+if meta[4] ~= '{SCHEMA}' or not is_number(meta[3]) or not is_number(meta[5]) then return {{'damaged'}} end
+if tonumber(meta[3]) < tonumber(ARGV[3]) then return {{'regress'}} end
+"""
+
+LEAD = f"""
+-- Take or keep the lease. A damaged catalog, or one of another schema, is replaced by an empty one.
+-- KEYS: meta, watcher, adapters, events.
+-- ARGV: owner, ttl ms, epoch for a new catalog, owner presumed dead or ''.
+-- Answers {{'held', owner}} or {{'lead', fence, epoch, seq, complete}}.
+{_TYPED}
+local is_hash, owner = typed('HGET', KEYS[2], 'owner')
+if not is_hash then redis.call('DEL', KEYS[2]) end
+if owner and owner ~= ARGV[1] and owner ~= ARGV[4] then return {{'held', owner}} end
+local function is_sound()
+  local is_hash, meta = typed('HMGET', KEYS[1], 'epoch', 'seq', 'schema', 'count', 'complete', 'fence')
+  if not is_hash then redis.call('DEL', KEYS[1]) return false end
+  if not is_number(meta[6]) then redis.call('HDEL', KEYS[1], 'fence') return false end
+  if not meta[1] or not is_number(meta[2]) or meta[3] ~= '{SCHEMA}' then return false end
+  if meta[5] ~= '0' and meta[5] ~= '1' then return false end
+  local has_records, size = typed('HLEN', KEYS[3])
+  return has_records and tostring(size) == meta[4] and (typed('XLEN', KEYS[4]))
+end
+if not is_sound() then
   redis.call('DEL', KEYS[3], KEYS[4])
-  redis.call('HSET', KEYS[1], 'epoch', ARGV[3], 'seq', '0', 'schema', ARGV[4], 'complete', '0')
+  redis.call('HSET', KEYS[1], 'epoch', ARGV[3], 'schema', '{SCHEMA}', 'seq', '0', 'count', '0',
+    'complete', '0')
 end
 local fence = redis.call('HGET', KEYS[1], 'fence')
 if owner ~= ARGV[1] or not fence then
@@ -33,8 +62,8 @@ if owner ~= ARGV[1] or not fence then
 end
 redis.call('HSET', KEYS[2], 'owner', ARGV[1], 'fence', fence)
 redis.call('PEXPIRE', KEYS[2], ARGV[2])
-local meta = redis.call('HMGET', KEYS[1], 'epoch', 'seq')
-return {'lead', fence, meta[1], meta[2]}
+local meta = redis.call('HMGET', KEYS[1], 'epoch', 'seq', 'complete')
+return {{'lead', fence, meta[1], meta[2], meta[3]}}
 """
 
 _TEXT = """
@@ -56,7 +85,8 @@ local function facts(record)
 end
 local record = cjson.decode(ARGV[4])
 local new, name = facts(record), record.name
-local before = redis.call('HGET', KEYS[2], name)
+local is_hash, before = typed('HGET', KEYS[2], name)
+if not is_hash then return {{'damaged'}} end
 local parsed, old = pcall(cjson.decode, before or 'null')
 old = parsed and type(old) == 'table' and facts(old) or nil
 if old then
@@ -72,10 +102,11 @@ end
 local seq = tostring(redis.call('HINCRBY', KEYS[1], 'seq', 1))
 local stored = '{{"seq":' .. seq .. ',' .. ARGV[4]:sub(2)
 redis.call('HSET', KEYS[2], name, stored)
-redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[5], '*', 'epoch', ARGV[2], 'seq', seq, 'type', kind,
-  'name', name, 'revision', new.revision, 'state', new.state, 'reason_code', new.code, 'reason', new.message,
-  'at', text(record.updated_at), 'record', stored)
-return {{'ok', seq}}
+if not before then redis.call('HINCRBY', KEYS[1], 'count', 1) end
+local is_stream = typed('XADD', KEYS[3], 'MAXLEN', '~', ARGV[5], '*', 'epoch', ARGV[2], 'seq', seq,
+  'type', kind, 'name', name, 'revision', new.revision, 'state', new.state, 'reason_code', new.code,
+  'reason', new.message, 'at', text(record.updated_at), 'record', stored)
+return is_stream and {{'ok', seq}} or {{'damaged'}}
 """
 
 WITHDRAW = f"""
@@ -83,24 +114,26 @@ WITHDRAW = f"""
 -- ARGV: fence, epoch, last known seq, name, reason code, reason, at, maxlen.
 -- Answers {{'ok', seq}}, or a word of the guard; a name that is not there changes nothing.
 {_GUARD}{_TEXT}
-local before = redis.call('HGET', KEYS[2], ARGV[4])
+local is_hash, before = typed('HGET', KEYS[2], ARGV[4])
+if not is_hash then return {{'damaged'}} end
 if not before then return {{'ok', meta[3]}} end
 local parsed, old = pcall(cjson.decode, before)
 local revision = parsed and type(old) == 'table' and text(old.revision) or ''
 local seq = tostring(redis.call('HINCRBY', KEYS[1], 'seq', 1))
 redis.call('HDEL', KEYS[2], ARGV[4])
-redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[8], '*', 'epoch', ARGV[2], 'seq', seq, 'type', 'deleted',
-  'name', ARGV[4], 'revision', revision, 'state', '', 'reason_code', ARGV[5],
+redis.call('HINCRBY', KEYS[1], 'count', -1)
+local is_stream = typed('XADD', KEYS[3], 'MAXLEN', '~', ARGV[8], '*', 'epoch', ARGV[2], 'seq', seq,
+  'type', 'deleted', 'name', ARGV[4], 'revision', revision, 'state', '', 'reason_code', ARGV[5],
   'reason', ARGV[6], 'at', ARGV[7], 'record', '')
-return {{'ok', seq}}
+return is_stream and {{'ok', seq}} or {{'damaged'}}
 """
 
 REPLACE = """
--- Start the catalog anew: the seq fell back, so its history can no longer be followed.
+-- Start the catalog anew: its seq fell back or it is damaged, so it can no longer be followed.
 -- KEYS: meta, adapters, events. ARGV: fence, new epoch. Answers {'ok', epoch} or {'fence'}.
 if redis.call('HGET', KEYS[1], 'fence') ~= ARGV[1] then return {'fence'} end
 redis.call('DEL', KEYS[2], KEYS[3])
-redis.call('HSET', KEYS[1], 'epoch', ARGV[2], 'seq', '0', 'complete', '0')
+redis.call('HSET', KEYS[1], 'epoch', ARGV[2], 'seq', '0', 'complete', '0', 'count', '0')
 return {'ok', ARGV[2]}
 """
 
@@ -113,13 +146,17 @@ return {{'ok', meta[3]}}
 """
 
 REPORT = f"""
--- The watcher's heartbeat, which keeps its lease. KEYS: meta, watcher.
--- ARGV: fence, epoch, last known seq, ttl ms, then field, value, ...
+-- The watcher's heartbeat, which keeps its lease, and checks what can be checked at once whatever the size.
+-- KEYS: meta, watcher, adapters, events.
+-- ARGV: fence, epoch, last known seq, ttl ms, whether the catalog is complete, then field, value, ...
 -- Answers {{'ok'}}, or a word of the guard.
 -- The fence alone proves nothing: in a Redis that was emptied, fences start from 1 again; and of one that
--- fell back a watcher with nothing to publish would not hear otherwise.
+-- fell back, a watcher with nothing to publish would not notice.
 {_GUARD}
-redis.call('HSET', KEYS[2], 'fence', ARGV[1], unpack(ARGV, 5))
+local has_records, size = typed('HLEN', KEYS[3])
+if not has_records or tostring(size) ~= meta[5] or meta[6] ~= ARGV[5] then return {{'damaged'}} end
+if not typed('XLEN', KEYS[4]) or not typed('HGET', KEYS[2], 'owner') then return {{'damaged'}} end
+redis.call('HSET', KEYS[2], 'fence', ARGV[1], unpack(ARGV, 6))
 redis.call('PEXPIRE', KEYS[2], ARGV[4])
 return {{'ok'}}
 """

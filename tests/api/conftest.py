@@ -17,7 +17,7 @@ async def api_client(settings: Settings, **headers: str) -> AsyncIterator[httpx.
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://api", headers=headers) as client,
+        httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8001", headers=headers) as client,
     ):
         yield client
 

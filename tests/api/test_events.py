@@ -9,8 +9,7 @@ import pytest
 from redis.asyncio import Redis
 from sse_starlette import ServerSentEvent
 
-from loradrop.api import events as events_module
-from loradrop.api.events import EventFeed
+from loradrop.api.events import EventFeed, Start
 from loradrop.api.problems import InvalidCursor, TooManyStreams
 from loradrop.catalog.adapter import Adapter, AdapterState
 from loradrop.catalog.errors import CatalogUnavailable
@@ -148,15 +147,38 @@ async def test_an_id_that_is_not_of_this_stream_is_refused(feed: EventFeed, last
 
 async def test_no_more_clients_than_allowed_follow_at_once(feed: EventFeed, publisher: Publisher) -> None:
     await publish(publisher, an_adapter())
-    first, second = feed.stream(await feed.start("0")), feed.stream(await feed.start("0"))
-    async with aclosing(first), aclosing(second):
-        await anext(first)
-        await anext(second)
-        assert feed.open_streams == 2
+    starting = await asyncio.gather(*(feed.start("0") for _ in range(9)), return_exceptions=True)
+    starts = [start for start in starting if isinstance(start, Start)]
+    assert [type(refused) for refused in starting if not isinstance(refused, Start)] == [TooManyStreams] * 7
+    assert (len(starts), feed.open_streams) == (2, 2)
+    async with aclosing(feed.stream(starts[0])) as stream:
+        await anext(stream)
         with pytest.raises(TooManyStreams):
             await feed.start("0")
+    assert feed.open_streams == 1
+    feed.leave(starts[1])  # one that never began
     assert feed.open_streams == 0
-    await feed.start("0")
+
+
+async def test_a_start_that_fails_takes_no_place(feed: EventFeed, publisher: Publisher) -> None:
+    for _ in range(3):
+        with pytest.raises(InvalidCursor):
+            await feed.start("mine")
+    assert feed.open_streams == 0
+
+
+async def test_a_stream_ends_before_the_next_event_once_its_key_is_no_longer_in_force(
+    feed: EventFeed, publisher: Publisher
+) -> None:
+    is_in_force = True
+    stream = feed.stream(await feed.start("0"), is_admitted=lambda: is_in_force)
+    async with aclosing(stream):
+        await publish(publisher, an_adapter("one"))
+        assert (await anext(stream)).event == "added"
+        is_in_force = False
+        await publish(publisher, an_adapter("two"))
+        assert [event async for event in stream] == []
+    assert feed.open_streams == 0
 
 
 @pytest.fixture
@@ -168,9 +190,8 @@ async def own_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
 
 @pytest.mark.faults
 async def test_while_redis_is_away_a_stream_stays_open_and_then_continues(
-    own_server: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+    own_server: ValkeyServer,
 ) -> None:
-    monkeypatch.setattr(events_module, "_FIRST_DELAY_SECONDS", 0.02)
     async with Connection(own_server.url) as connection, aclosing(_stream(connection)) as stream:
         publisher = Publisher(connection, owner="watcher-1")
         await publisher.lead()
@@ -188,7 +209,7 @@ async def test_while_redis_is_away_a_stream_stays_open_and_then_continues(
 
 
 async def _stream(connection: Connection) -> AsyncIterator[ServerSentEvent]:
-    feed = EventFeed(Reader(connection), max_streams=1, stopping=asyncio.Event())
+    feed = EventFeed(Reader(connection), max_streams=1, stopping=asyncio.Event(), pauses=(0.02, 0.1))
     async with aclosing(feed.stream(await feed.start("0"))) as stream:
         async for event in stream:
             yield event

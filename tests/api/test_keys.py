@@ -17,7 +17,7 @@ from loradrop.catalog.http.auth import MAX_REFRESH_BYTES, REFRESH_PATH
 from tests.api.conftest import api_client
 
 KEYS = ("first", "zweiter-schlüssel", "third read dashboard")
-OPEN = {"/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc"}
+OPEN = {"/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"}
 
 
 def bearer(key: str) -> dict[str, str]:

@@ -4,7 +4,6 @@ import argparse
 import warnings
 from collections.abc import AsyncIterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -13,6 +12,7 @@ from fastapi import FastAPI
 from loradrop.catalog.errors import TooManyRefreshes
 from loradrop.catalog.http.auth import MAX_REFRESH_BYTES, REFRESH_PATH
 from loradrop.catalog.http.queries import Queries
+from loradrop.catalog.http.shared_routes import Backend, put_backend
 from loradrop.catalog.store import Connection
 from tests.api.test_keys import bearer, operations
 from tests.catalog.fleet import fleet
@@ -72,6 +72,7 @@ async def test_without_a_valid_key_every_route_is_a_401(vllm: FastAPI, client: h
         for headers in ({}, bearer("wrong"), bearer("third read")):
             answer = await client.request(method, path, headers=headers)
             assert answer.status_code == 401, (method, path, headers)
+            assert answer.headers["www-authenticate"] == "Bearer", (method, path, headers)
 
 
 @pytest.mark.parametrize("key", ["first", "filed", "vllms-own"])
@@ -109,7 +110,7 @@ async def test_a_refresh_is_known_by_the_label_of_the_key(
     vllm: FastAPI, client: httpx.AsyncClient, connection: Connection, redis_url: str
 ) -> None:
     queries = Queries(connection)
-    vllm.state.loradrop = SimpleNamespace(queries=queries)
+    put_backend(vllm.state, Backend(queries=queries))
     async with fleet(redis_url, workers=0):
         for key in ("first", "filed", "vllms-own"):
             assert (await client.post(REFRESH_PATH, headers=bearer(key))).status_code == 200

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from redis.asyncio import Redis
 
 from loradrop.api.app import create_app
-from loradrop.api.problems import add_problem_handlers, in_time
+from loradrop.api.problems import add_problem_handlers
 from loradrop.api.settings import Settings
 from loradrop.catalog.errors import (
     CatalogRefused,
@@ -19,6 +19,7 @@ from loradrop.catalog.errors import (
     LoradropError,
     PrefixNotConfigured,
 )
+from loradrop.catalog.http.deadlines import in_time
 from loradrop.catalog.store import Connection, Publisher
 from testkit.servers import free_port, valkey
 from tests.api.conftest import api_client
@@ -42,7 +43,7 @@ def assert_problem(answer: httpx.Response, status: int, code: str) -> str:
 async def nowhere() -> httpx.AsyncClient:
     """An API whose Redis is not there."""
     app = create_app(Settings(redis_url=f"redis://127.0.0.1:{free_port()}/0"))
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://api")
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1:8001")
 
 
 async def test_without_a_watcher_a_refresh_is_a_503(api: httpx.AsyncClient) -> None:
@@ -196,7 +197,7 @@ async def test_every_error_is_a_problem_even_one_nobody_foresaw(
     error: Exception, status: int, code: str
 ) -> None:
     transport = httpx.ASGITransport(failing_app(error), raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8001") as client:
         assert "secret" not in assert_problem(await client.get("/"), status, code)
 
 

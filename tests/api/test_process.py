@@ -10,10 +10,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-import typer
-from typer.testing import CliRunner
 
-from loradrop.api.__main__ import api as api_command
+from loradrop.api.__main__ import main
 from loradrop.catalog.store import Connection, Publisher
 from testkit.servers import free_port, valkey
 from testkit.waiting import wait_until
@@ -144,10 +142,10 @@ def test_a_port_that_is_taken_ends_it_with_an_error(tmp_path: Path) -> None:
         (["--hots", "x"], "--hots"),
     ],
 )
-def test_what_cannot_work_is_a_usage_error(arguments: list[str], said: str) -> None:
-    app = typer.Typer()
-    app.command()(api_command)
-    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
-    assert result.exit_code == 2
-    assert said in result.output
-    assert "secret" not in result.output
+def test_what_cannot_work_is_a_usage_error(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    output = capsys.readouterr().err
+    assert (ended.value.code, said in output, "secret" in output) == (2, True, False)

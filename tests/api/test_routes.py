@@ -113,6 +113,7 @@ async def test_adapters_are_listed_with_their_state_on_every_worker(
         "loads": 0,
         "load_seconds": None,
         "last_used": None,
+        "retry_at": None,
         "revisions": [],
     }
     assert good == {

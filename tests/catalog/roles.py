@@ -81,7 +81,7 @@ async def all_an_api_does(server: ValkeyServer, operator: "Redis[str]") -> None:
         app = create_app(Settings(redis_url=url(server, "loradrop-api")))
         async with (
             app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://api") as client,
+            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1:8001") as client,
         ):
             answer = await client.post("/v1/refresh_lora_discovery", json={"timeout": 0.01})
             for path in (

@@ -45,7 +45,7 @@ class _Observed:
 
     def look(self) -> None:
         follower, note = self._follower, self._record.note
-        position = follower.consumer.position
+        position = follower.catalog_follower.position
         if (position.epoch, position.seq) != self._position:
             self._position = (position.epoch, position.seq)
             note(follower.id, "moved", epoch=position.epoch, seq=position.seq)

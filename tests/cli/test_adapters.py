@@ -2,7 +2,9 @@
 
 import json
 
-from loradrop.catalog.adapter import AdapterState
+import pytest
+
+from loradrop.catalog.adapter import AdapterState, Reason
 from loradrop.catalog.status import WorkerAdapter, WorkerState
 from loradrop.catalog.store import Connection, Reports
 from testkit.waiting import wait_until
@@ -27,7 +29,7 @@ async def test_a_row_says_what_is_served_by_whom_and_why_not(
         first.adapters = {"good": WorkerAdapter(state=WorkerState.LOADED, revision=revision("a"))}
 
         async def loaded() -> bool:
-            return bool(await Reports(connection).tables([first.id]))[first.id]
+            return bool((await Reports(connection).tables([first.id]))[first.id])
 
         await wait_until(loaded, timeout=10, description="the worker says it has loaded the adapter")
         result = await loradrop("ls")
@@ -55,7 +57,7 @@ async def test_what_a_worker_cannot_serve_shows_its_reason(
         worker.adapters = {"good": WorkerAdapter(state=WorkerState.REJECTED, reason=TRUNCATED)}
 
         async def rejected() -> bool:
-            return bool(await Reports(connection).tables([worker.id]))[worker.id]
+            return bool((await Reports(connection).tables([worker.id]))[worker.id])
 
         await wait_until(rejected, timeout=10, description="the worker says it rejects the adapter")
         result = await loradrop("ls")
@@ -99,7 +101,35 @@ async def test_control_characters_from_the_disk_do_not_reach_the_terminal(
     async with fleet(redis_url, disk={odd.name: odd}):
         result = await loradrop("ls")
     assert "\x1b[2J" not in result.output
-    assert "[red]odd�[2J" in result.output
+    assert "[red]odd\\x1b[2J" in result.output
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("ls",),
+        ("ls", "--json"),
+        ("status",),
+        ("status", "--json"),
+        ("refresh", "odd"),
+        ("refresh", "odd", "--json"),
+        ("wait", "odd"),
+        ("wait", "odd", "--json"),
+    ],
+)
+async def test_what_a_terminal_would_obey_reaches_it_from_no_reason(
+    loradrop: Loradrop, redis_url: str, command: tuple[str, ...]
+) -> None:
+    evil = Reason("weights_truncated", "\x1b]0;title\x07 \x1b[2J \x9b2J \x7f \u202e \r over.")
+    odd = an_adapter("odd", revision=None, state=AdapterState.REJECTED, reason=evil)
+    async with fleet(redis_url, disk={"odd": odd}) as (watcher, [worker, _]):
+        watcher.degraded = worker.degraded = evil
+        await watcher.report()
+        await worker.report()
+        result = await loradrop(*command)
+    shown = result.output.replace("\x1b[31m", "").replace("\x1b[0m", "").replace("\n", "")
+    assert "over." in shown
+    assert shown.isprintable()
 
 
 async def test_where_no_catalog_is_yet_it_says_what_to_start(loradrop: Loradrop) -> None:

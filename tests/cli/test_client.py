@@ -28,11 +28,31 @@ async def test_where_nothing_listens_it_says_what_to_start(loradrop: Loradrop, c
     assert "--api-url" in result.stderr
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:8001", "ftp://x", "http://", "http://h:port"])
-async def test_a_url_that_is_none_is_a_usage_error(loradrop: Loradrop, url: str) -> None:
-    result = await loradrop("ls", "--api-url", url)
+@pytest.mark.parametrize("command", [("ls",), ("status",), ("refresh",), ("wait", "sql")])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "127.0.0.1:8001",
+        "ftp://x",
+        "http://",
+        "http://h:port",
+        "http://[::1",
+        "http://]",
+        "http://user:secret@127.0.0.1:8001",
+        "ftp://user:secret@h",
+        "http://user:secret@[::1",
+        "http://h\x1b[2J",
+    ],
+)
+async def test_a_url_that_is_none_is_a_usage_error(
+    loradrop: Loradrop, url: str, command: tuple[str, ...]
+) -> None:
+    result = await loradrop(*command, "--api-url", url)
     assert result.exit_code == 2
     assert "http://127.0.0.1:8001" in result.stderr
+    assert "secret" not in result.stderr
+    assert "\x1b[2J" not in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 async def test_a_missing_or_wrong_key_is_a_usage_error(loradrop: Loradrop, guarded: ApiProcess) -> None:
@@ -68,6 +88,11 @@ async def test_with_a_key_it_is_redis_that_is_away(
     ("answer", "exit_code", "said"),
     [
         ("|200|<html>|", 3, "really a loradrop API"),
+        ("|200|[]|", 3, "is not a loradrop API"),
+        ('|200|{"data": 3}|', 3, "is not a loradrop API"),
+        ('|200|{"data": [{"id": "x"}]}|', 3, "is not a loradrop API"),
+        ('|400|{"detail": "Wipe \\u001b[2J"}|', 2, "Wipe \\x1b[2J"),
+        ('|400|{"detail": ["odd"]}|', 2, "odd"),
         ("|500||", 1, "answered GET with 500"),
         ("|500|[]|", 1, "answered GET with 500"),
         ('|502|{"detail": "Redis refuses this user."}|', 3, "Redis refuses this user."),
@@ -85,3 +110,16 @@ async def test_https_is_spoken_where_the_url_says_so(loradrop: Loradrop, any_ser
     result = await loradrop("ls", "--api-url", any_server.replace("http:", "https:"))
     assert result.exit_code == 3
     assert "SSL" in result.stderr
+
+
+@pytest.mark.parametrize("command", [("ls",), ("status",), ("refresh",), ("wait", "sql", "--timeout", "9")])
+@pytest.mark.parametrize(
+    "body", ["[]", "{}", "3", "null", '"x"', '{"data": {}}', '{"checks": []}', '{"state": 1}']
+)
+async def test_json_of_another_shape_is_no_answer_and_never_a_no(
+    loradrop: Loradrop, any_server: str, command: tuple[str, ...], body: str
+) -> None:
+    result = await loradrop(*command, "--api-url", f"{any_server}{quote(f'|200|{body}|')}")
+    assert result.exit_code == 3
+    assert "is not a loradrop API" in result.stderr
+    assert result.exception is None or isinstance(result.exception, SystemExit)

@@ -7,6 +7,8 @@ from types import ModuleType
 import pytest
 from typer.testing import CliRunner
 
+from loradrop.catalog.settings import Process
+from loradrop.catalog.settings.declared import settings_of
 from loradrop.cli import processes
 from loradrop.cli.__main__ import app
 
@@ -21,10 +23,6 @@ class Recorder(ModuleType):
     def main(self, arguments: list[str]) -> int:
         self.arguments = arguments
         return 7
-
-    def watch(self, prefix: str, interval: float = 30.0) -> None:
-        """Watch a prefix."""
-        self.arguments = [prefix, str(interval)]
 
 
 def find_nothing(_name: str) -> None:
@@ -57,20 +55,23 @@ def test_serve_without_vllm_says_how_to_install_it(monkeypatch: pytest.MonkeyPat
     assert "pip install loradrop[vllm]" in result.stderr
 
 
-def test_watch_takes_the_flags_of_the_watcher(monkeypatch: pytest.MonkeyPatch) -> None:
-    watcher = Recorder()
-    monkeypatch.setitem(sys.modules, "loradrop.watcher.__main__", watcher)
-    result = CliRunner().invoke(app, ["watch", "loras", "--interval", "5"])
-    assert (watcher.arguments, result.exit_code) == (["loras", "5.0"], 0)
-    result = CliRunner().invoke(app, ["watch", "--help"])
-    assert "loradrop watch" in result.output
-    assert "--interval" in result.output
-
-
-def test_api_takes_the_flags_of_the_api() -> None:
-    result = CliRunner().invoke(app, ["api", "--help"], env={"COLUMNS": "200"})
+@pytest.mark.parametrize("process", [Process.WATCH, Process.API])
+def test_the_help_of_a_process_names_every_flag_in_full_every_variable_and_every_default(
+    process: Process,
+) -> None:
+    result = CliRunner().invoke(app, [process, "--help"], env={"COLUMNS": "60"})
     assert result.exit_code == 0
-    assert "LORADROP_API_PORT" in result.output
+    assert f"loradrop {process}" in result.output
+    shown = "".join(result.output.split())
+    for setting in settings_of(process):
+        if not setting.is_secret:
+            assert f"{setting.flag(process)}" in result.output
+            assert setting.variable in shown
+            assert setting.shown_default.replace(" ", "") in shown
+
+
+def test_a_flag_may_not_be_shortened() -> None:
+    assert CliRunner().invoke(app, ["watch", "--lora-dir", "loras"]).exit_code == 2
 
 
 def test_the_command_lists_its_commands_and_its_version() -> None:

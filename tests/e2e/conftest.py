@@ -26,7 +26,7 @@ def all_in_one(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     api_port = free_port()
     command = [
         *("loradrop.cli", "serve", str(tiny_model), *TINY_FLAGS, *LORA_FLAGS, "--api-port", str(api_port)),
-        *("--lora-dir-prefix", str(prefix.directory)),
+        *("--lora-dir-prefix", str(prefix.directory), "--allow-symlinks-to", str(directory / "elsewhere")),
     ]
     with running(command, directory=directory, name="all_in_one") as server:
         yield AllInOne(server, prefix, f"http://127.0.0.1:{api_port}")

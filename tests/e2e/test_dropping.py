@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from testkit.servers import free_port
+from testkit.tiny_model import write_tiny_adapter
 from testkit.waiting import wait_until_sync
 from tests.e2e.conftest import AllInOne
 
@@ -32,6 +33,22 @@ def test_a_copied_in_adapter_answers_like_the_same_one_renamed_in(all_in_one: Al
     all_in_one.wait_listed("moved")
 
     assert all_in_one.server.ask("copied").tokens == all_in_one.server.ask("moved").tokens
+
+
+def test_a_link_out_of_the_prefix_is_served_where_the_operator_allows_it(all_in_one: AllInOne) -> None:
+    elsewhere = all_in_one.prefix.directory.parent / "elsewhere"
+    for place in (elsewhere, elsewhere.parent / "forbidden"):
+        write_tiny_adapter(place / "linked", seed=4)
+        (all_in_one.prefix.directory / f"linked-{place.name}").symlink_to(place / "linked")
+    all_in_one.prefix.rename_in("not-linked", seed=4)
+    all_in_one.wait_listed("linked-elsewhere")
+    all_in_one.wait_listed("not-linked")
+
+    answer = all_in_one.server.ask("linked-elsewhere")
+
+    assert answer.status == httpx.codes.OK
+    assert answer.tokens == all_in_one.server.ask("not-linked").tokens
+    assert all_in_one.server.ask("linked-forbidden").status != httpx.codes.OK
 
 
 def test_a_removed_adapter_is_gone_and_asking_for_it_is_a_404(all_in_one: AllInOne) -> None:
@@ -93,8 +110,9 @@ def test_putting_the_old_bytes_back_brings_the_old_answers_back(all_in_one: AllI
 def test_a_second_server_on_the_same_state_is_refused_with_a_sentence(
     all_in_one: AllInOne, tmp_path: Path
 ) -> None:
+    from loradrop.catalog.settings import SettingsInvalid
     from loradrop.worker.fleet.embedded import embedded_stack
-    from loradrop.worker.settings import SettingsError, WorkerSettings
+    from loradrop.worker.settings import WorkerSettings
 
     state = all_in_one.server.log_path.parent / "state" / "loradrop"
     settings = WorkerSettings(lora_dir_prefix=tmp_path, lora_state_dir=state, api_port=free_port())
@@ -103,5 +121,5 @@ def test_a_second_server_on_the_same_state_is_refused_with_a_sentence(
         async with embedded_stack(settings):
             raise AssertionError("it started")
 
-    with pytest.raises(SettingsError, match="--redis-url"):
+    with pytest.raises(SettingsInvalid, match="--redis-url"):
         asyncio.run(start())

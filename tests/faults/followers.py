@@ -1,4 +1,4 @@
-"""Workers without a vLLM: the real consumer, reconciler, store and reporter around a stub engine.
+"""Workers without a vLLM: the real follower, reconciler, store and reporter around a stub engine.
 
 `python -m tests.faults.followers URL STORE ID HELD` is one as a process of its own, to be stopped and killed.
 """
@@ -16,10 +16,10 @@ from pathlib import Path
 from loradrop.catalog.adapter import Revision
 from loradrop.catalog.store import Connection, Listing, Reader, Reports, Timeouts
 from loradrop.worker.engine.handle import Handle
-from loradrop.worker.engine.nan_monitor import NanAlarm
-from loradrop.worker.fleet.catalog_follower import Consumer
+from loradrop.worker.fleet.catalog_follower import CatalogFollower
 from loradrop.worker.fleet.reporter import Reporter
 from loradrop.worker.serving.reconciler import Reconciler
+from loradrop.worker.serving.timings import TIMINGS, Timings
 from loradrop.worker.store.copying import Source, digest_copy
 from loradrop.worker.store.pins import Pinned
 from loradrop.worker.store.revision_store import RevisionStore
@@ -51,9 +51,9 @@ class CountingTable(FakeTable):
         super().__init__()
         self.withdrawn: list[Handle] = []
 
-    def withdraw(self, name: str) -> None:
+    def remove(self, name: str) -> None:
         self.withdrawn += [self.served[name]] if name in self.served else []
-        super().withdraw(name)
+        super().remove(name)
 
 
 class CountingReader(Reader):
@@ -70,21 +70,26 @@ class CountingReader(Reader):
 class Follower:
     """One worker, and what it would say to a request."""
 
-    def __init__(self, connection: Connection, store: Path, worker_id: str) -> None:
+    def __init__(
+        self, connection: Connection, store: Path, worker_id: str, *, timings: Timings = TIMINGS
+    ) -> None:
         self.id = worker_id
         self.engine, self.table = ProvingEngine(), CountingTable()
         self._store = RevisionStore(store, max_bytes=1 << 30)
         self._pins: list[Pinned] = []
-        self.reconciler = Reconciler(self.engine, self.table, self._prepare, prefix=None, capacity=_CAPACITY)
+        self.reconciler = Reconciler(
+            self.engine, self.table, self._prepare, prefix=None, capacity=_CAPACITY, timings=timings
+        )
         self.reader = CountingReader(connection, block_seconds=_BLOCK_SECONDS)
-        bell = self.reconciler.standing.bell
-        self.consumer = Consumer(self.reader, self.reconciler, moved=bell)
+        self.catalog_follower = CatalogFollower(
+            self.reader, self.reconciler, moved=self.reconciler.status.wakeup
+        )
         self._reporter = Reporter(
             Reports(connection),
             a_worker(worker_id),
-            standing=self.reconciler.standing,
-            consumer=self.consumer,
-            alarm=NanAlarm(is_counted=False),
+            adapters=self.reconciler.status,
+            position=lambda: self.catalog_follower.position,
+            degraded=lambda: None,
         )
 
     def listed(self) -> dict[str, Revision | None]:
@@ -105,7 +110,7 @@ class Follower:
     async def running(self, *, preload: int | None = 0) -> AsyncIterator[None]:
         """Follow, reconcile and report for the length of the block."""
         tasks = [
-            asyncio.create_task(self.consumer.run()),
+            asyncio.create_task(self.catalog_follower.run()),
             asyncio.create_task(self.reconciler.run(preload=preload)),
             asyncio.create_task(self._reporter.run()),
         ]
@@ -135,7 +140,9 @@ class Fleet:
     async def until_listed(self, wanted: Mapping[str, Revision]) -> float:
         """Wait until every follower lists exactly `wanted` and is not stale; return the seconds it took."""
         return await wait_until(
-            lambda: all(f.listed() == wanted and f.consumer.position.stale is None for f in self.followers),
+            lambda: all(
+                f.listed() == wanted and f.catalog_follower.position.stale is None for f in self.followers
+            ),
             timeout=PATIENCE_SECONDS,
             description=f"{len(self.followers)} followers list {len(wanted)} adapters",
         )
@@ -149,7 +156,7 @@ class Fleet:
     async def until_stale(self) -> float:
         """Wait until every follower knows that it may be behind; return the seconds it took."""
         return await wait_until(
-            lambda: all(f.consumer.position.stale is not None for f in self.followers),
+            lambda: all(f.catalog_follower.position.stale is not None for f in self.followers),
             timeout=PATIENCE_SECONDS,
             description="every follower says that it is stale",
         )
@@ -157,7 +164,7 @@ class Fleet:
     async def until_epoch_other_than(self, epoch: str) -> float:
         """Wait until every follower follows another catalog than that of `epoch`; return the seconds."""
         return await wait_until(
-            lambda: all(f.consumer.position.epoch not in {epoch, None} for f in self.followers),
+            lambda: all(f.catalog_follower.position.epoch not in {epoch, None} for f in self.followers),
             timeout=PATIENCE_SECONDS,
             description="every follower has seen the new epoch",
         )
@@ -181,14 +188,14 @@ class Fleet:
 
 @asynccontextmanager
 async def following(
-    url: str, stores: Path, *, count: int = 2, timeouts: Timeouts | None = None
+    url: str, stores: Path, *, count: int = 2, timeouts: Timeouts | None = None, timings: Timings = TIMINGS
 ) -> AsyncIterator[Fleet]:
     """Run `count` followers of the catalog at `url` for the length of the block."""
     async with AsyncExitStack() as stack:
         followers = []
         for number in range(count):
             connection = await stack.enter_async_context(Connection(url, timeouts=timeouts or Timeouts()))
-            follower = Follower(connection, stores / f"store{number}", f"gpu-{number}:8000")
+            follower = Follower(connection, stores / f"store{number}", f"gpu-{number}:8000", timings=timings)
             await stack.enter_async_context(follower.running())
             followers.append(follower)
         yield Fleet(followers)

@@ -7,7 +7,7 @@ import pytest
 
 from loradrop.catalog.adapter import AdapterState
 from loradrop.catalog.store import Connection
-from loradrop.watcher.monitor import evaluation as judgement
+from loradrop.watcher.monitor import evaluation
 from testkit.adapters import write_adapter
 from tests.faults.table import Row
 from tests.faults.watchers import SETTINGS, History, since
@@ -22,7 +22,7 @@ async def test_clock_stepped(
         history = History(catalog)
         await catalog.until_scanned()
         real = time.time
-        monkeypatch.setattr(judgement.time, "time", lambda: real() + step_seconds)
+        monkeypatch.setattr(evaluation.time, "time", lambda: real() + step_seconds)
         stepped = time.monotonic()
         revision = history.note(write_adapter(prefix / "sql"))
         await history.until_revision("sql", revision)

@@ -10,8 +10,8 @@ import pytest
 from watchdog.utils.delayed_queue import DelayedQueue
 
 from loradrop.catalog.store import Connection
-from loradrop.watcher.notify import notifier as notifier_module
 from loradrop.watcher.settings import NotifierChoice
+from loradrop.watcher.timings import Timings
 from testkit.adapters import publish_adapter, write_adapter
 from testkit.waiting import wait_until
 from tests.faults.table import Row
@@ -73,8 +73,8 @@ async def test_watchdogs_reader_thread_dies(
     row: Row,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(notifier_module, "ALIVE_SECONDS", 0.5)
-    settings = {**SETTINGS, "notifier": NotifierChoice.WATCHDOG, "interval_seconds": 0}
+    timings = Timings(alive_seconds=0.5)
+    settings = {**SETTINGS, "timings": timings, "notifier": NotifierChoice.WATCHDOG, "interval_seconds": 0}
     async with watching(connection, prefix, **settings) as catalog:
         history = History(catalog)
         await catalog.until_scanned()

@@ -119,7 +119,7 @@ async def test_redis_denies_everything_for_a_while(
         await permit("-@all")
         await fleet.until_stale()
         row.detect_seconds = since(denied)
-        stale = [follower.consumer.position.stale for follower in fleet.followers]
+        stale = [follower.catalog_follower.position.stale for follower in fleet.followers]
         assert all(isinstance(error, CatalogDenied) for error in stale)
         assert [follower.listed() for follower in fleet.followers] == [wanted, wanted]
         wanted |= drop(history, prefix, "later", seed=7)

@@ -4,7 +4,6 @@ import signal
 import statistics
 import time
 from collections.abc import Mapping
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from loradrop.api.settings import Settings
 from loradrop.catalog.adapter import Revision
 from loradrop.catalog.status import WorkerAdapter, WorkerState
 from loradrop.catalog.store import Connection, Reports
+from loradrop.worker.serving.timings import Timings
 from testkit.fakes import failed, rejected
 from testkit.servers import ValkeyServer
 from testkit.waiting import wait_until
@@ -113,14 +113,10 @@ async def test_a_hundred_workers_start_together(
             await fleet.check(row, history, wanted)
 
 
-@pytest.fixture
-def soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What failed is tried again within a moment."""
-    monkeypatch.setattr("loradrop.worker.serving.entry._FIRST_PAUSE", timedelta(milliseconds=20))
-    monkeypatch.setattr("loradrop.worker.serving.entry._LONGEST_PAUSE", timedelta(milliseconds=200))
+SOON_AGAIN = Timings(first_retry_seconds=0.02, last_retry_seconds=0.2)
+"""What failed is tried again within a moment."""
 
 
-@pytest.mark.usefixtures("soon_again")
 @pytest.mark.parametrize(
     ("outcomes", "code"),
     [
@@ -139,7 +135,7 @@ async def test_vllm_does_not_take_an_update(
     reports = Reports(connection)
     async with (
         watcher_process(connection, prefix) as (_, history),
-        following(connection.url, tmp_path) as fleet,
+        following(connection.url, tmp_path, timings=SOON_AGAIN) as fleet,
     ):
         wanted = drop(history, prefix, "sql", "code")
         await fleet.until_listed(wanted)

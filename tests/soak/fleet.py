@@ -13,12 +13,12 @@ import httpx
 import psutil
 import redis
 
-from tests.api.processes import ApiProcess, api_process
+from testkit.servers import ValkeyServer, valkey
+from testkit.tiny_model import build_tiny_model
 from testkit.vllm_server import TINY_FLAGS, Server, start
-from tests.servers import ValkeyServer, valkey
+from testkit.waiting import wait_until_sync
+from tests.api.processes import ApiProcess, api_process
 from tests.soak.samples import Sample, weigh_processes, weigh_redis, weigh_store
-from tests.tiny_model import build_tiny_model
-from tests.waiting import wait_until_sync
 
 IN_ENGINE = 8
 """Adapters vLLM keeps in memory; another one that is asked for takes the place of the least recently used."""

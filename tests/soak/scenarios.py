@@ -15,9 +15,9 @@ import httpx
 
 from loradrop.catalog.http.auth import REFRESH_PATH
 from loradrop.catalog.redis_keys import Keys
+from testkit.tiny_model import write_tiny_adapter
+from testkit.waiting import wait_until_sync
 from tests.soak.fleet import Fleet
-from tests.tiny_model import write_tiny_adapter
-from tests.waiting import wait_until_sync
 
 ADAPTERS = 50
 """Names under the prefix: an update takes them in turn."""

@@ -15,6 +15,7 @@ from loradrop.catalog.store import Connection, Reader, Reports
 from loradrop.watcher.settings import Settings
 from loradrop.watcher.state.removal import RemovalRule
 from loradrop.watcher.state.settle import SettleRule
+from loradrop.watcher.timings import Timings
 from loradrop.watcher.validation.inspection import inspect_adapter
 from loradrop.watcher.watcher import Watcher
 from testkit.adapters import publish_adapter
@@ -124,11 +125,13 @@ class Catalog:
 
 
 @asynccontextmanager
-async def watching(connection: Connection, prefix: Path, **settings: Any) -> AsyncIterator[Catalog]:
+async def watching(
+    connection: Connection, prefix: Path, *, timings: Timings | None = None, **settings: Any
+) -> AsyncIterator[Catalog]:
     """Run a watcher for the length of the block."""
     made = Settings(prefix=prefix, redis_url=connection.url, **settings)
     async with Connection(connection.url) as own:
-        task = asyncio.create_task(Watcher(made, own).run())
+        task = asyncio.create_task(Watcher(made, own, timings).run())
         catalog = Catalog(connection)
         try:
             await wait_until(

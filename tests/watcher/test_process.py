@@ -11,12 +11,10 @@ from pathlib import Path
 
 import pytest
 import redis
-import typer
-from typer.testing import CliRunner
 
 from loradrop.catalog.adapter import AdapterState
 from loradrop.catalog.store import Connection
-from loradrop.watcher.__main__ import watch
+from loradrop.watcher.__main__ import main
 from testkit.adapters import publish_adapter, write_adapter
 from testkit.waiting import wait_until_sync
 from tests.watcher.running import Catalog
@@ -79,7 +77,7 @@ def test_what_happens_is_logged_once_in_constant_words(tmp_path: Path, redis_url
         write_adapter(tmp_path / "bad", use_dora=True)
         until_logged(log, f"WARNING {MIRROR}: Adapter is rejected name=bad reason=dora_unsupported: ")
         child.send_signal(signal.SIGTERM)
-        assert child.wait(10) == 0
+        assert child.wait(60) == 0
         until_logged(log, "INFO loradrop.watcher.watcher: Watcher has stopped owner=")
         assert log.read_text().count("name=sql") == 1
         assert "Traceback" not in log.read_text()
@@ -114,7 +112,7 @@ def test_metrics_are_served_where_a_port_is_given(tmp_path: Path, redis_url: str
         ):
             assert line in metrics()
         child.send_signal(signal.SIGTERM)
-        assert child.wait(10) == 0
+        assert child.wait(60) == 0
 
 
 def test_a_degraded_watcher_shows_its_reason_in_the_metrics(tmp_path: Path, redis_url: str) -> None:
@@ -130,10 +128,13 @@ def test_a_degraded_watcher_shows_its_reason_in_the_metrics(tmp_path: Path, redi
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        ([], "Missing option '--lora-dir-prefix'"),
+        ([], "--lora-dir-prefix is missing"),
         (["--lora-dir-prefix", "/p", "--lora-settle", "-1"], "--lora-settle"),
         (["--lora-dir-prefix", "/p", "--pool", "a:b"], "--pool"),
         (["--lora-dir-prefix", "/p", "--notifier", "magic"], "--notifier"),
+        (["--lora-dir-prefix", "/p", "--log-level", "loud"], "--log-level"),
+        (["--lora-dir-prefix", "/p\udcff"], "must be a path in UTF-8"),
+        (["--lora-dir", "/p"], "--lora-dir"),
         (["--lora-dir-prefix", "/p", "--redis-url", "http://x"], "is not a Redis URL"),
         (
             ["--lora-dir-prefix", "/p", "--metrics-host", "192.0.2.1", "--metrics-port", "9"],
@@ -141,12 +142,13 @@ def test_a_degraded_watcher_shows_its_reason_in_the_metrics(tmp_path: Path, redi
         ),
     ],
 )
-def test_flags_that_cannot_work_end_it_with_a_sentence(flags: list[str], says: str) -> None:
-    app = typer.Typer()
-    app.command()(watch)
-    result = CliRunner().invoke(app, flags)
-    assert result.exit_code == 2
-    assert says in " ".join(result.output.replace("│", " ").split())
+def test_flags_that_cannot_work_end_it_with_a_sentence(
+    flags: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(flags)
+    assert ended.value.code == 2
+    assert says in capsys.readouterr().err
 
 
 def test_it_can_be_stopped_while_redis_is_away(tmp_path: Path) -> None:
@@ -156,7 +158,7 @@ def test_it_can_be_stopped_while_redis_is_away(tmp_path: Path) -> None:
     ) as child:
         until_logged(log, "Watcher waits for Redis reason=catalog_unavailable: ")
         child.send_signal(signal.SIGINT)
-        assert child.wait(10) == 0
+        assert child.wait(60) == 0
 
 
 def test_a_read_that_hangs_does_not_hold_up_the_end(tmp_path: Path, redis_url: str) -> None:
@@ -176,4 +178,4 @@ def test_a_read_that_hangs_does_not_hold_up_the_end(tmp_path: Path, redis_url: s
             description="it has scanned",
         )
     child.send_signal(signal.SIGTERM)
-    assert child.wait(10) == 0
+    assert child.wait(60) == 0

@@ -1,10 +1,12 @@
 """A watcher that starts with a catalog another left: it publishes what changed and keeps what still holds."""
 
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 from loradrop.catalog.adapter import AdapterState
-from loradrop.catalog.store import Connection
+from loradrop.catalog.events import RefreshRequest
+from loradrop.catalog.store import Connection, Refreshes
 from loradrop.watcher.state.removal import RemovalRule
 from testkit.adapters import write_adapter
 from testkit.waiting import wait_until
@@ -65,7 +67,7 @@ async def test_records_that_are_not_of_our_shape_are_replaced_or_withdrawn(
         await wait_until(is_clean, timeout=PATIENCE_SECONDS, description="the rubbish is gone")
 
 
-async def test_another_prefix_for_the_same_pool_replaces_all_of_the_old_one(
+async def test_another_prefix_for_the_same_pool_replaces_the_old_one_once_that_is_confirmed(
     connection: Connection, prefix: Path, tmp_path: Path
 ) -> None:
     for number in range(6):
@@ -75,5 +77,14 @@ async def test_another_prefix_for_the_same_pool_replaces_all_of_the_old_one(
     write_adapter(tmp_path / "other" / "a0")
     rule = RemovalRule(grace_seconds=0.2, mass_grace_seconds=600)
     async with watching(connection, tmp_path / "other", settle=SOON["settle"], removal=rule) as catalog:
+        await catalog.until_degraded("mass_removal")
+        assert len(await catalog.adapters()) == 6
+        await confirm(connection)
         await catalog.until_served({"a0"})
         assert (await catalog.adapters())["a0"].prefix == str(tmp_path / "other")
+
+
+async def confirm(connection: Connection) -> None:
+    """Say, as an operator does, that what vanished is meant to be gone."""
+    request = RefreshRequest(id="confirm", at=datetime.now(UTC), confirm_removals=True)
+    await Refreshes(connection).request(request)

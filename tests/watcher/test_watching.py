@@ -44,18 +44,6 @@ async def test_an_arrival_is_told_in_a_single_event(connection: Connection, pref
         assert AdapterState.SETTLING not in [state for _, state in told]
 
 
-async def test_inotify_tells_of_a_rename_within_a_tenth_of_a_second(
-    connection: Connection, prefix: Path
-) -> None:
-    async with watching(connection, prefix) as catalog:
-        await catalog.until_scanned()
-        waits = []
-        for number in range(20):
-            publish_adapter(prefix, f"a{number}")
-            waits.append(await catalog.until_served({f"a{n}" for n in range(number + 1)}))
-        assert sorted(waits)[10] < 0.1
-
-
 async def test_a_copied_adapter_is_published_once_it_rests(
     connection: Connection, prefix: Path, tmp_path: Path, notified: dict[str, Any]
 ) -> None:
@@ -94,7 +82,7 @@ async def test_a_removed_adapter_is_withdrawn(
     async with watching(connection, prefix, **notified) as catalog:
         await catalog.until("sql", READY)
         shutil.rmtree(prefix / "sql")
-        assert await catalog.until_gone("sql") < 2
+        await catalog.until_gone("sql")
         assert await catalog.served_events() == [(ADDED, "sql"), (DELETED, "sql")]
 
 

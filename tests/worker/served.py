@@ -43,14 +43,14 @@ async def until_state(reconciler: Reconciler, name: str, state: WorkerState) -> 
 async def until_forgotten(reconciler: Reconciler, name: str) -> None:
     """Wait until nothing is left to say about `name`."""
     await wait_until(
-        lambda: name not in reconciler.standing.picture() and not any(reconciler.standing.counts().values()),
+        lambda: name not in reconciler.status.snapshot() and not any(reconciler.status.counts().values()),
         timeout=5,
         description=f"{name} is forgotten",
     )
 
 
 def state_of(reconciler: Reconciler, name: str) -> WorkerState | None:
-    report = reconciler.standing.picture().get(name)
+    report = reconciler.status.snapshot().get(name)
     return report.state if report is not None else None
 
 

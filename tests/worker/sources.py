@@ -2,16 +2,13 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-
-import pytest
 
 from loradrop.catalog.adapter import Revision
 from loradrop.worker.store.copying import Copy, Permit, Source, copy_adapter, digest_copy
 from loradrop.worker.store.pins import Pinned
-from loradrop.worker.store.revision_store import RevisionStore
+from loradrop.worker.store.revision_store import RevisionStore, StoreTimings
 from testkit.adapters import write_adapter
 
 
@@ -39,11 +36,14 @@ def unfinished_in(store: Path) -> list[Path]:
     return list((store / "incoming").iterdir())
 
 
+def evict(store: Path) -> None:
+    """Evict all that is not pinned, however young it is."""
+    RevisionStore(store, max_bytes=0, timings=StoreTimings(young_seconds=0.0)).evict()
+
+
 def is_pinned(store: Path, revision: Revision | None) -> bool:
-    """Return whether anybody keeps `revision` from being evicted."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("loradrop.worker.store.revision_store._YOUNG_SECONDS", 0.0)
-        RevisionStore(store, max_bytes=0)._evict()
+    """Return whether any process keeps `revision` from being evicted; if not, it is."""
+    evict(store)
     return revision in {path.name for path in (store / "revisions").iterdir()}
 
 
@@ -55,26 +55,17 @@ class HungStorage:
         self.waiting = 0
         self._thawed = threading.Event()
 
-    def copy_adapter(self, source: Source, into: Path, permit: Permit) -> Copy:
+    def copy_adapter(
+        self, source: Source, into: Path, permit: Permit, *, allow_symlinks_to: Sequence[Path]
+    ) -> Copy:
         if source.path in self.hung:
             self.waiting += 1
             self._thawed.wait(30)
             self.waiting -= 1
-        return copy_adapter(source, into, lambda _: None)
+        return copy_adapter(source, into, lambda _: None)  # however late, the copy is made
 
     def thaw(self) -> None:
         self._thawed.set()
-
-
-@contextmanager
-def hung_storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[HungStorage]:
-    """Let copies hang for the length of the block."""
-    storage = HungStorage()
-    monkeypatch.setattr("loradrop.worker.store.revision_store.copy_adapter", storage.copy_adapter)
-    try:
-        yield storage
-    finally:
-        storage.thaw()
 
 
 async def obtained(store: RevisionStore, *sources: Source) -> list[Pinned]:

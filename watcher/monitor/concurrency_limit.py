@@ -1,4 +1,4 @@
-"""How many threads look at once: more while they wait for the disk, fewer while they wait for each other.
+"""How many threads examine at once. Adaptive limit: up on I/O wait, down on GIL contention.
 
 Python runs one thread at a time; reading and digesting large files does not count, since both let the
 others run. So a cold disk, a network or large adapters want several threads, and thousands of small
@@ -13,21 +13,21 @@ _DIGESTED_PER_SECOND = 2e9
 """Bytes a thread digests in a second without keeping others from running."""
 
 
-class Pace:
+class ConcurrencyLimit:
     """How many batches may run at once, from 1 to `most`."""
 
     def __init__(self, most: int) -> None:
         """Begin with one."""
-        self.width = 1
+        self.current = 1
         self._most = max(1, most)
 
-    def learn(self, *, wall_seconds: float, cpu_seconds: float, hashed_bytes: int, running: int) -> None:
+    def record(self, *, wall_seconds: float, cpu_seconds: float, hashed_bytes: int, running: int) -> None:
         """Adapt to a batch that took this long while `running` batches ran, itself included."""
         if wall_seconds <= 0:
             return
         kept = max(0.0, cpu_seconds - hashed_bytes / _DIGESTED_PER_SECOND)
         crowding = kept / wall_seconds * running
         if crowding < _WAITING:
-            self.width = min(self._most, self.width + 1)
+            self.current = min(self._most, self.current + 1)
         elif crowding > _CROWDED:
-            self.width = max(1, self.width - 1)
+            self.current = max(1, self.current - 1)

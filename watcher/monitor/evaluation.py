@@ -1,43 +1,47 @@
-"""From one look at an adapter to a finding: prove it, see whether it rests, digest it.
+"""From the files of one adapter to a finding: are they complete, valid and at rest, and what is their digest?
 
-What is known from the last time comes in as a value and what is known now goes out as one, so a judgement
-can be thrown away, repeated, or made for a dry run without anything else noticing. Runs in threads.
+What is known from the last time comes in as a value and what is known now goes out as one, so an evaluation
+can be thrown away, repeated, or made for a dry run without side effects. Runs in threads.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from loradrop.catalog.adapter import AdapterState, Reason
 from loradrop.catalog.lora.faults import Changed, Incomplete, Rejected
-from loradrop.watcher.prefix.findings import Examined, Finding, Signature, Stillness, Unreadable
-from loradrop.watcher.prefix.naming import unusable
+from loradrop.watcher.prefix.findings import Absent, Examined, Finding, Signature, Stillness, Unreadable
+from loradrop.watcher.prefix.naming import is_entry_name, unusable
 from loradrop.watcher.prefix.signature import Look, look_at, unreadable
 from loradrop.watcher.state.settle import SettleRule, is_unstable, observe, remaining_seconds
 from loradrop.watcher.validation.inspection import Proof, Rules, prove
 
-_RACY_SECONDS = 0.02
-"""Two writes closer than this can leave the same times behind, on kernels before 6.13."""
-
-_COARSE_SECONDS = 2.0
-"""The same where a filesystem keeps whole seconds."""
-
-_GROWING_SECONDS = 10.0
-"""An incomplete adapter that changed this lately is looked at again without a hint."""
-
-_GROWING_LOOK_SECONDS = 1.0
 _SHORTEST_WAIT_SECONDS = 0.01
-_LARGE_BYTES = 32 << 20
-"""Weights that take so long to digest that nothing else in a batch should wait for them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """One adapter to examine. `arrived`: its whole directory came by a rename; `verify`: digest it anew."""
+class EvaluationRule:
+    """How long what was seen may change without showing, and what is put off."""
+
+    racy_seconds: float = 0.02
+    """Two writes closer than this can leave the same times behind, on kernels before 6.13."""
+    coarse_seconds: float = 2.0
+    """The same where a filesystem keeps whole seconds."""
+    growing_seconds: float = 10.0
+    """An incomplete adapter that changed this lately is examined again without a hint."""
+    growing_pause_seconds: float = 1.0
+    large_bytes: int = 32 << 20
+    """Weights that take so long to digest that nothing else in a batch should wait for them."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExamineRequest:
+    """One adapter to examine. `arrived`: its whole directory came by a rename; `rehash`: read every byte."""
 
     name: str
     before: Finding | None
     arrived: bool = False
-    verify: bool = False
+    rehash: bool = False
 
 
 class TooLarge(Exception):
@@ -45,7 +49,7 @@ class TooLarge(Exception):
 
 
 class WallClock:
-    """The time of day as files see it, held back where somebody sets the clock.
+    """Wall clock clamped to start plus monotonic time, to compare the times of files with.
 
     Whichever says a file is younger is believed: the clock itself, or the clock at the start plus what a
     monotonic clock has counted since.
@@ -60,74 +64,93 @@ class WallClock:
         return min(time.time(), self._offset + time.monotonic())
 
 
-class Judge:
-    """Judges adapters of one prefix.
+class Evaluator:
+    """Evaluates adapters of one prefix."""
 
-    `trust_times`: the files' times are this machine's, so that they can prove how long files were still.
-    """
-
-    def __init__(self, prefix: str, rules: Rules, settle: SettleRule) -> None:
-        """Remember what does not change from one judgement to the next."""
-        self.trust_times = True
+    def __init__(
+        self,
+        prefix: str,
+        rules: Rules,
+        settle: SettleRule,
+        rule: EvaluationRule | None = None,
+        *,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        """Evaluate under `prefix` by these rules. `clock` counts seconds since 1970."""
         self._prefix = prefix
         self._rules = rules
         self._settle = settle
-        self._clock = WallClock()
+        self._rule = rule or EvaluationRule()
+        self._clock = clock or WallClock().now
+        self._trust_times = True
 
-    def judge(self, question: Question, root_fd: int, *, even_large: bool = True) -> Examined:
+    def trust_times(self, trusted: bool) -> None:
+        """Say whether the files' times are this machine's, so that they prove how long files were still."""
+        self._trust_times = trusted
+
+    def evaluate(self, request: ExamineRequest, root_fd: int, *, even_large: bool = True) -> Examined:
         """Return what is on disk under one name of the prefix open at `root_fd`.
 
         Raises TooLarge where that means to digest a large file and that was not wanted.
         """
-        look = look_at(question.name, root_fd)
+        if not is_entry_name(request.name):
+            return Absent()  # of a record that is not ours: no path to somewhere else is followed
+        look = look_at(request.name, root_fd)
         if not isinstance(look, Look):
             return look
-        reason = unusable(question.name)
+        reason = unusable(request.name)
         if reason is not None:
             return Finding(signature=look.signature, state=AdapterState.REJECTED, reason=reason)
-        before = question.before
-        if before is not None and before.signature == look.signature and not question.verify:
-            if before.stillness is None and not before.racy:
-                return before
-            if before.state is AdapterState.INCOMPLETE:
-                return replace(before, look_again_at=_while_growing(before.stillness, time.monotonic()))
-        rest = self._rest(question, look)
-        if rest.is_over and look.weights_bytes > _LARGE_BYTES and not even_large:
+        if (unchanged := self._unchanged(request, look)) is not None:
+            return unchanged
+        rest = self._rest(request, look)
+        if rest.is_over and look.weights_bytes > self._rule.large_bytes and not even_large:
             raise TooLarge
         try:
-            return self._prove(question, look, rest, root_fd)
+            return self._prove(request, look, rest, root_fd)
         except OSError as error:
             return Unreadable(unreadable(error))
 
-    def _prove(self, question: Question, look: Look, rest: "_Rest", root_fd: int) -> Finding:
-        directory = f"{self._prefix}/{question.name}"
+    def _unchanged(self, request: ExamineRequest, look: Look) -> Finding | None:
+        """Return the last finding where it still holds without reading anything."""
+        before = request.before
+        if before is None or before.signature != look.signature or request.rehash:
+            return None
+        if before.stillness is None and not before.racy:
+            return before
+        if before.state is AdapterState.INCOMPLETE:
+            return replace(before, look_again_at=self._while_growing(before.stillness, time.monotonic()))
+        return None
+
+    def _prove(self, request: ExamineRequest, look: Look, rest: "_Rest", root_fd: int) -> Finding:
+        directory = f"{self._prefix}/{request.name}"
         try:
             proof = prove(directory, self._rules, digest=rest.is_over)
-            if proof.signature != look.signature or _signature_now(question.name, root_fd) != look.signature:
+            if proof.signature != look.signature or _signature_now(request.name, root_fd) != look.signature:
                 raise Changed
         except Incomplete as error:
-            return _incomplete(look, rest, error.reason)
+            return self._incomplete(look, rest, error.reason)
         except Changed as error:
             return self._settling(look, rest, error.reason)
         except Rejected as error:
-            if rest.is_over and _signature_now(question.name, root_fd) == look.signature:
+            if rest.is_over and _signature_now(request.name, root_fd) == look.signature:
                 return Finding(signature=look.signature, state=AdapterState.REJECTED, reason=error.reason)
             return self._settling(look, rest, Changed().reason)
         if proof.revision is None:
             return self._settling(look, rest, Changed().reason)
-        return _ready(proof, rest, look, again=question.before)
+        return self._ready(proof, rest, look, again=request.before)
 
-    def _rest(self, question: Question, look: Look) -> "_Rest":
+    def _rest(self, request: ExamineRequest, look: Look) -> "_Rest":
         now = time.monotonic()
-        stillness = observe(_restless(question.before, look), look.signature, now=now)
-        trusted = self.trust_times and look.changed_ns > 0
-        age = self._clock.now() - look.changed_ns / 1e9 if trusted else -1.0
+        stillness = observe(_restless(request.before, look), look.signature, now=now)
+        trusted = self._trust_times and look.changed_ns > 0
+        age = self._clock() - look.changed_ns / 1e9 if trusted else -1.0
         remaining = remaining_seconds(
             stillness,
             self._settle,
             now=now,
             age_seconds=age,
-            arrived=question.arrived or _is_digested_anew(question.before, look),
+            arrived=request.arrived or _is_digested_anew(request.before, look),
         )
         return _Rest(stillness, now, max(age, now - stillness.same_since), remaining)
 
@@ -146,6 +169,34 @@ class Judge:
             stillness=rest.stillness,
             look_again_at=rest.now + wait,
         )
+
+    def _incomplete(self, look: Look, rest: "_Rest", reason: Reason) -> Finding:
+        return Finding(
+            signature=look.signature,
+            state=AdapterState.INCOMPLETE,
+            reason=reason,
+            stillness=rest.stillness,
+            look_again_at=self._while_growing(rest.stillness, rest.now),
+        )
+
+    def _ready(self, proof: Proof, rest: "_Rest", look: Look, *, again: Finding | None) -> Finding:
+        is_coarse = look.changed_ns % 1_000_000_000 == 0
+        window = self._rule.coarse_seconds if is_coarse else self._rule.racy_seconds
+        seen_before = again is not None and again.racy and again.signature == look.signature
+        racy = rest.still_seconds < window and not seen_before
+        return Finding(
+            signature=look.signature,
+            state=AdapterState.READY,
+            facts=proof.facts,
+            revision=proof.revision,
+            look_again_at=rest.now + window if racy else None,
+            racy=racy,
+        )
+
+    def _while_growing(self, stillness: Stillness | None, now: float) -> float | None:
+        if stillness is None or now - stillness.same_since > self._rule.growing_seconds:
+            return None
+        return now + self._rule.growing_pause_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,36 +226,6 @@ def _restless(before: Finding | None, look: Look) -> Stillness | None:
     return before.stillness
 
 
-def _incomplete(look: Look, rest: _Rest, reason: Reason) -> Finding:
-    return Finding(
-        signature=look.signature,
-        state=AdapterState.INCOMPLETE,
-        reason=reason,
-        stillness=rest.stillness,
-        look_again_at=_while_growing(rest.stillness, rest.now),
-    )
-
-
-def _ready(proof: Proof, rest: _Rest, look: Look, *, again: Finding | None) -> Finding:
-    window = _COARSE_SECONDS if look.changed_ns % 1_000_000_000 == 0 else _RACY_SECONDS
-    seen_before = again is not None and again.racy and again.signature == look.signature
-    racy = rest.still_seconds < window and not seen_before
-    return Finding(
-        signature=look.signature,
-        state=AdapterState.READY,
-        facts=proof.facts,
-        revision=proof.revision,
-        look_again_at=rest.now + window if racy else None,
-        racy=racy,
-    )
-
-
 def _signature_now(name: str, root_fd: int) -> Signature | None:
     look = look_at(name, root_fd)
     return look.signature if isinstance(look, Look) else None
-
-
-def _while_growing(stillness: Stillness | None, now: float) -> float | None:
-    if stillness is None or now - stillness.same_since > _GROWING_SECONDS:
-        return None
-    return now + _GROWING_LOOK_SECONDS

@@ -1,4 +1,4 @@
-"""The looks under way in threads: how many may run, and for how long the disk has not answered them."""
+"""Examinations and scans under way in threads: how many may run, and how long the disk keeps them waiting."""
 
 import asyncio
 import time
@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import TypeVar
 
-from loradrop.watcher.monitor.batch import Answers, Examiner
-from loradrop.watcher.monitor.concurrency_limit import Pace
-from loradrop.watcher.monitor.evaluation import Question
+from loradrop.watcher.monitor.batch import BatchResult, Examiner
+from loradrop.watcher.monitor.concurrency_limit import ConcurrencyLimit
+from loradrop.watcher.monitor.evaluation import ExamineRequest
 from loradrop.watcher.prefix.scan import Scan
 
-THREADS = "look"
+THREADS = "loradrop-disk"
 """How the names of all threads begin that read the disk, and may hang there."""
 
 _BUDGET_SECONDS = 0.05
@@ -19,14 +19,14 @@ _BUDGET_SECONDS = 0.05
 _Result = TypeVar("_Result")
 
 
-class Batches:
-    """Runs examinations and scans. Keeps true: one thread is left for what is hinted, one for a scan."""
+class ExaminerPool:
+    """Runs examinations and scans. Invariant: one thread is left for what is hinted, and one for a scan."""
 
     def __init__(self, examiner: Examiner, threads: int) -> None:
         """Examine with `examiner` in up to `threads` threads at once."""
         self._examiner = examiner
         self._threads = threads
-        self._pace = Pace(threads - 1)
+        self._limit = ConcurrencyLimit(threads - 1)
         self._examiners = ThreadPoolExecutor(threads, thread_name_prefix=THREADS)
         # One thread for all scans: of many, each would keep a heap of its own.
         self._scanner = ThreadPoolExecutor(1, thread_name_prefix=f"{THREADS}-scan")
@@ -35,47 +35,47 @@ class Batches:
 
     def has_room(self, *, hinted: bool) -> bool:
         """Return whether another batch may begin, of hinted names or of any."""
-        return self._examining < (self._threads if hinted else self._pace.width)
+        return self._examining < (self._threads if hinted else self._limit.current)
 
     def longest_seconds(self) -> float:
-        """Return for how long the oldest look under way has been waiting for the disk."""
+        """Return how long the oldest examination or scan has been under way."""
         now = time.monotonic()
         return now - min(self._began.values(), default=now)
 
-    def examine(self, questions: Sequence[Question]) -> asyncio.Future[Answers]:
-        """Begin at once to examine some of `questions`, and return the future that tells."""
+    def examine(self, requests: Sequence[ExamineRequest]) -> asyncio.Future[BatchResult]:
+        """Begin at once to examine some of `requests`, and return the future that tells."""
         self._examining += 1
-        answers = self._run(
-            self._examiners, lambda: self._examiner.examine(questions, budget_seconds=_BUDGET_SECONDS)
+        result = self._run(
+            self._examiners, lambda: self._examiner.examine(requests, budget_seconds=_BUDGET_SECONDS)
         )
-        answers.add_done_callback(self._learn)
-        return answers
+        result.add_done_callback(self._record)
+        return result
 
-    async def scan(self, look: Callable[[], Scan]) -> tuple[Scan, float]:
-        """Return what `look` saw and how long it took, in seconds; raises DiscoveryError."""
+    async def scan(self, work: Callable[[], Scan]) -> tuple[Scan, float]:
+        """Return what `work` saw and how long it took, in seconds; raises DiscoveryError."""
         started = time.monotonic()
-        return await self._run(self._scanner, look), time.monotonic() - started
+        return await self._run(self._scanner, work), time.monotonic() - started
 
     def close(self) -> None:
         """Begin nothing more; what hangs is left behind."""
         for executor in (self._examiners, self._scanner):
             executor.shutdown(wait=False, cancel_futures=True)
 
-    def _run(self, executor: Executor, look: Callable[[], _Result]) -> asyncio.Future[_Result]:
+    def _run(self, executor: Executor, work: Callable[[], _Result]) -> asyncio.Future[_Result]:
         token = object()
         self._began[token] = time.monotonic()
-        future = asyncio.get_running_loop().run_in_executor(executor, look)
+        future = asyncio.get_running_loop().run_in_executor(executor, work)
         future.add_done_callback(lambda _: self._began.pop(token))
         return future
 
-    def _learn(self, examined: asyncio.Future[Answers]) -> None:
+    def _record(self, examined: asyncio.Future[BatchResult]) -> None:
         running, self._examining = self._examining, self._examining - 1
         if examined.cancelled() or examined.exception() is not None:
             return
-        answers = examined.result()
-        self._pace.learn(
-            wall_seconds=answers.wall_seconds,
-            cpu_seconds=answers.cpu_seconds,
-            hashed_bytes=answers.hashed_bytes,
+        result = examined.result()
+        self._limit.record(
+            wall_seconds=result.wall_seconds,
+            cpu_seconds=result.cpu_seconds,
+            hashed_bytes=result.hashed_bytes,
             running=running,
         )

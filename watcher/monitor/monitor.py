@@ -1,255 +1,234 @@
-"""Keeps what is known of the prefix up to date: hints, scans and examinations, at once and in order.
+"""Keeps the state of one prefix up to date: hints, scans and examinations, at once and in order.
 
-A hint or a scan only says which names to look at. Names are examined in threads, a few at a time, hinted
-ones first and each within a time budget, so that one huge adapter, or a first scan of thousands, does not
-keep a finished one waiting. What comes back is kept in `disk`; the names it concerns are in `touched` until
-the watcher has published them.
+A hint or a scan only says which names to examine. Names are examined in threads, a batch at a time, hinted
+ones first and each within a time budget, so that neither one huge adapter nor a first scan of thousands keeps
+a finished one waiting.
 
-Not here: what is published (`watcher`). Everything here runs in the event loop, but for the looking itself.
+    notifier ── hint ──────────────┐
+    scan ────── changed, missing ──┼─► work queue ─► examiner pool ─► state
+    due time ── settling, absent ──┘       ▲                            │
+                                           └────── look again at ◄──────┘
+
+Everything here runs in the event loop, but for the reading itself. Not here: what is published (`watcher`).
 """
 
 import asyncio
 import logging
+import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 
-from loradrop.catalog.adapter import Reason
-from loradrop.catalog.errors import DiscoveryError
-from loradrop.watcher.monitor.batch import Answers, Examiner
-from loradrop.watcher.monitor.evaluation import Question
-from loradrop.watcher.monitor.examiner_pool import Batches
-from loradrop.watcher.monitor.rehash_schedule import Verification
-from loradrop.watcher.monitor.scan_schedule import Scans
-from loradrop.watcher.monitor.work_queue import Agenda
-from loradrop.watcher.notify.notifier import Hint
+from loradrop.catalog.lora.open_files import Roots
+from loradrop.catalog.status import WatcherMode
+from loradrop.watcher.monitor.batch import BatchResult, Examiner
+from loradrop.watcher.monitor.evaluation import ExamineRequest
+from loradrop.watcher.monitor.examiner_pool import ExaminerPool
+from loradrop.watcher.monitor.hint_intake import HintIntake
+from loradrop.watcher.monitor.rehash_schedule import RehashSchedule
+from loradrop.watcher.monitor.scan_schedule import ScanFailure
+from loradrop.watcher.monitor.scanner import Scanner
+from loradrop.watcher.monitor.work_queue import WorkQueue
 from loradrop.watcher.notify.selection import notifications_for
-from loradrop.watcher.prefix.filesystem import filesystem_type, is_shared
-from loradrop.watcher.prefix.findings import Absent
-from loradrop.watcher.prefix.scan import RootIdentity, Scan, scan
+from loradrop.watcher.prefix.findings import RootIdentity
+from loradrop.watcher.prefix.scan import Scan
 from loradrop.watcher.settings import Settings
-from loradrop.watcher.state.conditions import AWAY, SLOW, Health
-from loradrop.watcher.state.counters import Tally
-from loradrop.watcher.state.prefix_state import Disk
+from loradrop.watcher.state.conditions import SLOW, Conditions
+from loradrop.watcher.state.counters import Counters
+from loradrop.watcher.state.prefix_state import PrefixState
+from loradrop.watcher.timings import Timings
+from loradrop.watcher.validation.inspection import Rules
 
 _logger = logging.getLogger(__name__)
 
 _BATCH = 64
 _MANY = 500
-_SLOW_SECONDS = 60.0
-"""A look that takes longer than this waits for a disk that does not answer."""
 
 
-class Lookout:
-    """One prefix being looked at. `bell` rings when there is something to do or to publish."""
+class Monitor:
+    """Watches one prefix. `wakeup` is set when work or unpublished changes exist."""
 
-    def __init__(self, settings: Settings, examiner: Examiner) -> None:
-        """Know nothing yet; `turn` begins."""
-        self.bell = asyncio.Event()
-        self.disk = Disk(str(settings.prefix), settings.removal)
-        self.agenda = Agenda()
-        self.scans = Scans(settings.interval_seconds)
-        self.health = Health()
-        self.tally = Tally()
-        self.touched: set[str] = set()
-        self.last_scan: tuple[datetime, float] | None = None
-        self.known: Callable[[], Collection[str]] = lambda: ()
-        self.is_hurried: Callable[[str], bool] = lambda _name: False
-        self.is_confirmed: Callable[[], bool] = lambda: False
-        self.batches = Batches(examiner, settings.threads)
-        self.notifications = notifications_for(settings, on_hint=self.hear, on_lost=self.hear_lost)
-        self._settings = settings
-        self._examiner = examiner
-        self._blocked = False
-        self._heals_notifier: int | None = None
-        self._touches_all: int | None = None
-        self._verification = Verification(settings.verify_interval_seconds)
-        self._note_filesystem()
+    def __init__(
+        self,
+        settings: Settings,
+        state: PrefixState,
+        wakeup: asyncio.Event,
+        *,
+        conditions: Conditions,
+        counters: Counters,
+        timings: Timings,
+    ) -> None:
+        """Keep `state` up to date once `start_due` is called; call it in the event loop."""
+        self._state = state
+        self._wakeup = wakeup
+        self._conditions = conditions
+        self._counters = counters
+        self._timings = timings
+        self._stopping = threading.Event()
+        roots = Roots((settings.prefix, *settings.allow_symlinks_to))
+        rules = Rules(roots, settings.allow_pickle, self._stopping.is_set)
+        examiner = Examiner(settings.prefix, rules, settings.settle, marker=settings.marker)
+        self._pool = ExaminerPool(examiner, settings.threads)
+        self._scanner = Scanner(settings, self._pool, state, conditions=conditions, counters=counters)
+        self._queue = WorkQueue()
+        self._rehashes = RehashSchedule(settings.verify_interval_seconds, now=time.monotonic())
+        intake = HintIntake(state, self._queue, self._scanner, wakeup, counters=counters)
+        self._notifications = notifications_for(
+            settings, timings, on_hint=intake.hear, on_lost=intake.hear_lost
+        )
 
     @property
-    def trouble(self) -> Reason | None:
-        """Why the prefix cannot be looked at, or None where it can."""
-        return self.scans.failure.reason if self._blocked and self.scans.failure else None
+    def mode(self) -> WatcherMode:
+        """How changes are noticed at the moment."""
+        return self._notifications.mode
 
-    def want_scan(self) -> int:
-        """Scan everything as soon as possible; return the number of the first scan that begins after now."""
-        self.bell.set()
-        return self.scans.want()
+    @property
+    def scans_done(self) -> int:
+        """The number of the last scan that told the whole truth."""
+        return self._scanner.done
 
-    def find(self, names: Iterable[str]) -> None:
-        """Look at `names` as soon as possible."""
-        self.agenda.find(names)
-        self.bell.set()
+    @property
+    def last_scan(self) -> tuple[datetime, float] | None:
+        """When the last scan ended, and how many seconds it took."""
+        return self._scanner.last_scan
 
-    def look_anew(self) -> int:
-        """Scan, and take everything for touched that is still as it was known; return the scan's number.
+    @property
+    def failure(self) -> ScanFailure | None:
+        """Why nothing can be examined, and which scan found that; None where all is well."""
+        return self._scanner.failure
+
+    async def follow_notifications(self) -> None:
+        """Take hints for ever."""
+        await self._notifications.run()
+
+    def close(self) -> None:
+        """Begin nothing more, and end long reads."""
+        self._stopping.set()
+        self._pool.close()
+
+    def begin_session(self) -> int:
+        """Scan, and make dirty what that finds unchanged, too; return the scan's number.
 
         The catalog may hold anything now, and what was known may be long out of date.
         """
-        self._touches_all = self.want_scan()
-        return self._touches_all
+        self._wakeup.set()
+        return self._scanner.begin_session()
 
-    def hear(self, hint: Hint) -> None:
-        """Take a hint."""
-        self.tally.notifications += 1
-        name = hint.name
-        if name is None:
-            self.want_scan()
-            return
-        if self.disk.is_unsettled(name) and self.agenda.is_only_scheduled(name) and not hint.arrived:
-            self.tally.coalesced += 1
-            return  # the look that is due anyway will tell, so that a storm of hints costs nothing
-        self.tally.coalesced += self.agenda.is_hinted(name)
-        self.tally.hinted(name, time.monotonic())
-        if not self.agenda.hint(name, arrived=hint.arrived):
-            self.want_scan()
-        self.bell.set()
+    def want_scan(self) -> int:
+        """Scan everything as soon as possible; return the number of the first scan that begins after now."""
+        self._wakeup.set()
+        return self._scanner.want()
 
-    def hear_lost(self, reason: Reason | None) -> None:
-        """Take note that hints have stopped, or come again: what they missed shows in the next scan."""
-        if reason is None:
-            self._heals_notifier = self.want_scan()
-        else:
-            self._heals_notifier = None
-            self.health.set("notifier", reason)
+    def examine_soon(self, names: Iterable[str]) -> None:
+        """Examine `names` as soon as nothing hinted is left."""
+        self._queue.add_low_priority(names)
+        self._wakeup.set()
 
-    def turn(self, tasks: asyncio.TaskGroup) -> None:
+    def examine_at(self, times: Mapping[str, float]) -> None:
+        """Examine each name again at its time, where that is not under way anyhow."""
+        for name, at in times.items():
+            if not self._queue.is_active(name):  # it may have to wait for the prefix to come back
+                self._queue.add_after(name, at)
+
+    def start_due(self, tasks: asyncio.TaskGroup) -> None:
         """Start what is due, in `tasks`."""
         now = time.monotonic()
-        self.agenda.wake(now)
-        if _is_due(self._verification.next_due(), now):
-            self._verification.begin(self.disk.findings)
-            self.agenda.find(self.disk.findings)
-        if _is_due(self.scans.next_due(), now):
-            tasks.create_task(self._scan(self.scans.begin()))
-        while not self._blocked and self.batches.has_room(hinted=True):
-            names = self.agenda.take(_BATCH, only_hinted=not self.batches.has_room(hinted=False))
+        self._queue.advance(now)
+        if self._rehashes.is_due(now):
+            names = [name for name in self._state.names if self._state.has_finding(name)]
+            self._rehashes.begin(names, now=now)
+            self._queue.add_low_priority(names)
+        if self._scanner.is_due(now):
+            tasks.create_task(self._scan(self._scanner.begin()))
+        while self.failure is None and self._pool.has_room(hinted=True):
+            names = self._queue.get(_BATCH, only_high=not self._pool.has_room(hinted=False))
             if not names:
                 return
-            questions = self._questions(names)
-            tasks.create_task(self._take_answers(questions, self.batches.examine(questions)))
+            requests = self._requests(names)
+            tasks.create_task(self._take_result(requests, self._pool.examine(requests)))
 
     def next_due(self) -> float | None:
-        """Return when (monotonic seconds) `turn` has something to do without the bell."""
-        times = (self.agenda.next_due(), self.scans.next_due(), self._verification.next_due())
+        """Return when (monotonic seconds) `start_due` has something to do without `wakeup`."""
+        times = (self._queue.next_due(), self._scanner.next_due(), self._rehashes.next_due())
         return min((at for at in times if at is not None), default=None)
 
-    def waiting(self) -> set[str]:
-        """Return the names that are being looked at, are to be looked at, or have not settled."""
-        unsettled = {name for name in self.disk.findings if self.disk.is_unsettled(name)}
-        return self.agenda.waiting() | unsettled | self.disk.absent.keys()
+    def pending(self) -> set[str]:
+        """Return the names that are being examined or will be."""
+        return self._queue.all()
 
     def is_open(self, name: str) -> bool:
-        """Return whether looking at `name` once more may soon tell something else."""
-        return self.agenda.is_waiting(name) or name in self.touched or self.disk.is_unsettled(name)
+        """Return whether `name` is being examined, has to settle, to be published, or to be proven gone."""
+        return self._queue.is_active(name) or self._state.is_open(name)
 
-    def look_at_all(self) -> Scan:
-        """Scan the prefix once; to be called in a thread. Raises DiscoveryError."""
-        return scan(self._settings.prefix, self.disk.findings, marker=self._settings.marker)
+    async def scan(self) -> Scan:
+        """Scan the prefix once, for a dry run; raises DiscoveryError."""
+        found, _ = await self._pool.scan(self._scanner.scan_now)
+        return found
+
+    async def examine(self, requests: Sequence[ExamineRequest]) -> BatchResult:
+        """Examine some of `requests`, for a dry run."""
+        return await self._pool.examine(requests)
 
     def check_progress(self) -> None:
-        """Say where the disk keeps a look waiting, and how a long first look goes on."""
-        self.health.set("disk", SLOW if self.batches.longest_seconds() > _SLOW_SECONDS else None)
-        waiting = self.agenda.count()
-        if waiting > _MANY:
-            _logger.info("Watcher is looking looked_at=%s waiting=%s", len(self.disk.findings), waiting)
+        """Note where the disk keeps a thread waiting, and log how a long first scan goes on."""
+        is_slow = self._pool.longest_seconds() > self._timings.slow_seconds
+        self._conditions.set("disk", SLOW if is_slow else None)
+        if len(self._queue) > _MANY:
+            _logger.info("Watcher is examining known=%s waiting=%s", len(self._state.names), len(self._queue))
 
-    def _questions(self, names: Sequence[tuple[str, bool]]) -> list[Question]:
-        self.notifications.cover(name for name, _ in names)
-        self.health.set("coverage", self.notifications.blind)
+    def _requests(self, names: Sequence[str]) -> list[ExamineRequest]:
+        self._notifications.cover(names)  # before it is read, so that nothing falls between
+        self._conditions.set("coverage", self._notifications.blind)
         return [
-            Question(
-                name, self.disk.findings.get(name), arrived=arrived, verify=self._verification.wants(name)
+            ExamineRequest(
+                name,
+                self._state.finding(name),
+                arrived=self._state.take_arrived(name),
+                rehash=self._rehashes.wants(name),
             )
-            for name, arrived in names
+            for name in names
         ]
 
-    async def _take_answers(self, questions: list[Question], examined: asyncio.Future[Answers]) -> None:
+    async def _take_result(
+        self, requests: list[ExamineRequest], examining: asyncio.Future[BatchResult]
+    ) -> None:
         try:
-            answers = await examined
+            result = await examining
         finally:
-            for question in questions:
-                self.agenda.done(question.name)
-            self.bell.set()
-        self._put_back(answers.left if answers.error is None else questions)
-        if answers.error is not None:
-            self._cannot_look(answers.error, 0)
-        elif answers.identity is not None:
-            self._learn(answers, answers.identity)
+            for request in requests:
+                self._queue.done(request.name)
+            self._wakeup.set()
+        self._put_back(result.left if result.error is None else requests)
+        if result.error is not None:
+            self._scanner.cannot_read(result.error)
+        elif result.identity is not None:
+            self._learn(result, result.identity)
 
-    def _put_back(self, questions: Iterable[Question]) -> None:
-        for question in questions:
-            if question.arrived and not self.agenda.is_waiting(question.name):
-                self.agenda.hint(question.name, arrived=True)
+    def _put_back(self, requests: Iterable[ExamineRequest]) -> None:
+        for request in requests:
+            name = request.name
+            if request.arrived and not self._queue.is_active(name) and self._queue.add(name):
+                self._state.put_back_arrived(name)
             else:
-                self.agenda.find([question.name])
+                self._queue.add_low_priority([name])
 
-    def _learn(self, answers: Answers, identity: RootIdentity) -> None:
-        if self.disk.arrive(identity):
-            self._note_filesystem()
+    def _learn(self, result: BatchResult, identity: RootIdentity) -> None:
+        if self._state.observe_root(identity):
             self.want_scan()
-        if answers.listed is not None:
-            self.disk.compare(answers.listed, self.known())
-        self.tally.examined += len(answers.found)
-        self.tally.examined_seconds += answers.wall_seconds
-        self.tally.digested_bytes += answers.hashed_bytes
-        for name, examined in answers.found.items():
-            self._verification.done(name)
-            if examined is self.disk.findings.get(name):
-                self.tally.forget(name)
-            if isinstance(examined, Absent) and not self.disk.is_known(name) and name not in self.known():
-                self.tally.forget(name)
-                self.disk.forget(name)
-                continue
-            self.agenda.schedule(name, self.disk.learn(name, examined, hurried=self.is_hurried(name)))
-            self.touched.add(name)
-            self.touched.update(self.disk.neighbours(name))
+        if result.listed is not None:
+            self._state.observe_listing(result.listed)
+        self._counters.examined += len(result.found)
+        self._counters.examined_seconds += result.wall_seconds
+        self._counters.digested_bytes += result.hashed_bytes
+        now = time.monotonic()
+        for name, examined in result.found.items():
+            self._rehashes.done(name)
+            self._queue.add_after(name, self._state.learn(name, examined, now=now))
 
     async def _scan(self, number: int) -> None:
-        try:
-            found, seconds = await self.batches.scan(self.look_at_all)
-        except DiscoveryError as error:
-            self._cannot_look(error, number)
-        else:
-            is_first = self.last_scan is None
-            self.last_scan = (datetime.now(UTC), seconds)
-            self.tally.scan_seconds.observe(seconds)
-            self.tally.scan_changed += len(found.changed)
-            self._take_in(found, number)
-            if is_first:
-                self.health.on_change()  # people wait to hear that there was a first look
-        self.bell.set()
-
-    def _take_in(self, found: Scan, number: int) -> None:
-        self._blocked = False
-        self.scans.succeed(number)
-        if self.disk.arrive(found.identity):
-            self._note_filesystem()
-        self.disk.compare(found.names, self.known())
-        self.disk.expect(found.names)
-        if self.disk.away and (not self.disk.missing or self.is_confirmed()):
-            self.disk.settle_in(found.identity)
-        if self._touches_all is not None and number >= self._touches_all:
-            self._touches_all = None
-            self.touched |= self.disk.findings.keys() & found.names - set(found.changed)
-        for names in (found.changed, self.notifications.uncovered(found.names), self.disk.missing):
-            self.agenda.find(names)
-        self.agenda.find([*self.disk.unreadable, *self.disk.absent])
-        self.health.set("prefix", None)
-        self.health.set("device", AWAY if self.disk.away else None)
-        if self._heals_notifier is not None and number >= self._heals_notifier:
-            self.health.set("notifier", None)
-        _logger.debug("Scanned the prefix adapters=%s changed=%s", len(found.names), len(found.changed))
-
-    def _cannot_look(self, error: DiscoveryError, number: int) -> None:
-        self._blocked = True
-        self.tally.scan_failures += 1
-        self.scans.fail(number, error.reason)
-        self.health.set("prefix", error.reason)
-
-    def _note_filesystem(self) -> None:
-        self._examiner.trust_times(not is_shared(filesystem_type(self._settings.prefix)))
-
-
-def _is_due(at: float | None, now: float) -> bool:
-    return at is not None and at <= now
+        found = await self._scanner.run(number)
+        if found is not None:
+            uncovered = self._notifications.uncovered(found.names)
+            for names in (found.changed, uncovered, self._state.doubtful()):
+                self._queue.add_low_priority(names)
+        self._wakeup.set()

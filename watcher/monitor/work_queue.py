@@ -1,7 +1,8 @@
-"""Which names to look at, in which order, and when: one look at a time for each name, hints first.
+"""Which names to examine, in which order, and when: a priority queue without duplicates.
 
-Hints come in any number; what is kept is a set of names, so a storm of them costs one look each. A name
-that is being looked at keeps its newer hints for afterwards.
+As controller-runtime's: `add` for what is hinted, `add_low_priority` for what a scan or a refresh found, and
+`add_after` for what is due at a time. Hints come in any number; a storm of them costs one examination a name.
+A name added while it is in flight is handed out again once it is `done`.
 """
 
 import heapq
@@ -10,97 +11,94 @@ from collections.abc import Iterable
 _MAX_HINTED = 10_000
 
 
-class Agenda:
-    """The names waiting to be examined. Keeps true: a name handed out is not handed out again until done."""
+class WorkQueue:
+    """Names that are ready, in flight or due. Invariant: a name in flight is not handed out until `done`."""
 
     def __init__(self) -> None:
-        """Begin with nothing to do."""
-        self._hinted: dict[str, bool] = {}
-        self._found: dict[str, None] = {}
-        self._busy: set[str] = set()
+        """Begin empty."""
+        self._high: dict[str, None] = {}
+        self._low: dict[str, None] = {}
+        self._in_flight: set[str] = set()
         self._due: dict[str, float] = {}
         self._timers: list[tuple[float, str]] = []
 
-    def hint(self, name: str, *, arrived: bool = False) -> bool:
-        """Note that `name` may have changed; False where there are so many that everything must be scanned.
+    def __len__(self) -> int:
+        """Return how many names are ready."""
+        return len(self._high) + len(self._low)
 
-        `arrived` is forgotten where another hint follows before the look: something writes to it again.
-        """
-        if len(self._hinted) >= _MAX_HINTED and name not in self._hinted:
+    def add(self, name: str) -> bool:
+        """Add `name` before all of low priority; False where there are so many that a scan is cheaper."""
+        if len(self._high) >= _MAX_HINTED and name not in self._high:
             return False
-        self._hinted[name] = arrived
+        self._high[name] = None
+        self._low.pop(name, None)
         return True
 
-    def find(self, names: Iterable[str]) -> None:
-        """Note what a scan or a refresh wants to be looked at, after everything hinted."""
+    def add_low_priority(self, names: Iterable[str]) -> None:
+        """Add `names` after everything else."""
         for name in names:
-            if name not in self._hinted:
-                self._found[name] = None
+            if name not in self._high:
+                self._low[name] = None
 
-    def schedule(self, name: str, at: float | None) -> None:
-        """Look at `name` again at `at` (monotonic seconds) instead of any time set before; None: at none."""
+    def add_after(self, name: str, at: float | None) -> None:
+        """Add `name` at `at` (monotonic seconds) instead of at any time set before; None: at no time."""
         if at is None:
             self._due.pop(name, None)
         elif self._due.get(name) != at:
             self._due[name] = at
             heapq.heappush(self._timers, (at, name))
 
-    def wake(self, now: float) -> None:
-        """Note the names whose time has come."""
+    def advance(self, now: float) -> None:
+        """Make ready what is due at `now`."""
         while self._timers and self._timers[0][0] <= now:
             at, name = heapq.heappop(self._timers)
             if self._due.get(name) == at:
                 del self._due[name]
-                self.find([name])
+                self.add_low_priority([name])
 
     def next_due(self) -> float | None:
-        """Return when `wake` has something to do next."""
+        """Return when the next name is due."""
         while self._timers and self._due.get(self._timers[0][1]) != self._timers[0][0]:
             heapq.heappop(self._timers)
         return self._timers[0][0] if self._timers else None
 
-    def take(self, limit: int, *, only_hinted: bool = False) -> list[tuple[str, bool]]:
-        """Hand out up to `limit` names with whether they arrived by a rename, hinted ones first."""
-        taken: list[tuple[str, bool]] = []
-        for name in self._hinted:
-            if len(taken) == limit:
-                break
-            if name not in self._busy:
-                taken.append((name, self._hinted[name]))
-        if not only_hinted:
-            for name in self._found:
-                if len(taken) == limit:
-                    break
-                if name not in self._busy and name not in self._hinted:
-                    taken.append((name, False))
-        for name, _ in taken:
-            self._hinted.pop(name, None)
-            self._found.pop(name, None)
-            self._busy.add(name)
-        if not self._found:
-            self._found = {}  # a dict that held thousands keeps their room
+    def get(self, limit: int, *, only_high: bool = False) -> list[str]:
+        """Hand out up to `limit` names that are ready, those of high priority first."""
+        taken = self._take(self._high, limit)
+        if not only_high:
+            taken += self._take(self._low, limit - len(taken))
+        if not self._low:
+            self._low = {}  # a dict that held thousands keeps their room
         return taken
 
     def done(self, name: str) -> None:
         """Take back a name that was handed out."""
-        self._busy.discard(name)
+        self._in_flight.discard(name)
 
     def is_hinted(self, name: str) -> bool:
-        """Return whether a look at `name` is due already because of a hint."""
-        return name in self._hinted
+        """Return whether `name` is ready with high priority."""
+        return name in self._high
 
-    def is_waiting(self, name: str) -> bool:
-        """Return whether `name` is to be looked at now, or being looked at."""
-        return name in self._busy or name in self._hinted or name in self._found
+    def is_active(self, name: str) -> bool:
+        """Return whether `name` is ready or in flight."""
+        return name in self._in_flight or name in self._high or name in self._low
 
-    def is_only_scheduled(self, name: str) -> bool:
-        """Return whether the next look at `name` is still to come, at a time that is set."""
-        return name in self._due and not self.is_waiting(name)
+    def is_only_due(self, name: str) -> bool:
+        """Return whether `name` is neither ready nor in flight, and will be ready at a time that is set."""
+        return name in self._due and not self.is_active(name)
 
-    def waiting(self) -> set[str]:
-        """Return all names that are to be looked at now, or being looked at."""
-        return {*self._hinted, *self._found, *self._busy}
+    def all(self) -> set[str]:
+        """Return every name that is ready, in flight or due."""
+        return {*self._high, *self._low, *self._in_flight, *self._due}
 
-    def count(self) -> int:
-        """Return how many names wait to be looked at."""
-        return len(self._hinted) + len(self._found)
+    def _take(self, ready: dict[str, None], limit: int) -> list[str]:
+        taken: list[str] = []
+        for name in ready:
+            if len(taken) >= limit:
+                break
+            if name not in self._in_flight:
+                taken.append(name)
+        for name in taken:
+            del ready[name]
+            self._in_flight.add(name)
+        return taken

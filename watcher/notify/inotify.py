@@ -1,15 +1,13 @@
 """Hints from Linux's inotify: one watch on the prefix, and one on each adapter's directory.
 
-A watch is added before its directory is looked at, so that nothing falls between; the close of a file is
+A watch is added before its directory is examined, so that nothing falls between; the close of a file is
 welcome and never waited for (a directory renamed in brings none). Reads and single writes are not asked
 for: the first would make every load by vLLM a hint, the second would flood.
 
 The only importer of asyncinotify.
 """
 
-import asyncio
 import errno
-import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +16,9 @@ from asyncinotify import Event, Inotify, Mask, Watch
 
 from loradrop.catalog.adapter import CONFIG_FILENAME, Reason, WeightsFormat
 from loradrop.catalog.status import WatcherMode
-from loradrop.watcher.notify.notifier import Hint, NotifierLost, prove_by
+from loradrop.watcher.notify.lost import NotifierLost, overflowed, replaced, unwatchable
+from loradrop.watcher.notify.notifier import Hint
+from loradrop.watcher.notify.proof import Proof
 from loradrop.watcher.prefix.naming import is_atomic_writer, is_ignored
 
 _CHANGES = Mask.CLOSE_WRITE | Mask.MOVED_TO | Mask.MOVED_FROM | Mask.CREATE | Mask.DELETE | Mask.ATTRIB
@@ -40,7 +40,7 @@ _WATCH_LIMIT = (
 
 
 class InotifyNotifier:
-    """Watches one prefix. Keeps true: a name it covers is watched, or a hint about it is on its way."""
+    """Watches one prefix. Invariant: a name it covers is watched, or a hint about it is on its way."""
 
     mode = WatcherMode.INOTIFY
 
@@ -51,15 +51,14 @@ class InotifyNotifier:
         self._watches: dict[str, Watch] = {}
         self._sharing: dict[int, set[str]] = {}
         self._limited: set[str] = set()
-        self._proven = asyncio.Event()
-        self._proofs = tempfile.TemporaryDirectory(prefix="loradrop-watcher-")
+        self._proof = Proof()
         try:
             self._inotify = Inotify(cache_size=_READ_EVENTS)
         except OSError as error:
-            self._proofs.cleanup()
+            self._proof.close()
             raise _no_instance(error) from error
         try:
-            self._proof_watch = self._inotify.add_watch(Path(self._proofs.name), Mask.CLOSE_WRITE)
+            self._proof_watch = self._inotify.add_watch(self._proof.directory, Mask.CLOSE_WRITE)
             self._prefix_watch = self._inotify.add_watch(prefix, _PREFIX_MASK)
         except OSError as error:
             self.close()
@@ -90,15 +89,11 @@ class InotifyNotifier:
             if watch is self._prefix_watch:
                 self._in_prefix(event)
             elif watch is self._proof_watch:
-                self._proven.set()
+                self._proof.notice()
             elif watch is not None:
                 self._in_adapter(event, watch)
             elif Mask.Q_OVERFLOW in event.mask:
-                raise NotifierLost(
-                    "notifications_overflowed",
-                    "More changed at once than the kernel keeps (fs.inotify.max_queued_events). Everything is"
-                    " looked at again.",
-                )
+                raise overflowed()
 
     async def prove_attached(self) -> None:
         """Return where the prefix is still the directory that is watched; raises NotifierLost."""
@@ -108,19 +103,16 @@ class InotifyNotifier:
         except OSError as error:
             raise _no_watch(error, self._prefix) from error
         if again is not self._prefix_watch:
-            raise _replaced(self._prefix)
+            raise replaced(self._prefix)
 
     async def prove_alive(self, timeout_seconds: float) -> None:
         """Return where a change made now comes back as a notification; raises NotifierLost."""
-        await prove_by(self._write_proof, self._proven, timeout_seconds)
+        await self._proof.prove_alive(timeout_seconds)
 
     def close(self) -> None:
         """Stop watching."""
         self._inotify.close()
-        self._proofs.cleanup()
-
-    def _write_proof(self) -> None:
-        Path(self._proofs.name, "proof").write_bytes(b"")
+        self._proof.close()
 
     def _add(self, name: str) -> None:
         try:
@@ -153,7 +145,7 @@ class InotifyNotifier:
     def _in_prefix(self, event: Event) -> None:
         if event.name is None:
             if event.mask & _PREFIX_LOST:
-                raise _replaced(self._prefix)
+                raise replaced(self._prefix)
             self._on_hint(Hint(None))
             return
         name = str(event.name)
@@ -175,19 +167,12 @@ class InotifyNotifier:
             if self._watches.get(name) is not watch:
                 continue  # of the directory that was there before: nothing of it concerns its successor
             if event.mask & _LEFT:
-                self._remove(name)  # so that the next look watches what is there then
+                self._remove(name)  # so that the next examination watches what is there then
             self._on_hint(Hint(name))
 
 
 def _concerns_us(filename: str) -> bool:
     return is_atomic_writer(filename) or any(file in filename for file in _OUR_FILES)
-
-
-def _replaced(prefix: Path) -> NotifierLost:
-    return NotifierLost(
-        "prefix_replaced",
-        f"The prefix {prefix} was renamed, removed or unmounted. The watcher looks at what is there now.",
-    )
 
 
 def _no_instance(error: OSError) -> NotifierLost:
@@ -200,10 +185,4 @@ def _no_instance(error: OSError) -> NotifierLost:
 def _no_watch(error: OSError, prefix: Path) -> NotifierLost:
     if error.errno in _LIMITS:
         return NotifierLost("watch_limit", _WATCH_LIMIT)
-    if isinstance(error, FileNotFoundError):
-        return NotifierLost(
-            "prefix_missing", f"The prefix {prefix} does not exist. Create the directory, or mount it."
-        )
-    return NotifierLost(
-        "notifier_unavailable", f"The prefix {prefix} cannot be watched ({error.strerror}); rescans go on."
-    )
+    return unwatchable(error, prefix)

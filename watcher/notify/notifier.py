@@ -1,59 +1,43 @@
 """Hints that something under the prefix may have changed, and the proof that they still flow.
 
 Every notification mechanism loses events: queues overflow, watches follow a directory that was renamed
-away, threads die in silence, mounts come and go. So a notification is only ever a hint to look, and this
-module's business is to notice when hints may be missing. A notifier proves that it is alive (a file written
+away, threads die in silence, mounts come and go. So a notification is only ever a hint, and this module's
+business is to notice when hints may be missing. A notifier proves that it is alive (a file written
 to a private directory must come back through the same pipe) and attached (the prefix is still the directory
-it watches). One that cannot is thrown away; the watcher is told, looks at everything, and gets a new one.
+it watches). One that cannot is thrown away; the watcher is told, scans everything, and gets a new one.
 
-Not here: the mechanisms (`inotify`, `portable`), and what is done about a hint (`watcher`).
+Not here: the mechanisms (`inotify`, `watchdog_notifier`), and what is done about a hint (`watcher`).
 """
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
 from loradrop.catalog.adapter import Reason
+from loradrop.catalog.backoff import HALF_JITTER, Backoff
 from loradrop.catalog.status import WatcherMode
+from loradrop.watcher.exception_groups import first_of
+from loradrop.watcher.notify.lost import NotifierLost
+from loradrop.watcher.timings import Timings
 
 _logger = logging.getLogger(__name__)
 
-ATTACHED_SECONDS = 1.0
-"""How often it is checked that the prefix is still the watched directory: one system call."""
-
-ALIVE_SECONDS = 5.0
-"""How often a notifier must prove that hints still flow, and how long it may take."""
-
-_FIRST_PAUSE_SECONDS = 0.2
-_LAST_PAUSE_SECONDS = 30.0
-_LASTED_SECONDS = 10.0
 _SOON = frozenset({"prefix_missing", "prefix_replaced"})
 """Reasons that are not the notifier's fault: it may be made again at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """Look at `name` again, or at everything where it is None.
+    """Examine `name` again, or scan everything where it is None.
 
-    `arrived`: the whole directory came by a rename. `lost`: why hints may be missing.
+    `arrived`: the whole directory came by a rename.
     """
 
     name: str | None
     arrived: bool = False
-    lost: Reason | None = None
-
-
-class NotifierLost(Exception):
-    """Hints can no longer be trusted to come; `reason` says why."""
-
-    def __init__(self, code: str, message: str) -> None:
-        """Remember the reason."""
-        super().__init__(message)
-        self.reason = Reason(code, message)
 
 
 class Notifier(Protocol):
@@ -98,8 +82,10 @@ class Notifications:
         *,
         on_hint: Callable[[Hint], None],
         on_lost: Callable[[Reason | None], None],
+        timings: Timings,
     ) -> None:
         """Make notifiers with `make`, which raises NotifierLost."""
+        self._timings = timings
         self.mode = WatcherMode.RESCAN
         self._make = make
         self._on_hint = on_hint
@@ -127,7 +113,13 @@ class Notifications:
 
     async def run(self) -> None:
         """Make a notifier, follow it, and replace it when it is lost, for ever."""
-        pause_seconds = _FIRST_PAUSE_SECONDS
+        timings = self._timings
+        backoff = Backoff(
+            timings.first_notifier_pause_seconds,
+            timings.last_notifier_pause_seconds,
+            healthy_seconds=timings.healthy_notifier_seconds,
+            jitter=HALF_JITTER,
+        )
         while True:
             started = time.monotonic()
             try:
@@ -136,15 +128,14 @@ class Notifications:
                 self.mode = self._notifier.mode
                 self._on_lost(None)
                 self._on_hint(Hint(None))  # what changed before it watched
-                await _follow(self._notifier)
+                await _follow(self._notifier, timings)
             except NotifierLost as lost:
                 self._on_lost(lost.reason)
-                if lost.reason.code in _SOON or time.monotonic() - started > _LASTED_SECONDS:
-                    pause_seconds = _FIRST_PAUSE_SECONDS
+                if lost.reason.code in _SOON:
+                    backoff.reset()
             finally:
                 self._drop()
-            await asyncio.sleep(pause_seconds * random.uniform(0.5, 1.0))
-            pause_seconds = min(pause_seconds * 2, _LAST_PAUSE_SECONDS)
+            await asyncio.sleep(backoff.pause_seconds(lasted_seconds=time.monotonic() - started))
 
     def _drop(self) -> None:
         if self._notifier is not None:
@@ -152,31 +143,16 @@ class Notifications:
             self._notifier = None
 
 
-async def prove_by(change: Callable[[], None], noticed: asyncio.Event, timeout_seconds: float) -> None:
-    """Return where `change`, made now, sets `noticed` within the time; raises NotifierLost."""
-    noticed.clear()
-    try:
-        change()
-        async with asyncio.timeout(timeout_seconds):
-            await noticed.wait()
-    except OSError as error:  # TimeoutError is one, too
-        raise NotifierLost(
-            "notifier_silent",
-            f"No notification came back within {timeout_seconds:g} s. The notifier is replaced; rescans go on"
-            " meanwhile.",
-        ) from error
-
-
-async def _follow(notifier: Notifier) -> None:
+async def _follow(notifier: Notifier, timings: Timings) -> None:
     """Follow a notifier until it is lost; raises NotifierLost, whatever went wrong in it."""
     lost: NotifierLost | None = None
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(notifier.follow())
-            tasks.create_task(_check_attached(notifier))
-            tasks.create_task(_check_alive(notifier))
+            tasks.create_task(_check_attached(notifier, timings.attached_seconds))
+            tasks.create_task(_check_alive(notifier, timings.alive_seconds))
     except* NotifierLost as group:
-        lost = _first(group)
+        lost = first_of(group)
     except* Exception as group:  # noqa: BLE001 - whatever kills a notifier, it is replaced
         lost = NotifierLost(
             "notifier_died",
@@ -186,18 +162,13 @@ async def _follow(notifier: Notifier) -> None:
         raise lost
 
 
-def _first(group: BaseExceptionGroup[NotifierLost]) -> NotifierLost:
-    error = group.exceptions[0]
-    return error if isinstance(error, NotifierLost) else _first(error)
-
-
-async def _check_attached(notifier: Notifier) -> None:
+async def _check_attached(notifier: Notifier, period_seconds: float) -> None:
     while True:
-        await asyncio.sleep(ATTACHED_SECONDS)
+        await asyncio.sleep(period_seconds)
         await notifier.prove_attached()
 
 
-async def _check_alive(notifier: Notifier) -> None:
+async def _check_alive(notifier: Notifier, period_seconds: float) -> None:
     while True:
-        await asyncio.sleep(ALIVE_SECONDS)
-        await notifier.prove_alive(ALIVE_SECONDS)
+        await asyncio.sleep(period_seconds)
+        await notifier.prove_alive(period_seconds)

@@ -8,22 +8,31 @@ from pathlib import Path
 from loradrop.catalog.adapter import Reason
 from loradrop.catalog.errors import DiscoveryError
 from loradrop.catalog.status import WatcherMode
-from loradrop.watcher.notify.notifier import Hint, Notifications, Notifier, NotifierLost
+from loradrop.watcher.notify.lost import NotifierLost, replaced
+from loradrop.watcher.notify.notifier import Hint, Notifications, Notifier
 from loradrop.watcher.notify.watchdog_notifier import WatchdogNotifier
 from loradrop.watcher.prefix.filesystem import filesystem_type, is_shared
 from loradrop.watcher.prefix.scan import identity_of
 from loradrop.watcher.settings import NotifierChoice, Settings
+from loradrop.watcher.timings import Timings
 
 if sys.platform == "linux":
     from loradrop.watcher.notify.inotify import InotifyNotifier
 
 
 def notifications_for(
-    settings: Settings, *, on_hint: Callable[[Hint], None], on_lost: Callable[[Reason | None], None]
+    settings: Settings,
+    timings: Timings,
+    *,
+    on_hint: Callable[[Hint], None],
+    on_lost: Callable[[Reason | None], None],
 ) -> Notifications:
     """Return the notifications `settings` ask for; run them to begin."""
     return Notifications(
-        lambda: _make(settings.notifier, settings.prefix, on_hint), on_hint=on_hint, on_lost=on_lost
+        lambda: _make(settings.notifier, settings.prefix, on_hint),
+        on_hint=on_hint,
+        on_lost=on_lost,
+        timings=timings,
     )
 
 
@@ -55,10 +64,7 @@ class RescanOnly:
     async def prove_attached(self) -> None:
         """Return where the prefix is still the same directory; raises NotifierLost."""
         if self._identity is not None and _identity(self._prefix) != self._identity:
-            raise NotifierLost(
-                "prefix_replaced",
-                f"The prefix {self._prefix} was replaced. The watcher looks at what is there now.",
-            )
+            raise replaced(self._prefix)
 
     async def prove_alive(self, timeout_seconds: float) -> None:
         """Return: there is nothing that could have died."""

@@ -11,7 +11,6 @@ The only importer of watchdog.
 import asyncio
 import logging
 import os
-import tempfile
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -34,9 +33,12 @@ from watchdog.observers import Observer
 from loradrop.catalog.adapter import Reason
 from loradrop.catalog.errors import DiscoveryError
 from loradrop.catalog.status import WatcherMode
-from loradrop.watcher.notify.notifier import Hint, NotifierLost, prove_by
+from loradrop.watcher.notify.lost import NotifierLost, overflowed, replaced, unwatchable
+from loradrop.watcher.notify.notifier import Hint
+from loradrop.watcher.notify.proof import Proof
+from loradrop.watcher.prefix.findings import RootIdentity
 from loradrop.watcher.prefix.naming import is_atomic_writer, is_ignored
-from loradrop.watcher.prefix.scan import RootIdentity, identity_of
+from loradrop.watcher.prefix.scan import identity_of
 
 _FILTER: list[type[FileSystemEvent]] = [
     DirCreatedEvent,
@@ -56,9 +58,9 @@ _START_SECONDS = 60.0
 
 
 class WatchdogNotifier:
-    """Watches one prefix, recursively. Keeps true: what watchdog says becomes a hint in the event loop.
+    """Watches one prefix, recursively. Invariant: what watchdog says becomes a hint in the event loop.
 
-    Keeps true: watchdog, whose locks a thread of its own may die with, never holds up the event loop.
+    Invariant: watchdog, whose locks a thread of its own may die with, never holds up the event loop.
     """
 
     mode = WatcherMode.WATCHDOG
@@ -68,8 +70,7 @@ class WatchdogNotifier:
         """Prepare to watch; raises NotifierLost where that cannot be. Call it in the event loop."""
         self._prefix = prefix
         self._lost: asyncio.Future[NotifierLost] = asyncio.get_running_loop().create_future()
-        self._proven = asyncio.Event()
-        self._proofs = tempfile.TemporaryDirectory(prefix="loradrop-watcher-")
+        self._proof = Proof()
         self._observer = Observer()
         self._overflows = _OverflowHandler(asyncio.get_running_loop(), self._overflowed)
         logging.getLogger("watchdog.observers").addHandler(self._overflows)
@@ -77,8 +78,9 @@ class WatchdogNotifier:
         try:
             self._identity = identity_of(prefix)
             handler = _Handler(loop, str(prefix), on_hint)
-            proofs = _Handler(loop, self._proofs.name, lambda _hint: self._proven.set())
-            self._observer.schedule(proofs, self._proofs.name, recursive=False, event_filter=_FILTER)
+            private = str(self._proof.directory)
+            proofs = _Handler(loop, private, lambda _hint: self._proof.notice())
+            self._observer.schedule(proofs, private, recursive=False, event_filter=_FILTER)
             self._observer.schedule(handler, str(prefix), recursive=True, event_filter=_FILTER)
         except (OSError, DiscoveryError) as error:
             self.close()
@@ -115,10 +117,7 @@ class WatchdogNotifier:
         except DiscoveryError as error:
             raise NotifierLost(error.code, error.message) from error
         if identity != self._identity:
-            raise NotifierLost(
-                "prefix_replaced",
-                f"The prefix {self._prefix} was replaced. The watcher looks at what is there now.",
-            )
+            raise replaced(self._prefix)
         if not all(emitter.is_alive() for emitter in self._observer.emitters):
             raise NotifierLost(
                 "notifier_died", "A thread of watchdog has died. It is replaced; rescans go on."
@@ -126,29 +125,18 @@ class WatchdogNotifier:
 
     async def prove_alive(self, timeout_seconds: float) -> None:
         """Return where a change made now comes back as a notification; raises NotifierLost."""
-        await prove_by(self._write_proof, self._proven, timeout_seconds)
+        await self._proof.prove_alive(timeout_seconds)
 
     def close(self) -> None:
         """Stop watching; threads that hang are left behind."""
         logging.getLogger("watchdog.observers").removeHandler(self._overflows)
         if self._observer.is_alive():
             threading.Thread(target=self._observer.stop, name="loradrop-watchdog-stop", daemon=True).start()
-        self._proofs.cleanup()
-
-    def _write_proof(self) -> None:
-        proof = Path(self._proofs.name, "proof")
-        proof.write_bytes(b"")
-        proof.unlink()
+        self._proof.close()
 
     def _overflowed(self) -> None:
         if not self._lost.done():
-            self._lost.set_result(
-                NotifierLost(
-                    "notifications_overflowed",
-                    "More changed at once than the kernel keeps (fs.inotify.max_queued_events). Everything is"
-                    " looked at again.",
-                )
-            )
+            self._lost.set_result(overflowed())
 
 
 class _Handler(FileSystemEventHandler):
@@ -195,7 +183,7 @@ class _OverflowHandler(logging.Handler):
 async def _in_thread(action: Callable[[], None]) -> None:
     """Return when `action` has returned, or raise what it raised; a thread that hangs is left behind.
 
-    Unlike a thread of an executor, it keeps nobody from ending the process.
+    Unlike a thread of an executor, it does not keep the process from ending.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[None] = loop.create_future()
@@ -214,7 +202,7 @@ async def _in_thread(action: Callable[[], None]) -> None:
             action()
         except Exception as raised:  # noqa: BLE001 - it is raised where it is awaited
             error = raised
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with suppress(RuntimeError):  # the loop is closed: nothing waits any more
             loop.call_soon_threadsafe(settle, error)
 
     threading.Thread(target=run, name="loradrop-watchdog-start", daemon=True).start()
@@ -224,6 +212,4 @@ async def _in_thread(action: Callable[[], None]) -> None:
 def _cannot(error: OSError | DiscoveryError, prefix: Path) -> NotifierLost:
     if isinstance(error, DiscoveryError):
         return NotifierLost(error.code, error.message)
-    return NotifierLost(
-        "notifier_unavailable", f"The prefix {prefix} cannot be watched ({error.strerror}); rescans go on."
-    )
+    return unwatchable(error, prefix)

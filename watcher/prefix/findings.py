@@ -9,6 +9,14 @@ Signature = bytes
 
 
 @dataclass(frozen=True, slots=True)
+class RootIdentity:
+    """Which directory the prefix is at the moment: a rename or a mount puts another one in its place."""
+
+    device: int
+    inode: int
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What a valid adapter's files say about it. `size_bytes` counts the configuration and the weights."""
 

@@ -2,14 +2,15 @@
 
 Three kinds are none: hidden and temporary names, which every tool uses for what is not finished, are
 ignored; names that could not be typed into a URL or the `model` field are reported as rejected; names
-that differ only in case or Unicode form are rejected too, since half of all filesystems and people
+that differ only in case or Unicode form are rejected too, since half of all filesystems and readers
 cannot tell them apart.
 """
 
 import unicodedata
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Iterable
 
 from loradrop.catalog.adapter import Reason, is_usable_name
+from loradrop.catalog.printable import printable
 
 TEMPORARY_SUFFIXES = (
     "~",
@@ -30,7 +31,7 @@ TEMPORARY_SUFFIXES = (
 """How editors, downloaders and copy programs end the name of what they are still writing."""
 
 HIDDEN = (".", "#")
-"""How a name begins that is nobody's adapter: dotfiles, `..data` of Kubernetes, editors' autosaves."""
+"""How a name begins that is no adapter's: dotfiles, `..data` of Kubernetes, editors' autosaves."""
 
 _NOT_OURS = frozenset({"lost+found", "__pycache__", "$RECYCLE.BIN", "System Volume Information"})
 
@@ -38,6 +39,11 @@ _NOT_OURS = frozenset({"lost+found", "__pycache__", "$RECYCLE.BIN", "System Volu
 def is_ignored(name: str) -> bool:
     """Return whether `name` says by itself that it is hidden, temporary or the filesystem's own."""
     return name.startswith(HIDDEN) or name.endswith(TEMPORARY_SUFFIXES) or name in _NOT_OURS
+
+
+def is_entry_name(name: str) -> bool:
+    """Return whether `name` can be that of an entry of a directory, and not a path to somewhere else."""
+    return name not in {"", ".", ".."} and "/" not in name and "\0" not in name
 
 
 def is_atomic_writer(name: str) -> bool:
@@ -51,16 +57,9 @@ def unusable(name: str) -> Reason | None:
         return None
     return Reason(
         "name_unusable",
-        f"The directory name {shown(name)!r} cannot be an adapter's. Use up to 128 of A-Z a-z 0-9 . _ - and"
-        " begin with a letter or a digit.",
+        f"The directory name {printable(name)!r} cannot be an adapter's. Use up to 128 of A-Z a-z 0-9 . _ -"
+        " and begin with a letter or a digit.",
     )
-
-
-def shown(name: str) -> str:
-    """Return `name` as text that every program can print: bytes that are not UTF-8 become escapes."""
-    if name.isascii():
-        return name  # the very same: thousands of copies would add up
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def folded(name: str) -> str:
@@ -70,15 +69,16 @@ def folded(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def twin_reason(name: str, twin: str) -> Reason:
-    """Return why `name` is rejected beside `twin`."""
+def collision_reason(name: str, other: str) -> Reason:
+    """Return why `name` is rejected beside `other`."""
     return Reason(
         "name_twin",
-        f"{shown(name)!r} and {shown(twin)!r} differ only in case or Unicode form. Rename one of them.",
+        f"{printable(name)!r} and {printable(other)!r} differ only in case or Unicode form."
+        " Rename one of them.",
     )
 
 
-class Twins:
+class NameCollisions:
     """Which names of one prefix fold to the same text. Keeps only names that folding changes."""
 
     def __init__(self, names: Iterable[str] = ()) -> None:
@@ -87,8 +87,14 @@ class Twins:
         for name in names:
             self.add(name)
 
+    def copy(self) -> "NameCollisions":
+        """Return an independent copy."""
+        copied = NameCollisions()
+        copied._variants = dict(self._variants)
+        return copied
+
     def add(self, name: str) -> None:
-        """Remember that `name` is there; one that cannot be served is nobody's twin."""
+        """Note that `name` is there; one that cannot be served collides with none."""
         if not is_usable_name(name):
             return
         fold = folded(name)
@@ -105,10 +111,10 @@ class Twins:
         else:
             self._variants.pop(fold, None)
 
-    def of(self, name: str, present: Container[str]) -> tuple[str, ...]:
-        """Return the other names of `present` that fold to the same text as `name`, in order."""
+    def of(self, name: str, is_present: Callable[[str], bool]) -> tuple[str, ...]:
+        """Return the other names that are present and fold to the same text as `name`, in order."""
         if not is_usable_name(name):
             return ()
         fold = folded(name)
         candidates = {fold, *self._variants.get(fold, ())} - {name}
-        return tuple(sorted(other for other in candidates if other in present))
+        return tuple(sorted(other for other in candidates if is_present(other)))

@@ -11,9 +11,10 @@ import stat
 from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 from loradrop.catalog.errors import DiscoveryError
-from loradrop.watcher.prefix.findings import Finding
+from loradrop.watcher.prefix.findings import RootIdentity, Signature
 from loradrop.watcher.prefix.naming import is_ignored
 from loradrop.watcher.prefix.signature import CONFIG, SAFETENSORS, Look, look_at, pack_signature
 
@@ -38,12 +39,12 @@ class PrefixMarkerMissing(DiscoveryError):
     code = "prefix_marker_missing"
 
 
-@dataclass(frozen=True, slots=True)
-class RootIdentity:
-    """Which directory the prefix is at the moment: a rename or a mount puts another one in its place."""
+class HasSignature(Protocol):
+    """What a scan needs to know of a name that was seen before."""
 
-    device: int
-    inode: int
+    @property
+    def signature(self) -> Signature | None:
+        """The signature it had when it was examined, None where it never was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,9 @@ def identity_of(prefix: str | os.PathLike[str]) -> RootIdentity:
     return RootIdentity(found.st_dev, found.st_ino)
 
 
-def scan(prefix: str | os.PathLike[str], known: Mapping[str, Finding], *, marker: str | None = None) -> Scan:
+def scan(
+    prefix: str | os.PathLike[str], known: Mapping[str, HasSignature], *, marker: str | None = None
+) -> Scan:
     """Look at the whole prefix and tell what differs from `known`; raises DiscoveryError."""
     with open_root(prefix, marker=marker) as (root_fd, identity):
         try:
@@ -111,7 +114,7 @@ def list_names(root_fd: int, prefix: str | os.PathLike[str]) -> frozenset[str]:
         raise _translated(error, prefix) from error
 
 
-def _scan(root_fd: int, identity: RootIdentity, known: Mapping[str, Finding]) -> Scan:
+def _scan(root_fd: int, identity: RootIdentity, known: Mapping[str, HasSignature]) -> Scan:
     # The hot loop: at 10 000 adapters every microsecond here is 10 ms a scan, hence what is inlined, and
     # what is asked of new names only.
     names: set[str] = set()
@@ -120,22 +123,23 @@ def _scan(root_fd: int, identity: RootIdentity, known: Mapping[str, Finding]) ->
     with os.scandir(root_fd) as entries:
         for entry in entries:
             name = entry.name
-            finding = known.get(name)
-            if finding is None and not _may_be_adapter(entry):
+            before = known.get(name)
+            expected = None if before is None else before.signature
+            if expected is None and not _may_be_adapter(entry):
                 continue
             names.add(name)
             try:
                 c = status(name + CONFIG, dir_fd=root_fd)
                 w = status(name + SAFETENSORS, dir_fd=root_fd)
             except OSError:
-                if finding is None or finding.signature != _rare_signature(name, root_fd):
+                if expected is None or expected != _rare_signature(name, root_fd):
                     changed.append(name)
                 continue
             signature = pack_signature(
                 c.st_ino, c.st_size, c.st_mtime_ns, c.st_ctime_ns, c.st_dev,
                 w.st_ino, w.st_size, w.st_mtime_ns, w.st_ctime_ns, w.st_dev,
             )  # fmt: skip
-            if finding is None or finding.signature != signature:
+            if expected != signature:
                 changed.append(name)
     return Scan(identity, names, tuple(changed))
 

@@ -2,30 +2,33 @@
 
 The mirror is listed when the lease is taken and follows every write, so that what differs from the disk can
 be told without asking Redis. A write that is refused leaves it untouched: the watcher leads and lists again.
-Who stands by follows what the leader writes: should Redis lose it, whoever leads next remembers it.
+A watcher that stands by follows what the leader writes: should Redis lose it, the next leader remembers it.
 """
 
 import logging
 import time
 from collections import ChainMap, Counter
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from datetime import UTC, datetime
 
-from loradrop.catalog.adapter import Adapter, AdapterState
+from loradrop.catalog.adapter import Adapter, AdapterState, Reason, Revision
 from loradrop.catalog.errors import LeaseHeld, LoradropError, ResyncNeeded
+from loradrop.catalog.printable import printable
 from loradrop.catalog.revision import short
 from loradrop.catalog.status import WatcherStatus
 from loradrop.catalog.store import Batch, Connection, Listing, Publisher, Reader, Withdrawal
-from loradrop.watcher.prefix.naming import shown
 from loradrop.watcher.publish.owner import is_dead
 
 _logger = logging.getLogger(__name__)
 
 _BLOCK_SECONDS = 0.5
+_VERIFIED_AT_ONCE = 1_000
+"""Records compared at each heartbeat: half a megabyte, some milliseconds."""
+_GONE = Reason("gone", "Its directory is no longer in the prefix.")
 
 
-class Ledger:
-    """One pool's catalog, written by this watcher. Keeps true: `records` is what Redis last held."""
+class CatalogMirror:
+    """One pool's catalog, written by this watcher. Invariant: `records` is what Redis last held."""
 
     def __init__(self, connection: Connection, *, owner: str) -> None:
         """Publish as `owner`."""
@@ -36,6 +39,8 @@ class Ledger:
         self._records: dict[str, Adapter] = {}
         self._lost: dict[str, Adapter] = {}
         self._counts: Counter[tuple[AdapterState, str]] = Counter()
+        self._unverified: list[str] = []
+        self._served_count = 0
 
     @property
     def records(self) -> Mapping[str, Adapter]:
@@ -46,6 +51,15 @@ class Ledger:
     def remembered(self) -> Mapping[str, Adapter]:
         """The records, and those that Redis has lost since: what is served until something else is proven."""
         return ChainMap(self._records, self._lost) if self._lost else self._records
+
+    @property
+    def served_count(self) -> int:
+        """How many records have a revision."""
+        return self._served_count
+
+    def served(self) -> Mapping[str, Revision]:
+        """Return name -> revision of the records that have one, as it is now."""
+        return {name: record.revision for name, record in self._records.items() if record.revision}
 
     @property
     def counts(self) -> dict[AdapterState, int]:
@@ -72,7 +86,7 @@ class Ledger:
         except LeaseHeld as held:
             if not is_dead(held.owner):
                 raise
-            _logger.info("Lease of a dead watcher is taken over owner=%s", held.owner)
+            _logger.info("Lease of a dead watcher is taken over owner=%s", printable(held.owner))
             lease = await self._publisher.lead(presumed_dead=held.owner)
         await self._stop_following()
         await self._list()
@@ -90,24 +104,33 @@ class Ledger:
             await self._stop_following()
             raise
 
-    async def write(self, changes: Sequence[Adapter | Withdrawal]) -> None:
-        """Publish `changes` and remember them; raises LeaseLost and the catalog's errors."""
-        await self._publisher.publish(changes, catalog_size=len(self._records) + len(changes))
+    async def write(self, records: Iterable[Adapter], gone: Iterable[str]) -> None:
+        """Publish `records`, withdraw those of `gone` that are recorded, and remember both.
+
+        Raises LeaseLost and the catalog's errors; then nothing is remembered.
+        """
+        gone = tuple(gone)
+        changes: list[Adapter | Withdrawal] = [
+            *records,
+            *(Withdrawal(name, _GONE) for name in gone if name in self._records),
+        ]
+        if changes:
+            await self._publisher.publish(changes, catalog_size=len(self._records) + len(changes))
         for change in changes:
             _log(self._put(change.name, change if isinstance(change, Adapter) else None), change)
-
-    def forget(self, names: Iterable[str]) -> None:
-        """Remember nothing of `names` that Redis has lost: they are proven gone."""
-        for name in names:
-            self._lost.pop(shown(name), None)
+        for name in gone:
+            self._lost.pop(name, None)
 
     async def complete(self) -> None:
         """Say that everything under the prefix is published; raises LeaseLost and the catalog's errors."""
         await self._publisher.complete()
 
     async def report(self, status: WatcherStatus) -> None:
-        """Write the heartbeat; raises LeaseLost and the catalog's errors."""
+        """Write the heartbeat, and compare the next records with Redis; raises LeaseLost and others."""
         await self._publisher.report(status)
+        self._unverified = self._unverified or list(self._records)
+        names, self._unverified = self._unverified[:_VERIFIED_AT_ONCE], self._unverified[_VERIFIED_AT_ONCE:]
+        await self._publisher.verify({name: self._records[name] for name in names if name in self._records})
 
     async def resign(self) -> None:
         """Give the lease back."""
@@ -119,6 +142,7 @@ class Ledger:
         self._lost = {} if listing.complete else {n: known[n] for n in known if n not in listing.adapters}
         self._records = dict(listing.adapters) | {name: _illegible(name) for name in listing.unreadable}
         self._counts = Counter(_kind(record) for record in self._records.values())
+        self._served_count = sum(record.revision is not None for record in self._records.values())
         return listing
 
     async def _follow(self) -> None:
@@ -136,8 +160,10 @@ class Ledger:
         self._lost.pop(name, None)
         if before is not None:
             self._counts[_kind(before)] -= 1
+            self._served_count -= before.revision is not None
         if record is not None:
             self._records[name] = record
+            self._served_count += record.revision is not None
             self._counts[_kind(record)] += 1
         return before
 
@@ -166,23 +192,22 @@ def _illegible(name: str) -> Adapter:
 
 
 def _log(before: Adapter | None, change: Adapter | Withdrawal) -> None:
+    name, reason = printable(change.name), printable(str(change.reason))
     if isinstance(change, Withdrawal):
-        _logger.info("Adapter is gone name=%s reason=%s", change.name, change.reason)
+        _logger.info("Adapter is gone name=%s reason=%s", name, reason)
     elif change.revision is not None and (before is None or before.revision != change.revision):
         word = "added" if before is None or before.revision is None else "modified"
-        _logger.info(
-            "Adapter is published name=%s type=%s revision=%s", change.name, word, short(change.revision)
-        )
+        _logger.info("Adapter is published name=%s type=%s revision=%s", name, word, short(change.revision))
     elif change.state is AdapterState.REJECTED:
-        _logger.warning("Adapter is rejected name=%s reason=%s", change.name, change.reason)
-    elif change.state is AdapterState.INCOMPLETE and not _says_the_same(before, change):
-        _logger.info("Adapter is held back name=%s reason=%s", change.name, change.reason)
+        _logger.warning("Adapter is rejected name=%s reason=%s", name, reason)
+    elif change.state is AdapterState.INCOMPLETE and not _is_same_reason(before, change):
+        _logger.info("Adapter is held back name=%s reason=%s", name, reason)
     else:
-        _logger.debug("Adapter is noted name=%s state=%s reason=%s", change.name, change.state, change.reason)
+        _logger.debug("Adapter is noted name=%s state=%s reason=%s", name, change.state, reason)
 
 
-def _says_the_same(before: Adapter | None, change: Adapter) -> bool:
-    """Whether only numbers differ: a copy under way is told once."""
+def _is_same_reason(before: Adapter | None, change: Adapter) -> bool:
+    """Return whether only numbers differ: a copy under way is logged once."""
     if before is None or before.reason is None or change.reason is None:
         return before is not None and before.reason == change.reason
     return before.state is change.state and before.reason.code == change.reason.code

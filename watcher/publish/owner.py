@@ -1,7 +1,7 @@
 """Who this watcher is, and whether the one that holds the lease can still be alive.
 
 An owner is `host:pid:start`, with the start time and the process namespace in the last part, so that
-neither a reused process id nor another container of the same name is taken for somebody else. A lease of a
+neither a reused process id nor another container of the same name is taken for the same process. A lease of a
 watcher that died on this host need not run out first.
 """
 

@@ -1,77 +1,83 @@
-"""A refresh that changes nothing: the same looks at the disk, on a copy of what is known of it."""
+"""A refresh that changes nothing: the same examinations, and the same plan, on a copy of the state."""
 
 import asyncio
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from loradrop.catalog.adapter import Adapter
 from loradrop.catalog.errors import DiscoveryError
 from loradrop.catalog.events import RefreshRequest
 from loradrop.catalog.status import RefreshResult
-from loradrop.watcher.monitor.evaluation import Question
-from loradrop.watcher.monitor.monitor import Lookout
+from loradrop.watcher.monitor.evaluation import ExamineRequest
+from loradrop.watcher.monitor.monitor import Monitor
 from loradrop.watcher.refresh.refresh import answer, failed
-from loradrop.watcher.state.changes import changed_records
-from loradrop.watcher.state.prefix_state import Disk, served
+from loradrop.watcher.state.planning import mass_removal, served, wanted_record
+from loradrop.watcher.state.prefix_state import PrefixState
 
 
 async def preview(
-    request: RefreshRequest, lookout: Lookout, records: Mapping[str, Adapter], *, seq: int
+    request: RefreshRequest,
+    monitor: Monitor,
+    state: PrefixState,
+    records: Mapping[str, Adapter],
+    *,
+    seq: int,
 ) -> RefreshResult:
     """Return what a refresh would answer now, had it been asked to change something."""
-    disk = lookout.disk.copy()
+    state = state.copy()
     deadline = time.monotonic() + request.timeout_seconds
-    records = dict(records)
+    before = dict(records)
     try:
-        if request.names:
-            names = disk.lookable(request.names, records)
-        else:
-            names = await _differing(lookout, disk, records)
-        touched = set(names)
+        names = state.examinable(request.names) if request.names else await _differing(monitor, state)
+        examined = set(names)
         while names:
-            due = await _examine(lookout, disk, names, records)
-            names = {name for name, at in due.items() if at < deadline and disk.is_unsettled(name)}
+            due = await _examine(monitor, state, names)
+            names = {name for name, at in due.items() if at < deadline and state.is_unsettled(name)}
             if names:
                 await asyncio.sleep(max(0.0, min(due[name] for name in names) - time.monotonic()))
     except DiscoveryError as error:
-        return failed(request, error.reason)
-    before = served(records)
-    _apply(disk, touched, records)
-    return answer(request, before, records, seq=seq)
+        return failed(request, error.reason, at=datetime.now(UTC))
+    after = _foreseen(state, examined, before)
+    return answer(request, served(before), after, total=len(served(after)), seq=seq, at=datetime.now(UTC))
 
 
-async def _differing(lookout: Lookout, disk: Disk, records: Mapping[str, Adapter]) -> set[str]:
-    found, _ = await lookout.batches.scan(lookout.look_at_all)
-    disk.compare(found.names, records)
-    return {*found.changed, *disk.missing, *disk.unreadable, *disk.absent}
+async def _differing(monitor: Monitor, state: PrefixState) -> set[str]:
+    found = await monitor.scan()
+    state.observe_root(found.identity)
+    state.observe_listing(found.names)
+    return {*found.changed, *state.doubtful()}
 
 
-async def _examine(
-    lookout: Lookout, disk: Disk, names: set[str], records: Collection[str]
-) -> dict[str, float]:
-    """Examine `names`, keep what was found in `disk`, and return when to look again at which."""
+async def _examine(monitor: Monitor, state: PrefixState, names: set[str]) -> dict[str, float]:
+    """Examine `names`, keep what was found in `state`, and return when to examine which again."""
     due: dict[str, float] = {}
-    questions = [Question(name, disk.findings.get(name)) for name in sorted(names)]
-    while questions:
-        answers = await lookout.batches.examine(questions)
-        if answers.error is not None:
-            raise answers.error
-        if answers.listed is not None:
-            disk.compare(answers.listed, records)
-        for name, examined in answers.found.items():
-            look_again = disk.learn(name, examined, hurried=True)
+    requests = [ExamineRequest(name, state.finding(name)) for name in sorted(names)]
+    while requests:
+        result = await monitor.examine(requests)
+        if result.error is not None:
+            raise result.error
+        if result.identity is not None:
+            state.observe_root(result.identity)
+        if result.listed is not None:
+            state.observe_listing(result.listed)
+        for name, examined in result.found.items():
+            look_again = state.learn(name, examined, now=time.monotonic())
             if look_again is not None:
                 due[name] = look_again
-        questions = list(answers.left)
+        requests = list(result.left)
     return due
 
 
-def _apply(disk: Disk, touched: set[str], records: dict[str, Adapter]) -> None:
+def _foreseen(state: PrefixState, examined: set[str], records: Mapping[str, Adapter]) -> dict[str, Adapter]:
+    """Return what the catalog would hold once what was examined is settled, or its removal proven."""
+    after = dict(records)
     now = datetime.now(UTC)
-    held = set(disk.removals(records).held)
-    for name in touched & disk.absent.keys() - held:
-        records.pop(name, None)
-    records.update(
-        {record.name: record for record in changed_records(disk, touched, records, records, now=now)}
-    )
+    held = mass_removal(state, records)
+    for name in examined:
+        seen = state.names.get(name)
+        if seen is not None and seen.absence is not None and name not in held:
+            after.pop(name, None)
+        elif (record := wanted_record(state, name, records, now=now)) is not None:
+            after[record.name] = record
+    return after

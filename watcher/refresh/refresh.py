@@ -1,74 +1,58 @@
 """Manual refreshes: what one waits for, and what is answered.
 
-A refresh is answered once a look that began after it was asked for has been followed to its end: everything
-in its scope examined, settled or given up on, and published. Time bounds the waiting, not the looking.
+A refresh is answered once a scan that began after it was asked for has been followed to its end: everything
+in its scope examined, settled or given up on, and published.
 
-Pure.
+Pure: clocks are passed in.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from loradrop.catalog.adapter import Adapter, AdapterState, Reason, Revision
 from loradrop.catalog.events import RefreshRequest
 from loradrop.catalog.status import RefreshResult, RefreshStatus
+from loradrop.watcher.refresh.progress import Progress
 from loradrop.watcher.state.records import difference
-
-
-@dataclass(slots=True)
-class Look:
-    """A look at the prefix that is followed to its end.
-
-    `scan` is the number of the first scan that began after it was wanted, 0 where only `names` are looked
-    at. `awaited` are the names still open, None as long as that scan has not told which.
-    """
-
-    scan: int
-    names: tuple[str, ...] = ()
-    awaited: list[str] | None = None
-
-    def covers(self, name: str) -> bool:
-        """Return whether `name` is in the scope."""
-        return not self.names or name in self.names
-
-    def is_over(
-        self, *, scans_done: int, waiting: Callable[[], set[str]], is_open: Callable[[str], bool]
-    ) -> bool:
-        """Return whether there is nothing left to wait for.
-
-        `waiting` are the names being looked at now; `is_open` says whether a name may soon be something else.
-        """
-        if scans_done < self.scan:
-            return False
-        if self.awaited is None:
-            self.awaited = [name for name in waiting() if self.covers(name)]
-        while self.awaited and not is_open(self.awaited[-1]):  # one open name is reason enough to wait
-            self.awaited.pop()
-        return not self.awaited
 
 
 @dataclass(frozen=True, slots=True)
 class Refresh:
-    """One request being followed: what was served before, and by when it must be answered as it stands."""
+    """One request being followed: what was served before, and when (monotonic) its time is up."""
 
     request: RefreshRequest
-    look: Look
+    progress: Progress
     before: Mapping[str, Revision]
     deadline: float
 
+    def is_due(self, now: float) -> bool:
+        """Return whether it is answered at `now`: it is over, or out of time with the scan done."""
+        return self.progress.is_over or (self.progress.awaited is not None and now >= self.deadline)
+
 
 def answer(
-    request: RefreshRequest, before: Mapping[str, Revision], records: Mapping[str, Adapter], *, seq: int
+    request: RefreshRequest,
+    before: Mapping[str, Revision],
+    records: Mapping[str, Adapter],
+    *,
+    total: int,
+    seq: int,
+    at: datetime,
 ) -> RefreshResult:
-    """Return the answer to `request`: what changed from `before` to `records`, in its scope."""
-    in_scope = {name: record for name, record in records.items() if _asks_for(request, name)}
+    """Return the answer to `request`: what changed from `before` to `records`, in its scope.
+
+    `total` is how many adapters are served now, at `seq` of the catalog.
+    """
+    scope: Collection[str] = frozenset(request.names) or records.keys()
+    in_scope = {name: records[name] for name in scope if name in records}
     after = {name: record.revision for name, record in in_scope.items() if record.revision is not None}
-    change = difference({name: old for name, old in before.items() if _asks_for(request, name)}, after)
+    asked = frozenset(request.names)
+    change = difference({name: old for name, old in before.items() if not asked or name in asked}, after)
     return RefreshResult(
         id=request.id,
         status=RefreshStatus.SCANNED,
-        at=datetime.now(UTC),
+        at=at,
         dry_run=request.dry_run,
         discovered=change.discovered,
         updated=change.updated,
@@ -78,21 +62,13 @@ def answer(
             for name, record in sorted(in_scope.items())
             if record.state is AdapterState.REJECTED and record.reason is not None
         },
-        total=sum(1 for record in records.values() if record.revision is not None),
+        total=total,
         seq=seq,
     )
 
 
-def failed(request: RefreshRequest, reason: Reason) -> RefreshResult:
-    """Return the answer to a refresh whose look at the disk failed: nothing was changed."""
+def failed(request: RefreshRequest, reason: Reason, *, at: datetime) -> RefreshResult:
+    """Return the answer to a refresh whose scan failed: nothing was changed."""
     return RefreshResult(
-        id=request.id,
-        status=RefreshStatus.FAILED,
-        at=datetime.now(UTC),
-        dry_run=request.dry_run,
-        error=reason,
+        id=request.id, status=RefreshStatus.FAILED, at=at, dry_run=request.dry_run, error=reason
     )
-
-
-def _asks_for(request: RefreshRequest, name: str) -> bool:
-    return not request.names or name in request.names

@@ -1,1 +1,1 @@
-"""What is known of each name, and what the catalog should hold. Pure."""
+"""What is known of each name, and what to write to the catalog."""

@@ -1,10 +1,11 @@
-"""Why the watcher cannot be trusted at the moment, by source: said once in the log, and kept for people."""
+"""Why the watcher cannot be trusted at the moment, by source: logged once, and reported while it lasts."""
 
 import logging
 from collections.abc import Callable
 from typing import Literal
 
 from loradrop.catalog.adapter import Reason
+from loradrop.catalog.printable import printable
 
 _logger = logging.getLogger(__name__)
 
@@ -19,29 +20,38 @@ AWAY = Reason(
 )
 
 
-class Health:
-    """What is wrong. `on_change` is called when the most important reason changes."""
+def mass_removal(count: int, grace_seconds: float) -> Reason:
+    """Return why `count` adapters that vanished stay served."""
+    return Reason(
+        "mass_removal",
+        f"{count} adapters vanished at once. They stay served for {grace_seconds:g} s;"
+        " `loradrop refresh --confirm-removals` says that this is meant.",
+    )
 
-    def __init__(self) -> None:
+
+class Conditions:
+    """What degrades the watcher. `on_change` is called when something begins or ends to."""
+
+    def __init__(self, on_change: Callable[[], None] = lambda: None) -> None:
         """Begin healthy."""
-        self.on_change: Callable[[], None] = lambda: None
-        self._troubles: dict[Source, Reason] = {}
+        self._on_change = on_change
+        self._reasons: dict[Source, Reason] = {}
 
     @property
     def reason(self) -> Reason | None:
-        """The most important trouble, or None."""
-        return next((self._troubles[source] for source in _ORDER if source in self._troubles), None)
+        """The most important reason, or None."""
+        return next((self._reasons[source] for source in _ORDER if source in self._reasons), None)
 
     def set(self, source: Source, reason: Reason | None) -> None:
-        """Note a trouble of `source`, or that it is well (None); the same again says nothing new."""
-        known = self._troubles.get(source)
+        """Note what is wrong with `source`, or that nothing is (None); the same again is not logged."""
+        known = self._reasons.get(source)
         if reason is None:
-            if self._troubles.pop(source, None) is None:
+            if self._reasons.pop(source, None) is None:
                 return
             _logger.info("Watcher has recovered source=%s", source)
         else:
-            self._troubles[source] = reason
+            self._reasons[source] = reason
             if known is not None and known.code == reason.code:
                 return
-            _logger.warning("Watcher is degraded source=%s reason=%s", source, reason)
-        self.on_change()
+            _logger.warning("Watcher is degraded source=%s reason=%s", source, printable(str(reason)))
+        self._on_change()

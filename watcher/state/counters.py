@@ -34,19 +34,19 @@ class Histogram:
 
 
 @dataclass(slots=True)
-class Tally:
+class Counters:
     """Everything counted since the start."""
 
     notifications: int = 0
     """Hints heard."""
     coalesced: int = 0
-    """Hints that asked for nothing new: the look they want was due already."""
+    """Hints that asked for nothing new: the examination they want was due already."""
     examined: int = 0
-    """Looks at one adapter."""
+    """Examinations of one adapter."""
     digested_bytes: int = 0
     """Bytes of the adapters that were read in full."""
     examined_seconds: float = 0.0
-    """How long threads looked and read, together."""
+    """How long threads examined, together."""
     scan_changed: int = 0
     """Adapters that scans found to look different."""
     scan_failures: int = 0
@@ -55,17 +55,3 @@ class Tally:
     """From the first hint of an adapter to its published revision, settling included."""
     degraded_seconds: float = 0.0
     """How long the watcher has been degraded, up to the last heartbeat."""
-    _hinted_at: dict[str, float] = field(default_factory=dict)
-
-    def hinted(self, name: str, now: float) -> None:
-        """Note a hint of `name` at `now` (monotonic seconds); the first counts."""
-        self._hinted_at.setdefault(name, now)
-
-    def forget(self, name: str) -> None:
-        """Note that the hints of `name` led to nothing."""
-        self._hinted_at.pop(name, None)
-
-    def published(self, name: str, now: float) -> None:
-        """Note that a revision of `name` was published at `now`."""
-        if (hinted_at := self._hinted_at.pop(name, None)) is not None:
-            self.publish_seconds.observe(now - hinted_at)

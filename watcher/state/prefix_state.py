@@ -1,200 +1,250 @@
-"""What the watcher knows about the prefix: a finding for each name, the unreadable, the missing, the absent.
+"""What the watcher knows of one prefix: one record a name, and which directory the prefix is.
 
-Facts come in from scans and examinations; which records the catalog should hold comes out. A name that
-cannot be read keeps its last finding. A name that the last listing lacked is missing; looked for in vain, it
-is absent. It keeps its finding too, until its removal is proven. A name that was seen and is not examined yet
-counts as one that may be served.
+Facts come in from hints, scans and examinations. What to write to the catalog is decided by `plan`, which
+changes nothing; once that is written, `commit` takes it for known. So a write that fails loses nothing, and a
+dry run is a plan made on a copy.
+
+    scan ─────────────► observe_listing ┐
+    hint ─────────────► observe_hint    ├─► names, dirty, lost ─► plan ─► Redis ─► commit
+    examination ──────► learn           ┘
+
+Not here: input and output, and any clock: times are passed in, in monotonic seconds.
 """
 
-import time
 from collections.abc import Collection, Iterable, Mapping, Set
-from dataclasses import dataclass, field
-from datetime import datetime
+from copy import copy
 
-from loradrop.catalog.adapter import Adapter, AdapterState, Reason, Revision, is_usable_name
-from loradrop.watcher.prefix.findings import Absent, Examined, Finding, Unreadable
-from loradrop.watcher.prefix.naming import Twins, is_ignored, shown, twin_reason
-from loradrop.watcher.prefix.scan import RootIdentity
-from loradrop.watcher.state.records import record_for, with_twin
-from loradrop.watcher.state.removal import Absence, RemovalRule, Removals, decide_removals, miss, miss_anew
+from loradrop.catalog.adapter import is_usable_name
+from loradrop.catalog.backoff import Backoff
+from loradrop.catalog.printable import printable
+from loradrop.watcher.prefix.findings import Absent, Examined, Finding, RootIdentity, Unreadable
+from loradrop.watcher.prefix.naming import NameCollisions, is_ignored
+from loradrop.watcher.state.name_state import NameState
+from loradrop.watcher.state.plan import Plan
+from loradrop.watcher.state.removal import RemovalRule, miss, miss_anew
+from loradrop.watcher.state.root import Root
 
 _FIRST_RETRY_SECONDS = 1.0
 _LAST_RETRY_SECONDS = 30.0
 
 
-@dataclass(slots=True)
-class Disk:
-    """One prefix as it was last seen. Keeps true: nothing is concluded from an error or another device."""
+class PrefixState:
+    """One prefix as it was last seen. Invariant: nothing is concluded from an error or another device.
 
-    prefix: str
-    rule: RemovalRule
-    findings: dict[str, Finding] = field(default_factory=dict)
-    unreadable: dict[str, Unreadable] = field(default_factory=dict)
-    absent: dict[str, Absence] = field(default_factory=dict)
-    missing: set[str] = field(default_factory=set)
-    unexamined: set[str] = field(default_factory=set)
-    home: RootIdentity | None = None
-    away: bool = False
-    twins: Twins = field(default_factory=Twins)
-    _pauses: dict[str, float] = field(default_factory=dict)
-    _held: frozenset[str] = frozenset()
+    `held` are the names of a mass removal that is held back.
+    """
 
-    def copy(self) -> "Disk":
-        """Return an independent copy, to try something on."""
-        return Disk(
-            self.prefix,
-            self.rule,
-            dict(self.findings),
-            dict(self.unreadable),
-            dict(self.absent),
-            set(self.missing),
-            set(self.unexamined),
-            self.home,
-            self.away,
-            Twins(self.findings),
-        )
+    def __init__(self, prefix: str, rule: RemovalRule) -> None:
+        """Know nothing of `prefix` yet."""
+        self.prefix = prefix
+        self.rule = rule
+        self.held: frozenset[str] = frozenset()
+        self.root = Root()
+        self._names: dict[str, NameState] = {}
+        # Two indexes of it, so that publishing costs what has changed and not what there is.
+        self._dirty: dict[str, int] = {}
+        self._lost: set[str] = set()
+        self._marks = 0
+        self._collisions = NameCollisions()
 
-    def arrive(self, identity: RootIdentity) -> bool:
-        """Note which directory the prefix is; return whether it is another one than before.
+    def copy(self) -> "PrefixState":
+        """Return an independent copy, to plan a dry run on."""
+        copied = copy(self)
+        copied._names = {name: state.copy() for name, state in self._names.items()}
+        copied._dirty, copied._lost = dict(self._dirty), set(self._lost)
+        copied._collisions = self._collisions.copy()
+        return copied
 
-        A new directory on the same device replaces the old one. One on another device is probably what
-        lies under a mount that went away: it may add and update, and it removes nothing.
-        """
-        if self.home is None:
-            self.home = identity
-        changed = identity != self.home
-        if changed and identity.device == self.home.device:
-            self.home = identity
-        self.away = identity.device != self.home.device
-        return changed
+    # What is known
 
-    def settle_in(self, identity: RootIdentity) -> None:
-        """Take `identity` for the prefix from now on: all that is known is there, or a person said so."""
-        self.home = identity
-        self.away = False
+    @property
+    def names(self) -> Mapping[str, NameState]:
+        """Everything known, by name."""
+        return self._names
 
-    def learn(self, name: str, examined: Examined, *, hurried: bool = False) -> float | None:
-        """Keep what an examination found, and return when (monotonic seconds) to look again, if ever."""
-        match examined:
-            case Unreadable():
-                self.unexamined.discard(name)
-                self.unreadable[name] = examined
-                before = self._pauses.get(name, _FIRST_RETRY_SECONDS / 2)
-                self._pauses[name] = min(2 * before, _LAST_RETRY_SECONDS)
-                return time.monotonic() + self._pauses[name]
-            case Absent():
-                self._is_legible(name)
-                if not self.away:
-                    self.absent[name] = miss(self.absent.get(name), now=time.monotonic(), hurried=hurried)
-                return None
-            case Finding():
-                self._is_legible(name)
-                self.absent.pop(name, None)
-                self.missing.discard(name)
-                self.unexamined.discard(name)
-                if name in self._held:
-                    self._miss_anew()
-                if name not in self.findings:
-                    self.twins.add(name)
-                self.findings[name] = examined
-                return examined.look_again_at
+    @property
+    def dirty(self) -> Mapping[str, int]:
+        """The names whose record may have to change, and a mark that grows each time one is named again."""
+        return self._dirty
 
-    def forget(self, name: str) -> None:
-        """Drop all that is known about a name that is proven gone."""
-        self.absent.pop(name, None)
-        self.missing.discard(name)
-        self.unexamined.discard(name)
-        self._is_legible(name)
-        if self.findings.pop(name, None) is not None:
-            self.twins.discard(name)
+    @property
+    def lost(self) -> Set[str]:
+        """The names that may be gone: missing from the last listing, or examined and not found."""
+        return self._lost
 
-    def _miss_anew(self) -> None:
-        """Forget how often names were missed: one that vanished with them is back, and they may be late."""
-        now = time.monotonic()
-        self.absent = {name: miss_anew(absence, now=now) for name, absence in self.absent.items()}
-        self._held = frozenset()
+    def finding(self, name: str) -> Finding | None:
+        """Return what was last read of `name`."""
+        state = self._names.get(name)
+        return None if state is None else state.finding
 
-    def _is_legible(self, name: str) -> None:
-        self.unreadable.pop(name, None)
-        self._pauses.pop(name, None)
-
-    def removals(self, records: Mapping[str, Adapter], *, confirmed: bool = False) -> Removals:
-        """Return which absent names are proven gone; none while another device is under the prefix."""
-        self._held = frozenset()
-        if not self.absent or (self.away and not confirmed):
-            return Removals((), {}, ())
-        served = {
-            name
-            for name, record in records.items()
-            if record.revision is not None and record.prefix == self.prefix
-        }
-        removals = decide_removals(
-            self.absent, served | self.unexamined, self.rule, missing=self.missing, confirmed=confirmed
-        )
-        if removals.held:
-            self._held = frozenset({*removals.held, *self.missing})
-        return removals
-
-    def record(self, name: str, records: Mapping[str, Adapter], *, now: datetime) -> Adapter | None:
-        """Return the record the catalog should hold for `name`, or None where nothing is known of it."""
-        found: Finding | Unreadable | None = self.unreadable.get(name) or self.findings.get(name)
-        if found is None:
-            return None
-        known = records.get(shown(name))
-        record = record_for(name, self.prefix, found, known, now=now)
-        if record.state is not AdapterState.READY:
-            return record
-        others = self.twins.of(name, self.findings)
-        if not others or _may_stay(name, others, records):
-            return record
-        return with_twin(record, known, twin_reason(name, others[0]))
-
-    def neighbours(self, name: str) -> tuple[str, ...]:
-        """Return the names whose record may change because `name` came or went."""
-        return self.twins.of(name, self.findings)
-
-    def lookable(self, names: Iterable[str], records: Collection[str]) -> set[str]:
-        """Return those of `names`, which a stranger may have chosen, that are no paths to somewhere else."""
-        return {
-            name
-            for name in names
-            if (is_usable_name(name) and not is_ignored(name)) or name in self.findings or name in records
-        }
-
-    def compare(self, seen: Collection[str], records: Iterable[str]) -> None:
-        """Note as `missing` what is known, here or in the catalog, and not among the names that were seen."""
-        legible = {shown(name) for name in seen if not name.isascii()}  # as the catalog spells them
-        known = {*self.findings, *self.unexamined, *records}
-        self.missing = {name for name in known if name not in seen and name not in legible}
-
-    def is_known(self, name: str) -> bool:
-        """Return whether anything has been seen of `name`."""
-        return name in self.findings or name in self.unexamined
-
-    def expect(self, seen: Set[str]) -> None:
-        """Note that `seen`, all that a scan saw, is there: what nobody has examined yet may be served."""
-        self.unexamined |= seen - self.findings.keys() - self.unreadable.keys()
+    def has_finding(self, name: str) -> bool:
+        """Return whether anything has been read of `name`."""
+        return self.finding(name) is not None
 
     def is_unsettled(self, name: str) -> bool:
-        """Return whether looking at `name` again soon may tell something else."""
-        finding = self.findings.get(name)
-        return (
-            finding is not None and finding.state is AdapterState.SETTLING and not _is_endless(finding.reason)
-        )
+        """Return whether another examination of `name` soon may find something else."""
+        state = self._names.get(name)
+        return state is not None and state.is_unsettled
 
+    def is_open(self, name: str) -> bool:
+        """Return whether `name` has still to settle, to be published, or to be proven gone."""
+        state = self._names.get(name)
+        if state is None:
+            return False
+        return name in self._dirty or state.is_unsettled or (state.is_lost and name not in self.held)
 
-def served(records: Mapping[str, Adapter]) -> dict[str, Revision]:
-    """Return name -> revision of the records that have one."""
-    return {name: record.revision for name, record in records.items() if record.revision is not None}
+    def doubtful(self) -> list[str]:
+        """Return the names that every scan examines anew: unreadable, or not found."""
+        return [name for name, state in self._names.items() if state.unreadable or state.is_lost]
 
+    def colliding(self, name: str) -> tuple[str, ...]:
+        """Return the other names of the prefix that differ from `name` only in case or Unicode form."""
+        return self._collisions.of(name, self.has_finding)
 
-def _may_stay(name: str, others: Iterable[str], records: Mapping[str, Adapter]) -> bool:
-    """Return whether `name` was served before its twins came."""
-    known = records.get(name)
-    if known is None or known.revision is None:
-        return False
-    return not any((other := records.get(twin)) is not None and other.revision is not None for twin in others)
+    def examinable(self, names: Iterable[str]) -> set[str]:
+        """Return those of `names`, which a client may have chosen, that can be an adapter's."""
+        return {
+            name for name in names if name in self._names or (is_usable_name(name) and not is_ignored(name))
+        }
 
+    # What is learnt
 
-def _is_endless(reason: Reason | None) -> bool:
-    return reason is not None and reason.code in {"unstable", "writer_active"}
+    def begin_session(self, recorded: Iterable[str]) -> None:
+        """Note that the catalog, listed just now, holds `recorded`, and that nothing is dirty for it yet."""
+        self._dirty.clear()
+        for name in recorded:
+            self._names.setdefault(name, NameState()).is_recorded = True
+
+    def observe_root(self, identity: RootIdentity) -> bool:
+        """Note which directory the prefix is; return whether it is another one than last time."""
+        changed = identity != self.root.seen
+        self.root = self.root.observed(identity)
+        return changed
+
+    def observe_listing(self, names: Collection[str]) -> None:
+        """Note which of the known names are missing from `names`, all that the prefix holds."""
+        self.root = self.root.listed_now()
+        recorded = {printable(name) for name in names if not name.isascii()}  # as the catalog spells them
+        self._lost.clear()
+        for name, state in self._names.items():
+            state.is_missing = name not in names and name not in recorded
+            if state.is_lost:
+                self._lost.add(name)
+
+    def observe_scan(self, names: Set[str]) -> None:
+        """Note that a scan saw `names`: what was never examined may be served."""
+        self.observe_listing(names)
+        for name in names:
+            state = self._names.get(name)
+            if state is None:
+                self._names[name] = NameState(is_unexamined=True)
+            elif state.finding is None and state.unreadable is None:
+                state.is_unexamined = True
+
+    def observe_hint(self, name: str, *, now: float, arrived: bool) -> None:
+        """Note a hint of `name`; of several before it is published, the first counts."""
+        state = self._names.setdefault(name, NameState())
+        state.arrived = arrived
+        if state.hinted_at is None:
+            state.hinted_at = now
+
+    def take_arrived(self, name: str) -> bool:
+        """Return whether the last hint of `name` was a rename of the whole directory; it counts once."""
+        state = self._names.get(name)
+        arrived = state is not None and state.arrived
+        if state is not None:
+            state.arrived = False
+        return arrived
+
+    def put_back_arrived(self, name: str) -> None:
+        """Take back what `take_arrived` told: the examination did not come to `name`."""
+        if (state := self._names.get(name)) is not None:
+            state.arrived = True
+
+    def learn(self, name: str, examined: Examined, *, now: float) -> float | None:
+        """Keep what an examination found, and return when to examine `name` again, if ever."""
+        state = self._names.setdefault(name, NameState())
+        if examined is state.finding:
+            state.hinted_at = None  # it led to nothing
+        look_again = None
+        match examined:
+            case Unreadable():
+                state.retry = state.retry or Backoff(_FIRST_RETRY_SECONDS, _LAST_RETRY_SECONDS)
+                state.unreadable, state.is_unexamined = examined, False
+                look_again = now + state.retry.pause_seconds()
+            case Absent():
+                self._learn_absent(name, state, now)
+            case Finding():
+                self._learn_finding(name, state, examined, now)
+                look_again = examined.look_again_at
+        if name in self._names:
+            self.mark_dirty((name, *self.colliding(name)))
+        return look_again
+
+    def mark_dirty(self, names: Iterable[str]) -> None:
+        """Note that the records of `names` may have to change."""
+        for name in names:
+            self._marks += 1
+            self._dirty[name] = self._marks
+
+    def commit(self, plan: Plan) -> list[float]:
+        """Take `plan`, which was written, for known; return when the first hints came of what it published.
+
+        What was learnt while it was written stays dirty; a name that came back meanwhile is not forgotten.
+        """
+        self.held = plan.held
+        if plan.accepted_root is not None:
+            self.root = self.root.accepted(plan.accepted_root)
+        for name, mark in plan.considered.items():
+            if self._dirty.get(name) == mark:
+                del self._dirty[name]
+        published = [self._take_hint(name) for name in plan.published]
+        for name in plan.records:
+            self._names[name].is_recorded = True
+        for name, absence in plan.removals.items():
+            if self._names[name].absence == absence:
+                self._forget(name)
+            else:
+                self._names[name].is_recorded = False
+                self.mark_dirty([name])
+        return [at for at in published if at is not None]
+
+    def _take_hint(self, name: str) -> float | None:
+        state = self._names[name]
+        hinted_at, state.hinted_at = state.hinted_at, None
+        return hinted_at
+
+    def _learn_absent(self, name: str, state: NameState, now: float) -> None:
+        state.unreadable = state.retry = None
+        if state.finding is None and not state.is_unexamined and not state.is_recorded:
+            self._forget(name)  # a hint, or a client's word, of nothing
+        elif not self.root.on_other_device:
+            state.absence = miss(state.absence, now=now)
+            self._lost.add(name)
+
+    def _learn_finding(self, name: str, state: NameState, found: Finding, now: float) -> None:
+        if state.is_lost and self.held:
+            self._miss_anew(now)
+        if state.finding is None:
+            self._collisions.add(name)
+        state.finding = found
+        state.unreadable = state.retry = state.absence = None
+        state.is_missing = state.is_unexamined = False
+        self._lost.discard(name)
+
+    def _miss_anew(self, now: float) -> None:
+        """Forget how often names were not found: one that vanished with them is back; they may be late."""
+        for name in self._lost:
+            state = self._names[name]
+            if state.absence is not None:
+                state.absence = miss_anew(now=now)
+        self.held = frozenset()
+
+    def _forget(self, name: str) -> None:
+        """Drop all that is known of `name`."""
+        others = self.colliding(name)
+        if self._names.pop(name).finding is not None:
+            self._collisions.discard(name)
+        self._lost.discard(name)
+        self._dirty.pop(name, None)
+        self.mark_dirty(others)

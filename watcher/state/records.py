@@ -1,4 +1,4 @@
-"""What is on disk against what the catalog says: which records must change, and what changed for people.
+"""What is on disk against what the catalog says: which records must change, and what changed for clients.
 
 The catalog keeps the last good revision of an adapter while the disk says something else, so a record
 follows from two things: what was found, and what the record said before. Pure.
@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from loradrop.catalog.adapter import Adapter, AdapterState, Reason, Revision
+from loradrop.catalog.printable import printable
 from loradrop.watcher.prefix.findings import Finding, Unreadable
-from loradrop.watcher.prefix.naming import shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,8 @@ def is_rewording(record: Adapter, known: Adapter | None) -> bool:
     )
 
 
-def with_twin(record: Adapter, known: Adapter | None, reason: Reason) -> Adapter:
-    """Return `record` turned into the rejection of a name that has a twin; what is served stays served."""
+def with_collision(record: Adapter, known: Adapter | None, reason: Reason) -> Adapter:
+    """Return `record` as the rejection of a name that collides with another; what is served stays served."""
     if known is not None and known.revision is not None:
         record = replace(known, updated_at=record.updated_at)
     else:
@@ -66,9 +66,9 @@ def _wanted(
     name: str, prefix: str, found: Finding | Unreadable, known: Adapter | None, now: datetime
 ) -> Adapter:
     record = Adapter(
-        name=shown(name),
+        name=printable(name),
         prefix=prefix,
-        path=shown(name),
+        path=printable(name),
         revision=None,
         state=AdapterState.UNKNOWN,
         reason=found.reason,

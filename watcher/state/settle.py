@@ -15,7 +15,7 @@ from loradrop.watcher.prefix.findings import Signature, Stillness
 
 @dataclass(frozen=True, slots=True)
 class SettleRule:
-    """How long files must be still, and how long they may be restless before people are told."""
+    """How long files must be still, and how long they may be restless before that is reported."""
 
     settle_seconds: float = 1.0
     """Longer than a writer pauses between two writes, short enough not to be felt."""

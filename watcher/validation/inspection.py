@@ -17,15 +17,16 @@ from io import FileIO
 from pathlib import Path
 
 from loradrop.catalog.adapter import CONFIG_FILENAME, AdapterState, Reason, Revision, WeightsFormat
-from loradrop.catalog.lora import pickle_archive as pickle_check
-from loradrop.catalog.lora import safetensors_header as safetensors_proof
-from loradrop.catalog.lora.config import MAX_CONFIG_BYTES, parse_config
-from loradrop.catalog.lora.faults import Changed, Incomplete, Rejected
-from loradrop.catalog.lora.open_files import Roots, is_gone, opened
-from loradrop.catalog.lora.tensors import check_tensors
+from loradrop.catalog.lora.adapter_files import AdapterFiles, opened_adapter
+from loradrop.catalog.lora.config import parse_config
+from loradrop.catalog.lora.faults import Changed, Fault, Incomplete, Rejected
+from loradrop.catalog.lora.open_files import Roots, is_gone, opened_directory
+from loradrop.catalog.lora.pickle_archive import check_sums
+from loradrop.catalog.lora.tensors import lora_pairs
+from loradrop.catalog.printable import printable
 from loradrop.catalog.revision import RevisionHasher
 from loradrop.watcher.prefix.findings import Facts, Signature
-from loradrop.watcher.prefix.naming import is_atomic_writer, shown, unusable
+from loradrop.watcher.prefix.naming import is_atomic_writer, unusable
 from loradrop.watcher.prefix.signature import failed, signature_of, unreadable
 
 _logger = logging.getLogger(__name__)
@@ -84,13 +85,13 @@ def inspect_adapter(
         if not directory.is_dir() and not directory.is_symlink():
             raise Rejected("not_a_directory", f"{directory} is not a directory. Name an adapter's directory.")
         proof = prove(str(directory), rules, digest=with_revision)
-    except (Incomplete, Rejected, Changed) as error:
+    except Fault as error:
         return Inspection(error.state, error.reason)
     except OSError as error:
         return Inspection(AdapterState.UNKNOWN, unreadable(error))
     except Exception as error:
         # One adapter, however strange, must not keep a caller from looking at the others.
-        _logger.exception("Looking at an adapter failed path=%s", shown(str(directory)))
+        _logger.exception("Looking at an adapter failed path=%s", printable(str(directory)))
         return Inspection(AdapterState.UNKNOWN, failed(error))
     return Inspection(AdapterState.READY, None, proof.facts, proof.revision)
 
@@ -110,32 +111,38 @@ def prove(directory: str, rules: Rules, *, digest: bool) -> Proof:
 
 
 def _prove(directory: str, rules: Rules, digest: bool) -> Proof:
-    if os.path.islink(directory):  # noqa: PTH114 - a Path costs more than the call
-        directory = rules.roots.resolve(directory)
-        if not os.path.lexists(directory):
+    prefix, _, name = directory.rpartition("/")
+    try:
+        with opened_directory(prefix, name, rules.roots) as descriptor:
+            return _prove_open(descriptor, rules, digest)
+    except FileNotFoundError as error:
+        if os.path.islink(directory):  # noqa: PTH114 - a Path costs more than the call
             raise Incomplete(
                 "link_dangling", "The directory is a link that leads nowhere. Put the adapter where it leads."
-            )
+            ) from error
+        raise
+
+
+def _prove_open(directory: int, rules: Rules, digest: bool) -> Proof:
     if digest:
         _check_no_writer(directory)
-    config = _config_bytes(directory, rules)
-    weights_format = _format(directory, rules)
-    parsed = parse_config(config[0])
-    with opened(f"{directory}/{weights_format.filename}", rules.roots) as (fd, held):
-        if weights_format is WeightsFormat.SAFETENSORS:
-            tensors = safetensors_proof.prove(fd, held.st_size)
-        else:
-            tensors = pickle_check.prove_pickle(fd, held.st_size)
-        check_tensors(tensors, parsed)
-        facts = Facts(weights_format, len(config[0]) + held.st_size, parsed.max_rank, parsed.base_model)
-        signature = signature_of(config[1], held)
-        revision = _digest(fd, config[0], facts, rules) if digest else None
-        if signature_of(config[1], os.fstat(fd)) != signature:
+    with opened_adapter(directory, rules.roots, allow_pickle=rules.allow_pickle) as files:
+        config = parse_config(files.config)
+        lora_pairs(files.declared_tensors(), config)
+        facts = Facts(
+            files.weights_format,
+            len(files.config) + files.weights_stat.st_size,
+            config.max_rank,
+            config.base_model,
+        )
+        signature = signature_of(files.config_stat, files.weights_stat)
+        revision = _digest(files, rules) if digest else None
+        if signature_of(files.config_stat, os.fstat(files.weights)) != signature:
             raise Changed
     return Proof(signature, facts, revision)
 
 
-def _check_no_writer(directory: str) -> None:
+def _check_no_writer(directory: int) -> None:
     """Raise Changed where a copy that will replace one of the files is under way beside it.
 
     rsync, scp and careful publishers write to a temporary name first; one that nobody has written to for
@@ -149,8 +156,8 @@ def _check_no_writer(directory: str) -> None:
             if abs(time.time() - found.st_ctime) < _ABANDONED_SECONDS:
                 raise Changed(
                     "writer_active",
-                    f"An update is under way: {shown(entry.name)} lies beside the files. It is published once"
-                    " that is renamed or removed.",
+                    f"An update is under way: {printable(entry.name)} lies beside the files. It is published"
+                    " once that is renamed or removed.",
                 )
 
 
@@ -159,62 +166,13 @@ def _is_unfinished(name: str) -> bool:
     return name not in finished and any(file in name for file in finished)
 
 
-def _config_bytes(directory: str, rules: Rules) -> tuple[bytes, os.stat_result]:
-    try:
-        with opened(f"{directory}/{CONFIG_FILENAME}", rules.roots) as (fd, held):
-            if held.st_size > MAX_CONFIG_BYTES:
-                raise Rejected(
-                    "config_too_large",
-                    f"adapter_config.json has {held.st_size} bytes; PEFT's have less than {MAX_CONFIG_BYTES}."
-                    " Save the adapter again with PEFT.",
-                )
-            text = os.pread(fd, MAX_CONFIG_BYTES + 1, 0)
-            if len(text) != held.st_size:
-                raise Changed
-            return text, held
-    except OSError as error:
-        if is_gone(error):
-            raise Incomplete(
-                "config_missing",
-                "adapter_config.json is missing. Wait for the copy, or copy it into the directory.",
-            ) from error
-        raise
-
-
-def _format(directory: str, rules: Rules) -> WeightsFormat:
-    for weights_format in (WeightsFormat.SAFETENSORS, WeightsFormat.PICKLE):
-        if not _exists(f"{directory}/{weights_format.filename}"):
-            continue
-        if weights_format is WeightsFormat.PICKLE and not rules.allow_pickle:
-            raise Rejected(
-                "pickle_not_allowed",
-                "Only adapter_model.bin is there, and --no-allow-pickle is set. Save it as safetensors.",
-            )
-        return weights_format
-    raise Incomplete(
-        "weights_missing",
-        "Neither adapter_model.safetensors nor adapter_model.bin is there. Wait for the copy, or copy it"
-        " again.",
-    )
-
-
-def _exists(path: str) -> bool:
-    try:
-        os.stat(path)  # noqa: PTH116 - Path.exists() would call an unreadable file missing
-    except OSError as error:
-        if is_gone(error):
-            return False
-        raise
-    return True
-
-
-def _digest(fd: int, config: bytes, facts: Facts, rules: Rules) -> Revision:
-    if facts.format is WeightsFormat.PICKLE:
-        pickle_check.check_sums(fd)
-    weights_bytes = facts.size_bytes - len(config)
-    hasher = RevisionHasher(facts.format, config, weights_bytes)
+def _digest(files: AdapterFiles, rules: Rules) -> Revision:
+    weights_bytes = files.weights_stat.st_size
+    if files.weights_format is WeightsFormat.PICKLE:
+        check_sums(files.weights, weights_bytes)
+    hasher = RevisionHasher(files.weights_format, files.config, weights_bytes)
     buffer = memoryview(bytearray(min(_CHUNK_BYTES, max(weights_bytes, 1))))
-    with FileIO(fd, closefd=False) as file:
+    with FileIO(files.weights, closefd=False) as file:
         file.seek(0)
         left = weights_bytes
         while left > 0:

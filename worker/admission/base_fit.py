@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from loradrop.catalog.adapter import Reason
-from loradrop.worker.admission.lora import LoraConfig, Pair, has_suffix, is_expert
+from loradrop.catalog.lora.config import LoraConfig
+from loradrop.catalog.lora.patterns import has_suffix
+from loradrop.catalog.lora.tensors import Pair, is_expert
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 _NAMED_IN_MESSAGES = 3
@@ -40,7 +42,7 @@ def find_misfit(config: LoraConfig, pairs: Mapping[str, Pair], base: BaseModel) 
         )
     for module, name in known.items():
         pair, expected = pairs[module], base.shapes[name]
-        if pair.a is None or pair.b is None or is_expert(module):
+        if is_expert(module):
             continue
         found = (pair.b.shape[0], pair.a.shape[1])
         if found != expected and found != expected[::-1]:  # embeddings and Conv1D are stored transposed

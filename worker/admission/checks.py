@@ -2,26 +2,23 @@
 
 Pure: what is known of the adapter, the base model and the server goes in, a reason or None comes out.
 vLLM itself half-loads or silently ignores much of what is refused here (tensors of a smaller model,
-layers that do not exist, ranks that disagree), and not-finite weights poison its cache for everybody.
+layers that do not exist, ranks that disagree), and not-finite weights poison its cache for all requests.
 
 What cannot be known, because the base model's checkpoint is not on this machine, is admitted; the caller
-says so. Here are the server's limits and the weights themselves; not here: the comparison with the base
-model (`base_fit`), reading the files (`weights`, `base_model`).
+says so. Here are the server's limits and the values of the weights; not here: whether they are an adapter's
+at all (`catalog.lora`), the comparison with the base model (`base_fit`), reading the files (`weights`).
 """
 
 import math
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from loradrop.catalog.adapter import Reason
+from loradrop.catalog.lora.config import LoraConfig
+from loradrop.catalog.lora.faults import Rejected
+from loradrop.catalog.lora.tensors import Pair, Tensor, is_expert, lora_pairs, ranks_disagree
 from loradrop.worker.admission.base_fit import BaseModel, find_misfit
-from loradrop.worker.admission.lora import LoraConfig, Pair, Tensor, has_suffix, is_expert
+from loradrop.worker.admission.scaling import Scaling, scalings
 
-_WEIGHT = re.compile(
-    r"(?:base_model\.model\.)?(?P<module>.+)\.(?:lora_(?P<ab>[AB])\.weight|lora_embedding_(?P<eab>[AB]))"
-)
-_FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
 _MAX_DELTA = 1e6
 """Largest change of a base weight that is plausible; beyond it activations overflow and turn into NaN."""
 
@@ -34,112 +31,68 @@ class Limits:
     largest_value: float
 
 
-def find_fault(
-    config: LoraConfig, tensors: Mapping[str, Tensor], base: BaseModel | None, limits: Limits
-) -> Reason | None:
-    """Return why the adapter would not work, or None. `base` is None where it is not known."""
-    if fault := _rank_fault(config, limits):
-        return fault
-    pairs, fault = _pair_up(config, tensors)
-    if fault:
-        return fault
-    checks = (
-        (_pair_fault(config, module, pair) or _value_fault(config, limits, module, pair))
-        for module, pair in pairs.items()
-    )
-    if fault := next(filter(None, checks), None):
-        return fault
-    if not any(pair.a and pair.b and pair.a.largest and pair.b.largest for pair in pairs.values()):
-        return Reason(
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """An adapter's tensors, and the largest magnitude in each by name: NaN or infinite where any value is."""
+
+    tensors: Sequence[Tensor]
+    largest: Mapping[str, float]
+
+
+def check_adapter(config: LoraConfig, weights: Weights, base: BaseModel | None, limits: Limits) -> None:
+    """Return where the adapter would work; raises Rejected. `base` is None where it is not known."""
+    if config.max_rank > limits.max_lora_rank:
+        raise Rejected(
+            "rank_too_high",
+            f"The adapter's rank {config.max_rank} is above this server's --max-lora-rank"
+            f" {limits.max_lora_rank}. Start the server with a higher one, or train with a lower rank.",
+        )
+    pairs = lora_pairs(weights.tensors, config)
+    _check_finite(weights)
+    for module, scaling in scalings(config, pairs).items():
+        _check_rank(module, pairs[module], scaling.rank)
+        _check_values(module, pairs[module], scaling, weights.largest, limits)
+    if not any(weights.largest[pair.a.name] and weights.largest[pair.b.name] for pair in pairs.values()):
+        raise Rejected(
             "changes_nothing",
             "Every product of lora_A and lora_B is zero, so the adapter would answer like the base model. "
             "Save it after training, in a floating-point type.",
         )
-    return find_misfit(config, pairs, base) if base is not None else None
+    misfit = find_misfit(config, pairs, base) if base is not None else None
+    if misfit is not None:
+        raise Rejected(misfit.code, misfit.message)
 
 
-def _rank_fault(config: LoraConfig, limits: Limits) -> Reason | None:
-    highest = max([config.rank, *config.rank_pattern.values()])
-    if highest > limits.max_lora_rank:
-        return Reason(
-            "rank_too_high",
-            f"The adapter's rank {highest} is above this server's --max-lora-rank {limits.max_lora_rank}. "
-            "Start the server with a higher one, or train with a lower rank.",
-        )
-    return None
-
-
-def _pair_up(config: LoraConfig, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Pair], Reason | None]:
-    halves: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        match = _WEIGHT.fullmatch(name)
-        if match is None:
-            if fault := _extra_fault(config, name, tensor):
-                return {}, fault
-            continue
-        if tensor.dtype not in _FLOATS:
-            return {}, Reason(
-                "dtype_unsupported",
-                f"The tensor {name} is of type {tensor.dtype}, which would be rounded when served. "
-                "Save the adapter as float32, float16 or bfloat16.",
+def _check_finite(weights: Weights) -> None:
+    for name, largest in weights.largest.items():
+        if not math.isfinite(largest):
+            raise Rejected(
+                "weights_not_finite",
+                f"{name[:120]} holds NaN or infinite values: the training run diverged.",
             )
-        halves.setdefault(match["module"], {})[match["ab"] or match["eab"]] = tensor
-    return {module: Pair(half.get("A"), half.get("B")) for module, half in halves.items()}, None
 
 
-def _extra_fault(config: LoraConfig, name: str, tensor: Tensor) -> Reason | None:
-    """Return why a tensor that is no LoRA weight may not be there, or None where vLLM knows it."""
-    if name.endswith((".embed_tokens.base_layer.weight", ".lm_head.base_layer.weight")):
-        return None  # never loaded
-    if not has_suffix(name.rpartition(".")[0], config.full_modules):
-        return Reason(
-            "not_lora_weights",
-            f"The tensor {name} is no LoRA weight vLLM knows. Save the adapter alone, with PEFT.",
-        )
-    return None if math.isfinite(tensor.largest) else _not_finite(name)
-
-
-def _pair_fault(config: LoraConfig, module: str, pair: Pair) -> Reason | None:
-    if pair.a is None or pair.b is None:
-        missing = "lora_A" if pair.a is None else "lora_B"
-        return Reason("weights_incomplete", f"{module} has no {missing}. Save the adapter again.")
+def _check_rank(module: str, pair: Pair, rank: int) -> None:
     if is_expert(module):
-        return None
-    if len(pair.a.shape) != 2 or len(pair.b.shape) != 2:  # noqa: PLR2004 - a matrix
-        return Reason("shape_unsupported", f"{module} has LoRA weights that are not matrices.")
-    rank = config.rank_of(module)
-    if pair.a.shape[0] != rank or pair.b.shape[1] != rank:
-        return Reason(
-            "rank_disagrees",
-            f"{module} has weights of rank {pair.a.shape[0]} and {pair.b.shape[1]}, the configuration says "
-            f"{rank}. The configuration and the weights are not of the same training run.",
-        )
-    return None
+        return
+    for tensor, found in ((pair.a, pair.a.shape[0]), (pair.b, pair.b.shape[1])):
+        if found != rank:
+            raise ranks_disagree(tensor, found, [rank])
 
 
-def _value_fault(config: LoraConfig, limits: Limits, module: str, pair: Pair) -> Reason | None:
-    assert pair.a is not None
-    assert pair.b is not None  # _pair_fault comes first
-    for tensor in (pair.a, pair.b):
-        if not math.isfinite(tensor.largest):
-            return _not_finite(module)
-        if tensor.largest > limits.largest_value:
-            return Reason(
-                "weights_overflow",
-                f"{module} holds {tensor.largest:.3g}, which the serving type cannot hold "
-                f"(at most {limits.largest_value:.3g}).",
-            )
-    scaling = config.scaling_of(module)
-    if not math.isfinite(scaling):
-        return Reason("alpha_not_finite", f"lora_alpha gives {module} the factor {scaling}.")
-    largest_delta = abs(scaling) * config.rank_of(module) * pair.a.largest * pair.b.largest
-    if largest_delta > _MAX_DELTA:
-        return Reason(
+def _check_values(
+    module: str, pair: Pair, scaling: Scaling, largest: Mapping[str, float], limits: Limits
+) -> None:
+    a, b = largest[pair.a.name], largest[pair.b.name]
+    if max(a, b) > limits.largest_value:
+        raise Rejected(
             "weights_overflow",
-            f"{module} would change base weights by up to {largest_delta:.3g}: answers would turn into NaN.",
+            f"{module[:120]} holds {max(a, b):.3g}, which the serving type cannot hold "
+            f"(at most {limits.largest_value:.3g}).",
         )
-    return None
-
-
-def _not_finite(name: str) -> Reason:
-    return Reason("weights_not_finite", f"{name} holds NaN or infinite values: the training run diverged.")
+    delta = abs(scaling.factor) * scaling.rank * a * b
+    if not delta <= _MAX_DELTA:
+        raise Rejected(
+            "weights_overflow",
+            f"{module[:120]} would change base weights by up to {delta:.3g}: answers would turn into NaN.",
+        )

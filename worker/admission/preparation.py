@@ -1,18 +1,18 @@
 """From a directory under the prefix to proven, private, admitted bytes: all that comes before the engine.
 
-Copy and digest (`revisions`), read once (`weights`), compare with base model and server (`admission`).
+Copy and digest (`revision_store`), read once (`weights`), compare with base model and server (`checks`).
 A revision that was admitted once is admitted again without another look.
 """
 
 from pathlib import Path
 
-from loradrop.catalog.adapter import Revision, WeightsFormat
+from loradrop.catalog.adapter import Revision
 from loradrop.worker.admission.base_fit import BaseModel
-from loradrop.worker.admission.checks import Limits, find_fault
-from loradrop.worker.admission.weights import read_config, read_tensors
-from loradrop.worker.outcomes import Rejected
+from loradrop.worker.admission.checks import Limits, check_adapter
+from loradrop.worker.admission.weights import read_adapter
 from loradrop.worker.store.copying import Source
-from loradrop.worker.store.deadline_threads import StorageThreads, patience_seconds
+from loradrop.worker.store.deadline import DEADLINE
+from loradrop.worker.store.deadline_threads import DeadlineThreads
 from loradrop.worker.store.pins import Pinned
 from loradrop.worker.store.revision_store import RevisionStore
 
@@ -20,7 +20,7 @@ _CONCURRENT_ADMISSIONS = 2
 
 
 class Preparation:
-    """Keeps true: what it returns is pinned, private, and fit for this base model and server."""
+    """Invariant: what it returns is pinned, private, and fit for this base model and server."""
 
     def __init__(
         self, store: RevisionStore, *, base: BaseModel | None, limits: Limits, allow_pickle: bool
@@ -31,7 +31,7 @@ class Preparation:
         self._limits = limits
         self._allow_pickle = allow_pickle
         self._admitted: set[Revision] = set()
-        self._admissions = StorageThreads(
+        self._admissions = DeadlineThreads(
             "Reading the private copy", late="admission_timed_out", at_once=_CONCURRENT_ADMISSIONS
         )
 
@@ -43,7 +43,7 @@ class Preparation:
                 await self._admissions.run(
                     lambda _: self._admit(pinned.directory),
                     about=pinned.revision,
-                    seconds=patience_seconds(source.size_bytes),
+                    seconds=DEADLINE.seconds_for(source.size_bytes),
                     discard=lambda _: None,
                 )
                 self._admitted.add(pinned.revision)
@@ -53,12 +53,5 @@ class Preparation:
         return pinned
 
     def _admit(self, directory: Path) -> None:
-        weights = directory / WeightsFormat.SAFETENSORS.filename
-        if not self._allow_pickle and not weights.exists():
-            raise Rejected(
-                "pickle_not_allowed",
-                "The weights are a pickle file, which --no-allow-pickle refuses. Save them as safetensors.",
-            )
-        fault = find_fault(read_config(directory), read_tensors(directory), self._base, self._limits)
-        if fault is not None:
-            raise Rejected(fault.code, fault.message)
+        config, weights = read_adapter(directory, allow_pickle=self._allow_pickle)
+        check_adapter(config, weights, self._base, self._limits)

@@ -1,10 +1,9 @@
-"""Keeps adapters away from requests for the base model, where vLLM's CPU kernels do not.
+"""Patches the CPU LoRA kernels: index -1 gets no delta (vllm-project/vllm#48421).
 
-A token without an adapter has slot -1. The kernels for GPUs skip it; those for CPUs take it for the last
-slot, so that a base model's request is answered with the weights of whichever adapter is there, as soon
-as one request of the same batch uses any (measured on 0.32; vllm-project/vllm#48421). Here the inputs of such
-tokens are made zero on the way in, which makes what is added for them zero. Once vLLM does so itself,
-this changes nothing.
+A token without an adapter has slot index -1. vLLM's GPU kernels skip it; its CPU kernels index the last slot,
+so a request for the base model is answered with the weights of the adapter there, as soon as one request of
+the same batch uses any (measured on 0.32). Here the inputs of such tokens are replaced by zeros, which makes
+their delta zero. Once vLLM does so itself, this changes nothing.
 """
 
 import functools
@@ -17,18 +16,18 @@ _KERNELS = ("bgmv_shrink", "bgmv_expand", "bgmv_expand_slice")
 _MARK = "_loradrop"
 
 
-def leave_base_tokens_alone(*modules: ModuleType) -> None:
-    """Replace the CPU kernels that `modules` define or have imported; doing it again changes nothing."""
+def patch_cpu_lora_kernels(*modules: ModuleType) -> None:
+    """Patch the kernels that `modules` define or have imported; idempotent."""
     for module in modules:
         for name in _KERNELS:
             kernel = getattr(module, name, None)
             if kernel is not None and not hasattr(kernel, _MARK):
-                setattr(module, name, _sparing(kernel))
+                setattr(module, name, _patched(kernel))
 
 
-def _sparing(kernel: Any) -> Any:
+def _patched(kernel: Any) -> Any:
     @functools.wraps(kernel)
-    def spared(
+    def patched(
         inputs: Any, weights: Any, output_tensor: Any, lora_indices_tensor: Any, *rest: Any, **options: Any
     ) -> None:
         has_adapter = (lora_indices_tensor >= 0).unsqueeze(1)
@@ -36,5 +35,5 @@ def _sparing(kernel: Any) -> Any:
             torch.where(has_adapter, inputs, 0), weights, output_tensor, lora_indices_tensor, *rest, **options
         )
 
-    setattr(spared, _MARK, True)
-    return spared
+    setattr(patched, _MARK, True)
+    return patched

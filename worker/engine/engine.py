@@ -1,4 +1,4 @@
-"""The engine: loads, unloads, and what it is using. With `model_table`, the only file that knows vLLM.
+"""The engine: loads, unloads, and the adapters in use. With `model_table`, the only file that knows vLLM.
 
 The rules kept here, each a measured way to crash or corrupt a stock vLLM:
 
@@ -6,8 +6,8 @@ The rules kept here, each a measured way to crash or corrupt a stock vLLM:
   reconciler never uses that id again;
 * never `load_inplace`: an update is another id at another path.
 
-What we rely on (`contract`) is looked up at the start: a vLLM that differs is refused with a sentence, not
-found out by a request.
+What we rely on (`vllm_contract`) is checked at the start: a vLLM that differs is refused with a sentence,
+before any request can fail on it.
 """
 
 import logging
@@ -22,10 +22,12 @@ from huggingface_hub import try_to_load_from_cache
 from loradrop.worker.admission.checks import Limits
 from loradrop.worker.engine.handle import Handle
 from loradrop.worker.engine.model_table import request_of
-from loradrop.worker.engine.vllm_contract import differences, members
+from loradrop.worker.engine.vllm_contract import differences
 from loradrop.worker.outcomes import Failed, Rejected
 
 _log = logging.getLogger(__name__)
+
+_PACKAGES = Path(vllm.__file__).parents[1]
 
 # What in an engine's error says that the adapter is not to blame.
 _TRANSIENT = (
@@ -128,15 +130,12 @@ class Engine:
             _log.warning("clean-up after a failed load failed name=%s error=%s", handle.name, error)
 
 
-def require_vllm_contract(client: Any, models: Any) -> None:
-    """Return if LoRA is on and this vLLM has all we rely on; raises RuntimeError that says what differs."""
-    missing = differences(Path(vllm.__file__).parents[1])
-    missing += [f"engine client .{name}" for name in members("AsyncLLM") if not hasattr(client, name)]
-    missing += [
-        f"OpenAIServingModels.{name}" for name in members("OpenAIServingModels") if not hasattr(models, name)
-    ]
-    if not hasattr(getattr(client, "output_processor", None), "request_states"):
-        missing.append("output_processor.request_states")
+def require_vllm_contract(client: Any, *, packages: Path = _PACKAGES) -> None:
+    """Return if LoRA is on and the vLLM in `packages` has all we rely on.
+
+    Raises RuntimeError that says what differs.
+    """
+    missing = differences(packages)
     if missing:
         raise RuntimeError(
             f"vLLM {vllm.__version__} lacks what loradrop relies on: {', '.join(missing)}. Use a version "

@@ -42,6 +42,6 @@ class Handle:
 
 
 def public_name(inner_name: str) -> str:
-    """Return what people call the adapter; a name that is not ours as it is."""
+    """Return the adapter's name in requests and answers; a name that is not ours as it is."""
     match = _INNER_NAME.fullmatch(inner_name)
     return match["name"] if match else inner_name

@@ -1,13 +1,13 @@
 """vLLM's table of served models, made to ask us about names it does not know.
 
-This file and `engine` are the only ones that touch vLLM's internals. Overrides are set on the instance,
-so vLLM's classes stay as they are. vLLM asks `resolve_lora` at the start of a request for a name that is
-not in its table; it looks into the table itself at the start of every request, which is the only moment
-to see a request that is in no list yet.
+This file and `engine` are the only ones that touch vLLM's internals. Overrides are set on the instance, so
+vLLM's classes stay as they are. vLLM calls `resolve_lora` at the start of a request for a name that is not in
+its table. It looks the name up in the table itself at the start of every request, which is the only event
+that shows a request before it is in any list.
 """
 
-import asyncio
 import os
+import time
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
@@ -18,9 +18,9 @@ from vllm.lora.request import LoRARequest
 from loradrop.worker.engine.handle import Handle, public_name
 from loradrop.worker.outcomes import Failed, Rejected, UnknownModel
 
-Resolve = Callable[[str], Awaitable[Handle]]
-LoadByHand = Callable[..., Awaitable[str]]
-UnloadByHand = Callable[[str], Awaitable[str]]
+_Resolve = Callable[[str], Awaitable[Handle]]
+_ManualLoad = Callable[..., Awaitable[str]]
+_ManualUnload = Callable[[str], Awaitable[str]]
 
 _ALLOW_UPDATES = "VLLM_ALLOW_RUNTIME_LORA_UPDATING"
 _KINDS = {
@@ -39,7 +39,7 @@ def request_of(handle: Handle) -> LoRARequest:
 
 
 class ModelTable:
-    """Keeps true: what vLLM finds under a name has been loaded; answers show the name people asked for."""
+    """Invariant: what vLLM finds under a name has been loaded; answers show the name that was requested."""
 
     def __init__(self, models: Any) -> None:
         """Take over vLLM's OpenAIServingModels, with the `--lora-modules` it has loaded."""
@@ -53,13 +53,13 @@ class ModelTable:
             "",
             "0",
         }
-        self._resolve: Resolve | None = None
-        self._load: LoadByHand | None = None
-        self._unload: UnloadByHand | None = None
+        self._resolve: _Resolve | None = None
+        self._load: _ManualLoad | None = None
+        self._unload: _ManualUnload | None = None
 
     @property
     def base_model(self) -> str:
-        """The name of the base model as people ask for it."""
+        """The name of the base model in requests."""
         return str(self._models.base_model_paths[0].name)
 
     @property
@@ -67,7 +67,7 @@ class ModelTable:
         """How many `--lora-modules` vLLM has loaded itself."""
         return len(self._static_names)
 
-    def install(self, *, resolve: Resolve, load: LoadByHand, unload: UnloadByHand) -> None:
+    def install(self, *, resolve: _Resolve, load: _ManualLoad, unload: _ManualUnload) -> None:
         """Answer vLLM's questions with these: what serves a name, and its load and unload routes.
 
         vLLM asks only where runtime updates are allowed. Setting the variable now, after the routes were
@@ -84,12 +84,12 @@ class ModelTable:
         """Let requests for the handle's name use it from now on; it must have been loaded."""
         self._served[handle.name] = request_of(handle)
 
-    def withdraw(self, name: str) -> None:
+    def remove(self, name: str) -> None:
         """Let requests for `name` use nothing from now on."""
-        self._served.forget(name)
+        self._served.remove(name)
 
     def last_touched(self, name: str) -> float | None:
-        """Return when (event loop time) a request last asked for `name`, or None."""
+        """Return when (`time.monotonic`) a request last asked for `name`, or None."""
         return self._served.last_touched.get(name)
 
     def is_taken(self, name: str) -> bool:
@@ -141,7 +141,7 @@ class ModelTable:
 
 
 class _Served(dict[str, LoRARequest]):
-    """The names vLLM serves; it remembers when each was last asked for."""
+    """The names vLLM serves, and when each was last looked up."""
 
     def __init__(self, served: dict[str, LoRARequest]) -> None:
         super().__init__(served)
@@ -150,10 +150,10 @@ class _Served(dict[str, LoRARequest]):
     def __contains__(self, name: object) -> bool:
         served = super().__contains__(name)
         if served:
-            self.last_touched[str(name)] = asyncio.get_running_loop().time()
+            self.last_touched[str(name)] = time.monotonic()
         return served
 
-    def forget(self, name: str) -> None:
+    def remove(self, name: str) -> None:
         self.pop(name, None)
         self.last_touched.pop(name, None)
 

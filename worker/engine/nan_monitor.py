@@ -1,7 +1,7 @@
-"""Tells when answers came out of NaN: looks at what vLLM counts of them, and hooks into nothing.
+"""Whether this server answered out of NaN: reads what vLLM counts, and hooks into nothing.
 
-With VLLM_COMPUTE_NANS_IN_LOGITS=1 vLLM looks for NaN in the logits of every request, and counts the requests
-in which it found any, when they end, in its own metrics. Without it nothing is counted, looked at or paid.
+With VLLM_COMPUTE_NANS_IN_LOGITS=1 vLLM searches the logits of every request for NaN, and counts the requests
+in which it found any, when they end, in its own metrics. Without it nothing is counted, read or paid.
 """
 
 import logging
@@ -15,13 +15,12 @@ _log = logging.getLogger(__name__)
 _COUNTED = "vllm:corrupted_requests_total"
 
 
-class NanAlarm:
-    """Keeps true: once a request of this process met NaN, it says so until the server is restarted."""
+class NanMonitor:
+    """Invariant: once a request of this process met NaN, it is reported until the server is restarted."""
 
     def __init__(self, *, is_counted: bool) -> None:
-        """Watch; `is_counted` says whether vLLM was asked to count."""
+        """Watch the count; `is_counted` says whether vLLM was asked to count."""
         self._is_counted = is_counted
-        self._rang = False
         if is_counted and _corrupted_requests() is None:
             _log.warning("requests that meet NaN are not counted, because of --disable-log-stats")
 
@@ -30,15 +29,12 @@ class NanAlarm:
         corrupted = _corrupted_requests() if self._is_counted else None
         if not corrupted:
             return None
-        reason = Reason(
+        return Reason(
             "nan_in_logits",
             f"{corrupted} requests met NaN in the model's logits. Their answers are garbage, and what they "
             "left in the engine's cache may spoil those of others: restart the server, and look at the "
             "adapters they used.",
         )
-        _log.log(logging.DEBUG if self._rang else logging.ERROR, "answers are corrupted reason=%s", reason)
-        self._rang = True
-        return reason
 
 
 def _corrupted_requests() -> int | None:

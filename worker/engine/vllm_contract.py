@@ -1,6 +1,6 @@
 """What of vLLM this package relies on, and whether a given vLLM has it.
 
-vLLM promises little of this to anybody, so all of it is written down here: each name, the arguments we
+vLLM declares little of this stable, so all of it is written down here: each name, the arguments we
 pass or are passed, the fields we read, and what vLLM itself calls that we take the place of. It is compared
 with vLLM's source, of which nothing is imported: so the installed vLLM is checked at the start, and any
 released one without installing it.
@@ -43,7 +43,7 @@ _PLUGINS = "vllm.plugins.endpoint_plugins.interface"
 _CLI = "vllm.entrypoints.cli.serve"
 
 CONTRACT = (
-    # worker/engine.py
+    # worker/engine/engine.py
     _on(
         "vllm.v1.engine.async_llm:AsyncLLM",
         fields=("vllm_config", "model_config", "output_processor"),
@@ -56,7 +56,7 @@ CONTRACT = (
     _on("vllm.config.model:ModelConfig", fields=("model", "revision", "is_multimodal_model")),
     _on("vllm.config.lora:LoRAConfig", fields=("max_lora_rank", "max_loras", "max_cpu_loras", "lora_dtype")),
     _on("vllm.lora.request:LoRARequest", fields=("lora_name", "lora_int_id", "lora_path")),
-    # worker/model_table.py
+    # worker/engine/model_table.py
     _on(
         f"{_SERVING}:OpenAIServingModels",
         fields=("lora_requests", "lora_resolvers", "base_model_paths"),
@@ -84,7 +84,7 @@ CONTRACT = (
         uses=("lora_requests", "VLLM_ALLOW_RUNTIME_LORA_UPDATING", "resolve_lora"),
     ),
     _on(f"{_CHECKS}:BaseServing._maybe_get_adapters", uses=("lora_requests",)),
-    # worker/plugin.py
+    # worker/server/plugin.py
     _on(
         f"{_PLUGINS}:EndpointPlugin",
         fields=("name", "required_tasks"),
@@ -100,7 +100,7 @@ CONTRACT = (
         "vllm.entrypoints.openai.api_server:init_app_state",
         uses=("openai_serving_models", "init_static_loras"),
     ),
-    # worker/flags.py
+    # worker/server/vllm_hooks.py
     _on("vllm.plugins:load_endpoint_plugins", takes=("supported_tasks",)),
     _on("vllm.platforms.interface:Platform", calls=("pre_register_and_update(parser)",)),
     _on(
@@ -113,12 +113,6 @@ CONTRACT = (
     _on(f"{_CLI}:FlexibleArgumentParser"),
     _on("vllm.entrypoints.serve.utils.api_utils:cli_env_setup"),
 )
-
-
-def members(class_name: str) -> tuple[str, ...]:
-    """Return the fields and methods of a class that are relied on."""
-    item = next(item for item in CONTRACT if item.places[0].endswith(f":{class_name}"))
-    return (*item.fields, *(call.partition("(")[0] for call in item.calls))
 
 
 def differences(packages: Path, contract: Sequence[ReliedOn] = CONTRACT) -> list[str]:

@@ -1,18 +1,18 @@
-"""List, then follow: keeps what is wanted equal to the catalog, whatever Redis does.
+"""List, then follow: keeps what is desired equal to the catalog, whatever Redis does.
 
-A gap, a regress or a new epoch means: list again. A Redis that is away means: go on with what is known,
-say that it is stale, and try again with growing pauses; where nothing is known yet, begin with what was
-served before the start. Nothing is ever unloaded because Redis is away, nor because it fell back to older
-data: what it forgot is not gone, and its watcher publishes it again.
+A gap, a regress or a new epoch means: list again. While Redis is away, the worker serves what is known,
+reports that it is stale, and reconnects after growing pauses; where nothing is known yet, it begins with what
+it offered before it was started. Nothing is ever unloaded because Redis is away, nor because it fell back to
+older data: what it lost was not removed, and its watcher publishes it again.
 """
 
 import asyncio
 import logging
-import random
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 
 from loradrop.catalog.adapter import Adapter
+from loradrop.catalog.backoff import HALF_JITTER, Backoff
 from loradrop.catalog.errors import (
     CatalogDenied,
     CatalogRefused,
@@ -26,7 +26,7 @@ from loradrop.worker.serving.reconciler import Reconciler
 _log = logging.getLogger(__name__)
 
 _FIRST_PAUSE_SECONDS = 0.2
-_LONGEST_PAUSE_SECONDS = 4.0
+_LAST_PAUSE_SECONDS = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,8 @@ class Position:
     stale: LoradropError | None = None
 
 
-class Consumer:
-    """Feeds the reconciler. Keeps true: what it has applied is the catalog at `position`."""
+class CatalogFollower:
+    """Feeds the reconciler. Invariant: what it has applied is the catalog at `position`."""
 
     def __init__(
         self,
@@ -47,35 +47,41 @@ class Consumer:
         reconciler: Reconciler,
         *,
         moved: asyncio.Event,
-        last_known: Mapping[str, Adapter] | None = None,
+        warm_start: Mapping[str, Adapter] | None = None,
+        backoff: Backoff | None = None,
     ) -> None:
         """Read from `reader`; set `moved` whenever the position changes.
 
-        `last_known` is what was served before the start; it counts until there is a listing.
+        `warm_start` is what was offered before the start; it counts until there is a listing.
         """
         self._reader = reader
         self._reconciler = reconciler
         self._moved = moved
-        self._last_known = last_known
+        self._warm_start = warm_start
+        self._backoff = backoff or Backoff(_FIRST_PAUSE_SECONDS, _LAST_PAUSE_SECONDS, jitter=HALF_JITTER)
         self._listing: Listing | None = None
-        self.position = Position()
+        self._position = Position()
+
+    @property
+    def position(self) -> Position:
+        """How far this worker has come."""
+        return self._position
 
     async def run(self) -> None:
         """Follow for ever."""
-        pause = _FIRST_PAUSE_SECONDS
         while True:
             try:
                 async for _ in self._follow():
-                    pause = _FIRST_PAUSE_SECONDS
+                    self._backoff.reset()
             except ResyncNeeded as error:
                 _log.info("listing the catalog again reason=%s", error)
                 self._listing = None
             except (CatalogUnavailable, CatalogDenied, CatalogRefused) as error:
                 self._note_stale(error)
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-                pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+                await asyncio.sleep(self._backoff.pause_seconds())
 
     async def _follow(self) -> AsyncIterator[None]:
+        """List if need be, then apply batch after batch; yields after each."""
         if self._listing is None:
             await self._list()
             yield
@@ -104,28 +110,28 @@ class Consumer:
         )
 
     def _is_older(self, listing: Listing) -> bool:
-        """Return whether Redis holds less of this catalog than we have seen of it."""
-        return listing.epoch == self.position.epoch and listing.seq < self.position.seq
+        """Return whether Redis holds less of this catalog than this worker has applied of it."""
+        return listing.epoch == self._position.epoch and listing.seq < self._position.seq
 
     def _move_to(self, listing: Listing) -> None:
-        if self.position.stale is not None and self.position.epoch is not None:
+        if self._position.stale is not None and self._position.epoch is not None:
             _log.info("catalog is followed again seq=%d", listing.seq)
         position = Position(listing.epoch, listing.seq)
-        if position != self.position:
-            self.position = position
+        if position != self._position:
+            self._position = position
             self._moved.set()
 
     def _note_stale(self, error: LoradropError) -> None:
-        first = self.position.stale is None and self.position.epoch is not None
+        first = self._position.stale is None and self._position.epoch is not None
         _log.log(
             logging.WARNING if first else logging.DEBUG,
             "catalog not reachable, serving what is known error=%s",
             error,
         )
-        if self.position == Position() and self._last_known:
+        if self._position == Position() and self._warm_start:
             _log.warning(
-                "starting without Redis, offering what was served last adapters=%d", len(self._last_known)
+                "starting without Redis, offering what was served last adapters=%d", len(self._warm_start)
             )
-            self._reconciler.apply(self._last_known)
-        self.position = replace(self.position, stale=error)
+            self._reconciler.apply(self._warm_start)
+        self._position = replace(self._position, stale=error)
         self._moved.set()

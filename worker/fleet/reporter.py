@@ -1,96 +1,117 @@
-"""Says what this worker has, to Redis: at once when something changes, and as a heartbeat.
+"""Reports what this worker has to Redis: at once when something changes, and as a heartbeat.
 
-Reports are gathered for a moment, so that a thousand changes are one write. Redis away costs reports,
-nothing else: when it is back, everything is written anew. So it is every now and then in any case, since a
-Redis that lost its data and came back at once looks like one that was never away.
+Changes are gathered for a moment, so that a thousand of them are one write. While Redis is away only reports
+are lost: when it is back, everything is written anew. So it is every ten seconds in any case, since a Redis
+that lost its data and came back at once cannot be told from one that was never away.
 """
 
 import asyncio
 import contextlib
 import logging
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from loradrop.catalog.adapter import Reason
 from loradrop.catalog.errors import LoradropError
 from loradrop.catalog.status import WorkerStatus
 from loradrop.catalog.store import Reports
 from loradrop.catalog.store.reports import HEARTBEAT
 from loradrop.worker import metrics
-from loradrop.worker.engine.nan_monitor import NanAlarm
-from loradrop.worker.fleet.catalog_follower import Consumer
-from loradrop.worker.serving.status import Standing
+from loradrop.worker.fleet.catalog_follower import Position
+from loradrop.worker.serving.status import AdapterStatus
 
 _log = logging.getLogger(__name__)
 
-_GATHER_SECONDS = 0.02
-_ANEW_SECONDS = 10.0
+
+@dataclass(frozen=True, slots=True)
+class ReporterTimings:
+    """How often a worker reports."""
+
+    heartbeat_seconds: float = HEARTBEAT.total_seconds()
+    everything_seconds: float = 10.0
+    gather_seconds: float = 0.02
+
+
+_TIMINGS = ReporterTimings()
 
 
 class Reporter:
-    """Reports one API process. Keeps true: what Redis says of it is at most a heartbeat old."""
+    """Reports one API process. Invariant: what Redis says of it is at most a heartbeat old."""
 
     def __init__(
         self,
         reports: Reports,
         identity: WorkerStatus,
         *,
-        standing: Standing,
-        consumer: Consumer,
-        alarm: NanAlarm,
+        adapters: AdapterStatus,
+        position: Callable[[], Position],
+        degraded: Callable[[], Reason | None],
+        timings: ReporterTimings = _TIMINGS,
     ) -> None:
-        """Report as `identity`, whose changing parts are filled in each time."""
+        """Report as `identity`, whose changing parts are filled in each time.
+
+        `degraded` returns why the server's answers are not to be trusted, or None.
+        """
         self._reports = reports
         self._identity = identity
-        self._standing = standing
-        self._consumer = consumer
-        self._alarm = alarm
+        self._adapters = adapters
+        self._position = position
+        self._degraded = degraded
+        self._timings = timings
+        self._was_degraded = False
 
-    def status(self) -> WorkerStatus:
-        """Return the worker as it is now, and show the same in the metrics."""
-        position = self._consumer.position
-        counts = self._standing.counts()
-        degraded = self._alarm.reason()
-        metrics.show(
-            counts=counts,
-            totals=self._standing.totals(),
-            seq=position.seq,
-            stale=position.stale is not None,
-            degraded=degraded is not None,
-        )
+    async def run(self) -> None:
+        """Report for ever; at the end, remove the worker from Redis."""
+        clock = asyncio.get_running_loop().time
+        everything_at = clock()
+        try:
+            while True:
+                changes = self._adapters.take_changes()
+                status = self._status()
+                self._show(status)
+                try:
+                    if clock() >= everything_at:
+                        snapshot = self._adapters.snapshot()
+                        await self._reports.report_worker(status, snapshot, everything=True)
+                        everything_at = clock() + self._timings.everything_seconds
+                    else:
+                        await self._reports.report_worker(status, changes)
+                except LoradropError as error:
+                    everything_at = clock()
+                    _log.debug("report not delivered error=%s", error)
+                await self._wait()
+        finally:
+            with contextlib.suppress(LoradropError):  # it expires by itself
+                await self._reports.forget_worker(self._identity.id)
+
+    def _status(self) -> WorkerStatus:
+        position = self._position()
         return replace(
             self._identity,
             epoch=position.epoch,
             observed_seq=position.seq,
             last_heartbeat=datetime.now(UTC),
-            counts=counts,
-            degraded=degraded,
+            counts=self._adapters.counts(),
+            degraded=self._degraded(),
         )
 
-    async def run(self) -> None:
-        """Report for ever; the last thing it does is to say that the worker is gone."""
-        clock = asyncio.get_running_loop().time
-        anew_at = clock()
-        try:
-            while True:
-                changes = self._standing.take_changes()
-                try:
-                    if clock() >= anew_at:
-                        await self._reports.report_worker(
-                            self.status(), self._standing.picture(), everything=True
-                        )
-                        anew_at = clock() + _ANEW_SECONDS
-                    else:
-                        await self._reports.report_worker(self.status(), changes)
-                except LoradropError as error:
-                    anew_at = clock()
-                    _log.debug("report not delivered error=%s", error)
-                await self._next()
-        finally:
-            with contextlib.suppress(LoradropError):  # it expires by itself
-                await self._reports.forget_worker(self._identity.id)
+    def _show(self, status: WorkerStatus) -> None:
+        """Set the metrics to `status`, and log a server that has become degraded."""
+        metrics.show(
+            counts=status.counts,
+            totals=self._adapters.totals(),
+            seq=status.observed_seq,
+            stale=self._position().stale is not None,
+            degraded=status.degraded is not None,
+        )
+        if status.degraded is not None and not self._was_degraded:
+            _log.error("answers are corrupted reason=%s", status.degraded)
+        self._was_degraded = status.degraded is not None
 
-    async def _next(self) -> None:
+    async def _wait(self) -> None:
+        """Wait for changes, gathered for a moment, or for the next heartbeat."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(HEARTBEAT.total_seconds()):
-                await self._standing.bell.wait()
-                await asyncio.sleep(_GATHER_SECONDS)
+            async with asyncio.timeout(self._timings.heartbeat_seconds):
+                await self._adapters.wakeup.wait()
+                await asyncio.sleep(self._timings.gather_seconds)

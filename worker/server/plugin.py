@@ -1,4 +1,4 @@
-"""The endpoint plugin: how vLLM's API server comes to run a worker.
+"""The endpoint plugin, through which vLLM's API server runs a worker.
 
 vLLM makes one in each API process. It does nothing unless a flag or variable of ours asks for it.
 `attach_router` adds the routes; `init_state`, the last step before the server listens, starts the worker;
@@ -15,11 +15,15 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from loradrop.catalog.http.api_keys import API_KEY_FILE_VARIABLE, ApiKey, KeyFile, KeyRing, Scope, keys_from
-from loradrop.catalog.http.auth import Gate
+from loradrop.catalog.errors import LoradropError
+from loradrop.catalog.http.api_keys import ApiKey, KeyFile, KeyRing, Scope, keys_from
+from loradrop.catalog.http.auth import AuthMiddleware, ChallengeMiddleware
+from loradrop.catalog.http.shared_routes import Backend, put_backend
+from loradrop.catalog.http.shared_routes import router as shared
+from loradrop.catalog.process_log import PrintableRecords
 from loradrop.worker.outcomes import NotServedYet
 from loradrop.worker.server.routes import (
-    discovery_router,
+    answer_error,
     models_router,
     needed_scope,
     not_served_yet,
@@ -28,6 +32,8 @@ from loradrop.worker.server.routes import (
 from loradrop.worker.settings import settings_from
 
 _log = logging.getLogger(__name__)
+
+_CHALLENGE = ChallengeMiddleware
 
 
 class LoradropPlugin:
@@ -39,21 +45,23 @@ class LoradropPlugin:
     """Runs the worker; kept here so that it is not collected."""
 
     def attach_router(self, app: FastAPI) -> None:
-        """Add our routes to `app`, if we are asked for; raises SettingsError and KeysInvalid."""
+        """Add our routes to `app`, if we are asked for; raises SettingsInvalid and KeysInvalid."""
         settings = settings_from(app.state.args, os.environ)
         if not settings.asked_for:
             return
-        app.include_router(discovery_router)
+        _log_like_vllm()
+        app.include_router(shared)
+        app.exception_handler(LoradropError)(answer_error)
         if settings.has_catalog:
             _drop_routes(app, {route.path for route in models_router.routes if isinstance(route, APIRoute)})
             app.include_router(models_router)
             app.exception_handler(NotServedYet)(not_served_yet)
-        _guard(app, keys_from(settings.api_keys))
+        _guard(app, keys_from(settings.api_keys), settings.api_key_file)
 
     async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:
         """Start the worker, if we are asked for.
 
-        Raises SettingsError and RuntimeError, which end the server's start with their sentence.
+        Raises SettingsInvalid and RuntimeError, which end the server's start with their sentence.
         """
         settings = settings_from(args, os.environ)
         if not settings.has_catalog or engine_client is None:
@@ -63,8 +71,7 @@ class LoradropPlugin:
         from loradrop.worker.engine.model_table import ModelTable
         from loradrop.worker.worker import running_worker
 
-        _log_like_vllm()
-        require_vllm_contract(engine_client, state.openai_serving_models)
+        require_vllm_contract(engine_client)
         table = ModelTable(state.openai_serving_models)
         engine = Engine(engine_client, static_count=table.static_count)
         identity = settings.identity(host=args.host, port=args.port, process_rank=engine.process_rank)
@@ -76,7 +83,7 @@ class LoradropPlugin:
                 async with running_worker(engine, table, settings, url=url, identity=identity) as worker:
                     started.set_result(worker)
                     await asyncio.Event().wait()
-            except Exception as error:  # noqa: BLE001 - told to whoever waits, or logged
+            except Exception as error:  # noqa: BLE001 - raised where the start waits, or logged
                 if started.done():
                     _log.exception("the worker broke; what is loaded goes on being served")
                 else:
@@ -84,26 +91,30 @@ class LoradropPlugin:
 
         self._task = asyncio.create_task(live(), name="loradrop")
         state.loradrop = await started
+        put_backend(state, Backend(queries=state.loradrop.queries))
         _log.info(
             "worker ready id=%s base_model=%s prefix=%s", identity, table.base_model, settings.lora_dir_prefix
         )
 
 
-def _guard(app: FastAPI, ours: tuple[ApiKey, ...]) -> None:
-    """Give vLLM's guard our keys beside its own, and put our gate behind it.
+def _guard(app: FastAPI, ours: tuple[ApiKey, ...], key_file: Path | None) -> None:
+    """Give vLLM's guard our keys beside its own, and put our middleware behind it.
 
     vLLM makes its guard after this, once: a key that appears in a file later opens nothing until the server
     starts again. One that disappears opens nothing at once, since our gate knows.
     """
-    path = os.environ.get(API_KEY_FILE_VARIABLE)
-    file = KeyFile(Path(path)) if path else None
+    file = KeyFile(key_file) if key_file else None
     ring = KeyRing(ours, file=file)
     known = {key.secret for key in ring.keys}  # also given to vLLM, it keeps the scope that we were told
     theirs = [key for key in app.state.args.api_key or [os.environ.get("VLLM_API_KEY", "")] if key]
     if known:
         app.state.args.api_key = [*theirs, *(key.secret for key in ring.keys)]
     admins = [ApiKey(key, Scope.ADMIN, "vllm") for key in theirs if key not in known]
-    app.add_middleware(Gate, keys=KeyRing((*admins, *ours), file=file), needed=needed_scope, refusal=refusal)
+    app.add_middleware(
+        AuthMiddleware, keys=KeyRing((*admins, *ours), file=file), needed=needed_scope, refusal=refusal
+    )
+    # vLLM adds these last, so they see the answers of its own guard too.
+    app.state.args.middleware = [*app.state.args.middleware, f"{_CHALLENGE.__module__}.{_CHALLENGE.__name__}"]
 
 
 def _drop_routes(app: FastAPI, paths: set[str]) -> None:
@@ -114,7 +125,10 @@ def _drop_routes(app: FastAPI, paths: set[str]) -> None:
 
 
 def _log_like_vllm() -> None:
-    """Send our log where vLLM's goes, in its format."""
+    """Send our log where vLLM's goes, in its format, without anything that a terminal would obey."""
     ours, theirs = logging.getLogger("loradrop"), logging.getLogger("vllm")
     ours.handlers, ours.propagate = theirs.handlers, theirs.propagate
+    for handler in ours.handlers:
+        if not any(isinstance(known, PrintableRecords) for known in handler.filters):
+            handler.addFilter(PrintableRecords("loradrop"))
     ours.setLevel(theirs.level or logging.INFO)

@@ -6,14 +6,14 @@ vLLM runs it in every process, before it builds a parser. It hooks three places:
 * the loading of endpoint plugins, which vLLM does for plugins named in VLLM_PLUGINS only. Setting that
   variable would filter out all others, so ours is added to what vLLM has loaded. It stays idle unless a
   flag or variable of ours asks for it;
-* on a CPU, the kernels that apply adapters (`base_tokens`).
+* on a CPU, the kernels that apply adapters (`cpu_lora_patch`).
 """
 
 import functools
 import os
 from typing import Any
 
-from loradrop.worker.engine.cpu_lora_patch import leave_base_tokens_alone
+from loradrop.worker.engine.cpu_lora_patch import patch_cpu_lora_kernels
 from loradrop.worker.settings import add_flags
 
 _MARK = "_loradrop"
@@ -33,7 +33,7 @@ def register() -> None:
         from vllm.lora.ops.torch_ops import lora_ops
         from vllm.lora.punica_wrapper import punica_cpu
 
-        leave_base_tokens_alone(lora_ops, punica_cpu)
+        patch_cpu_lora_kernels(lora_ops, punica_cpu)
 
 
 def _adding_flags(original: Any) -> Any:

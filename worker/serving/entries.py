@@ -1,8 +1,8 @@
-"""Which names this worker knows, and when it may forget one.
+"""Which names this worker knows, and when it may drop one.
 
-A name comes with the catalog or by hand. It goes only once nothing is wanted, under way or held for it:
-until then requests may be finishing on what it had. Not here: what is known of one name (`entry`), what
-the engine holds for it (`residency`).
+A name is added by the catalog or by a manual load. It is dropped only once nothing is desired, being tried or
+loaded for it: until then requests may be finishing on what was loaded. Not here: what is known of one name
+(`entry`), what the engine has loaded for it (`residency`).
 """
 
 from collections.abc import Callable, Iterator
@@ -11,76 +11,83 @@ from dataclasses import replace
 from loradrop.catalog.adapter import Adapter, AdapterState
 from loradrop.worker.serving.entry import Entry
 from loradrop.worker.serving.residency import Residency
+from loradrop.worker.serving.timings import TIMINGS, Timings
 
-_DOUBTS = frozenset({AdapterState.SETTLING, AdapterState.INCOMPLETE, AdapterState.UNKNOWN})
+_UNDECIDED = frozenset({AdapterState.SETTLING, AdapterState.INCOMPLETE, AdapterState.UNKNOWN})
 """States that say nothing against the revision there was before."""
 
 
-class Names:
-    """Keeps true: every name that anything is wanted, under way or held for has its entry here."""
+class Entries:
+    """Invariant: every name that has anything desired, being tried or loaded has its entry here."""
 
     def __init__(
-        self, residency: Residency, *, is_taken: Callable[[str], bool], changed: Callable[[str], None]
+        self,
+        residency: Residency,
+        *,
+        is_taken: Callable[[str], bool],
+        changed: Callable[[str], None],
+        timings: Timings = TIMINGS,
     ) -> None:
-        """Know nothing yet; call `changed` with each name of which there is something new to say."""
+        """Start empty; call `changed` with each name whose report may have changed."""
         self._residency = residency
         self._changed = changed
+        self._timings = timings
         self._entries: dict[str, Entry] = {}
-        self._lost: set[str] = set()
+        self._removed: set[str] = set()
         self.is_taken = is_taken
-        """Whether the base model or a static module has a name now, so that nothing else can."""
+        """Whether the base model or a static module has a name now, so that no adapter can."""
 
     def __iter__(self) -> Iterator[Entry]:
-        """Iterate over everything known, in no order."""
+        """Iterate over all entries, in no order."""
         return iter(self._entries.values())
 
     def get(self, name: str) -> Entry | None:
-        """Return what is known of `name`, or None."""
+        """Return the entry of `name`, or None."""
         return self._entries.get(name)
 
-    def known(self, name: str) -> Entry:
-        """Return what is known of `name`, which from now on is known."""
-        return self._entries.setdefault(name, Entry(name))
+    def get_or_add(self, name: str) -> Entry:
+        """Return the entry of `name`, added if there was none."""
+        return self._entries.setdefault(name, Entry(name, retries=self._timings.retries()))
 
-    def want(self, name: str, adapter: Adapter) -> Entry:
-        """Note what the catalog says of `name`, and return all that is known of it."""
-        entry = self.known(name)
-        entry.adapter = _in_doubt_as_before(adapter, entry.adapter)
-        self._lost.discard(name)
+    def set_desired(self, name: str, adapter: Adapter) -> Entry:
+        """Record what the catalog says of `name`, and return its entry."""
+        entry = self.get_or_add(name)
+        entry.adapter = _with_known_revision(adapter, entry.adapter)
+        self._removed.discard(name)
         self._changed(name)
         return entry
 
-    def lose(self, name: str) -> None:
-        """Note that `name` is not in the catalog: unless it was loaded by hand, it serves nobody any more."""
+    def remove(self, name: str) -> None:
+        """Record that `name` is not in the catalog: unless it was loaded manually, drain it."""
         entry = self._entries.get(name)
         if entry is None:
             return
         entry.adapter, entry.fault = None, None
-        self._lost.add(name)
-        if entry.by_hand is None:
-            self._residency.withdraw(name)
+        self._removed.add(name)
+        if entry.manual is None:
+            self._residency.drain(name)
         self.drop_if_empty(entry)
         self._changed(name)
 
     def drop_if_empty(self, entry: Entry) -> None:
-        """Forget the name if nothing is wanted, under way or held for it."""
-        if entry.adapter is not None or entry.by_hand is not None or entry.loading:
+        """Drop the name if nothing is desired, being tried or loaded for it."""
+        if entry.adapter is not None or entry.manual is not None or entry.tries:
             return
-        if self._residency.revision_of(entry.name) or self._residency.is_leaving(entry.name):
+        if self._residency.has_loaded(entry.name):
             return
         self._entries.pop(entry.name, None)
-        self._lost.discard(entry.name)
+        self._removed.discard(entry.name)
 
-    def stirring(self) -> list[Entry]:
-        """Return what has anything in the engine, or has to go: all that may change by itself."""
-        return [self._entries[name] for name in self._residency.names() | self._lost]
+    def needs_visit(self) -> list[Entry]:
+        """Return what can change without an event: all that is loaded, and what is to be dropped."""
+        return [self._entries[name] for name in self._residency.names() | self._removed]
 
 
-def _in_doubt_as_before(adapter: Adapter, before: Adapter | None) -> Adapter:
-    """Return `adapter` with the revision it had before, where that is only unknown to a new watcher.
+def _with_known_revision(adapter: Adapter, before: Adapter | None) -> Adapter:
+    """Return `adapter` with the revision it had before, where a new watcher just does not know it.
 
-    A watcher that took over an emptied Redis cannot know what was served before an update began.
+    A watcher that took over an emptied Redis cannot know which revision was ready before an update began.
     """
-    if adapter.revision is not None or adapter.state not in _DOUBTS or before is None:
+    if adapter.revision is not None or adapter.state not in _UNDECIDED or before is None:
         return adapter
     return replace(adapter, revision=before.revision, size_bytes=before.size_bytes)

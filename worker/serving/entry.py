@@ -1,17 +1,16 @@
-"""What a worker knows of one name: what is wanted and what went wrong. Pure.
+"""What a worker knows of one name: which revision is desired, and why the last try failed. Pure.
 
-What is served is the residency's to say; the state people see follows from both, so it cannot
+Which revision is loaded is known to the residency; the reported state is computed from both, so it cannot
 contradict them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from loradrop.catalog.adapter import Adapter, Reason, Revision
+from loradrop.catalog.backoff import Backoff
 from loradrop.catalog.status import WorkerAdapter, WorkerState
-
-_FIRST_PAUSE = timedelta(seconds=1)
-_LONGEST_PAUSE = timedelta(minutes=5)
+from loradrop.worker.serving.timings import TIMINGS
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,74 +28,75 @@ class Entry:
 
     name: str
     adapter: Adapter | None = None
-    loading: int = 0
-    """Tries under way."""
-    by_hand: Revision | None = None
-    """What was loaded through vLLM's own route; the catalog does not override it."""
+    tries: int = 0
+    """Tries in progress."""
+    manual: Revision | None = None
+    """The revision loaded through vLLM's own route; it takes precedence over the catalog's."""
     fault: Fault | None = None
-    failures: int = 0
-    """Tries that failed since the last that went well."""
+    retries: Backoff = field(default_factory=TIMINGS.retries)
     loads: int = 0
     load_seconds: float | None = None
     last_used: datetime | None = None
 
     @property
-    def wanted(self) -> Revision | None:
+    def desired(self) -> Revision | None:
         """The revision that should be served, or None."""
-        if self.by_hand is not None:
-            return self.by_hand
+        if self.manual is not None:
+            return self.manual
         return self.adapter.revision if self.adapter is not None else None
 
-    def fault_now(self, now: datetime) -> Fault | None:
-        """Return why there is no point in trying the wanted revision now, or None."""
+    def current_fault(self, now: datetime) -> Fault | None:
+        """Return why the desired revision must not be tried now, or None."""
         fault = self.fault
-        if fault is None or fault.revision != self.wanted:
+        if fault is None or fault.revision != self.desired:
             return None
         return fault if fault.retry_at is None or now < fault.retry_at else None
 
-    def failed(self, revision: Revision | None, reason: Reason, now: datetime) -> None:
-        """Note a failure; the next try waits twice as long as the last, up to five minutes."""
-        pause = min(_FIRST_PAUSE * 2 ** min(self.failures, 16), _LONGEST_PAUSE)
-        self.failures += 1
-        self.fault = Fault(revision, reason, now + pause)
+    def note_failed(self, revision: Revision | None, reason: Reason, now: datetime) -> None:
+        """Record a failure of `revision`, to be tried again after the next pause."""
+        self.fault = Fault(revision, reason, now + timedelta(seconds=self.retries.pause_seconds()))
 
-    def rejected(self, revision: Revision | None, reason: Reason) -> None:
-        """Note that `revision` will never do."""
+    def note_rejected(self, revision: Revision | None, reason: Reason) -> None:
+        """Record that `revision` will never work here."""
         self.fault = Fault(revision, reason)
 
-    def loaded(self, seconds: float) -> None:
-        """Note that what was wanted is served, and how long making it ready took."""
-        self.fault, self.failures = None, 0
+    def note_loaded(self, seconds: float) -> None:
+        """Record that the desired revision is served, and how long making it ready took."""
+        self.fault = None
+        self.retries.reset()
         self.loads += 1
         self.load_seconds = seconds
 
-    def state(self, serving: Revision | None, *, is_barred: bool = False) -> WorkerState:
-        """Return the state while `serving` answers, or nothing does; `is_barred`: nothing ever will here."""
+    def state(self, serving: Revision | None, *, is_name_taken: bool = False) -> WorkerState:
+        """Return the state while `serving` (or nothing) answers for the name.
+
+        `is_name_taken`: the base model or a static module has the name, so no adapter can.
+        """
         if serving is not None:
             return WorkerState.LOADED
-        if self.loading:
+        if self.tries:
             return WorkerState.LOADING
         if self.adapter is None:
             return WorkerState.DRAINING
-        if is_barred and self.wanted is not None:
+        if is_name_taken and self.desired is not None:
             return WorkerState.REJECTED
-        if self.fault is not None and self.fault.revision == self.wanted:
+        if self.fault is not None and self.fault.revision == self.desired:
             return WorkerState.REJECTED if self.fault.retry_at is None else WorkerState.FAILED
         return WorkerState.LISTED
 
-    def report(self, serving: Revision | None, *, barred: Reason | None = None) -> WorkerAdapter | None:
-        """Return what to report; None where the catalog says all there is to say.
+    def report(self, serving: Revision | None, *, name_taken: Reason | None = None) -> WorkerAdapter | None:
+        """Return what to report; None where the catalog's record is all there is to say.
 
-        `barred` is why the name cannot be served here, whatever its bytes are.
+        `name_taken` is the reason to report where the name cannot be served here at all.
         """
-        state = self.state(serving, is_barred=barred is not None)
+        state = self.state(serving, is_name_taken=name_taken is not None)
         if state is WorkerState.LISTED and not self.loads:
             return None
-        if barred is not None and state is WorkerState.REJECTED:
-            return WorkerAdapter(state=state, revision=self.wanted, reason=barred)
+        if name_taken is not None and state is WorkerState.REJECTED:
+            return WorkerAdapter(state=state, revision=self.desired, reason=name_taken)
         return WorkerAdapter(
             state=state,
-            revision=serving or self.wanted,
+            revision=serving or self.desired,
             reason=self.fault.reason if self.fault else None,
             loads=self.loads,
             load_seconds=self.load_seconds,

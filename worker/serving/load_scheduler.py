@@ -1,9 +1,20 @@
-"""Turns at the engine: one load at a time, and pauses between them in which running streams breathe.
+"""Serializes loads; pauses between background loads let streams progress.
 
-The engine stops for each load. One that somebody waits for gets the next turn. One that nobody waits for, an
-update of what is served or a load ahead of the first request, lets the engine run for as long as the load
-before it stopped it; and one ahead waits until no request is under way. What is not wanted any more when its
-turn comes does not stop the engine at all.
+The engine stops for each load. There are three kinds of turns:
+
+    immediate    a request waits for the load: next
+    background   an update of what is served, or a load ahead of the first request: after a pause as long as
+                 the load before it took; a load ahead waits until no request runs, too
+    exclusive    work that does not stop the engine: next, and it costs no pause
+
+A background load becomes immediate when a request comes to wait for it, and is given up when its revision is
+no longer desired. For example, with loads of 2 s and nothing else to do:
+
+    0 s   background load of A begins
+    1 s   updates of B and C arrive: both wait
+    2 s   A ends; background loads pause until 4 s
+    3 s   a request asks for C: C is loaded now, until 5 s; background loads pause until 7 s
+    7 s   B is loaded
 """
 
 import asyncio
@@ -12,80 +23,72 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
-_SHORTEST_PAUSE_SECONDS = 0.1
-"""A few tokens of every stream."""
-
-_LOOK_SECONDS = 0.05
-"""How often a load ahead looks whether the engine is idle: vLLM does not tell."""
+from loradrop.worker.serving.timings import TIMINGS, Timings
 
 
-class NotWanted(Exception):
-    """Nobody wants any more what a turn in the background was for."""
+class NotDesired(Exception):
+    """The revision of a background load is no longer the desired one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """How much a load in the background is wanted: `asked` is set once somebody waits for it."""
+    """Whether a background load is still needed. `requested` is set once a request waits for it."""
 
-    asked: asyncio.Event
-    is_wanted: Callable[[], bool]
+    requested: asyncio.Event
+    is_desired: Callable[[], bool]
 
 
-class Turns:
-    """Keeps true: one at a time; and loads nobody waits for take at most half of the engine's time."""
+class LoadScheduler:
+    """Invariant: one turn at a time; background loads take at most half of the engine's time."""
 
-    def __init__(self, is_idle: Callable[[], bool]) -> None:
-        """Let loads ahead begin only where no request is under way."""
+    def __init__(self, is_idle: Callable[[], bool], timings: Timings = TIMINGS) -> None:
+        """Let loads ahead begin only while `is_idle`: no request is running."""
         self._is_idle = is_idle
-        self._one = asyncio.Lock()
-        self._rested_at = 0.0
+        self._timings = timings
+        self._turn = asyncio.Lock()
+        self._pause_ends_at = 0.0
 
-    def alone(self) -> AbstractAsyncContextManager[None]:
-        """Have the next turn, for what does not stop the engine."""
-        return self._one
+    def exclusive(self) -> AbstractAsyncContextManager[None]:
+        """Take the next turn, for work that does not stop the engine."""
+        return self._turn
 
     @contextlib.asynccontextmanager
-    async def at_once(self) -> AsyncIterator[None]:
-        """Have the next turn: somebody waits."""
-        async with self._one:
-            with self._timed():
+    async def immediate(self) -> AsyncIterator[None]:
+        """Take the next turn, for a load that a request waits for."""
+        async with self._turn:
+            with self._pause_afterwards():
                 yield
 
     @contextlib.asynccontextmanager
-    async def in_the_background(self, demand: Demand, *, ahead: Callable[[], bool]) -> AsyncIterator[None]:
-        """Have a turn after the pause and, while it is a load `ahead`, in an idle engine; or once asked for.
+    async def background(self, demand: Demand, *, ahead: Callable[[], bool]) -> AsyncIterator[None]:
+        """Take a turn after the pause, and for a load `ahead` in an idle engine; or once requested.
 
-        Raises NotWanted.
+        Raises NotDesired.
         """
         while True:
-            async with self._one:
-                if not demand.is_wanted():
-                    raise NotWanted
-                wait_seconds = 0.0 if demand.asked.is_set() else self._wait_seconds(ahead)
+            async with self._turn:
+                if not demand.is_desired():
+                    raise NotDesired
+                wait_seconds = 0.0 if demand.requested.is_set() else self._wait_seconds(ahead)
                 if not wait_seconds:
-                    with self._timed():
+                    with self._pause_afterwards():
                         yield
                     return
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_seconds):
-                    await demand.asked.wait()
+                    await demand.requested.wait()
 
     @contextlib.contextmanager
-    def _timed(self) -> Iterator[None]:
-        clock = asyncio.get_running_loop().time
+    def _pause_afterwards(self) -> Iterator[None]:
+        clock = self._timings.clock
         began = clock()
         try:
             yield
         finally:
-            self._rested_at = clock() + pause_seconds(clock() - began)
+            self._pause_ends_at = clock() + self._timings.pause_seconds(clock() - began)
 
     def _wait_seconds(self, ahead: Callable[[], bool]) -> float:
-        rest = self._rested_at - asyncio.get_running_loop().time()
-        if rest <= 0 and ahead() and not self._is_idle():
-            return _LOOK_SECONDS
-        return max(0.0, rest)
-
-
-def pause_seconds(load_seconds: float) -> float:
-    """Return how long the engine is left alone after something that stopped it for `load_seconds`."""
-    return max(load_seconds, _SHORTEST_PAUSE_SECONDS)
+        pause = self._pause_ends_at - self._timings.clock()
+        if pause <= 0 and ahead() and not self._is_idle():
+            return self._timings.idle_poll_seconds
+        return max(0.0, pause)

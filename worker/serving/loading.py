@@ -1,10 +1,9 @@
-"""One try to bring one revision to the engine: prepare it, load it, and say what came of it.
+"""One try to load one revision: prepare it, load it, and record the outcome.
 
-Not here: which revision is to be tried, and when (`reconciler`, `by_hand`); the copy and its proof
-(`preparation`); the engine's places (`residency`).
+Not here: which revision is tried, and when (`reconciler`, `manual_loads`); the copy and its validation
+(`preparation`); the engine's slots (`residency`).
 """
 
-import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -16,8 +15,9 @@ from loradrop.worker.engine.handle import Handle
 from loradrop.worker.metrics import LOAD_SECONDS, LOADS
 from loradrop.worker.outcomes import Failed, Rejected
 from loradrop.worker.serving.entry import Entry
-from loradrop.worker.serving.load_scheduler import Demand, NotWanted
-from loradrop.worker.serving.residency import Held, Residency
+from loradrop.worker.serving.load_scheduler import Demand, NotDesired
+from loradrop.worker.serving.residency import Loaded, Residency
+from loradrop.worker.serving.timings import TIMINGS, Timings
 from loradrop.worker.store.copying import Source
 from loradrop.worker.store.pins import Pinned
 
@@ -27,69 +27,78 @@ Prepare = Callable[[Source], Awaitable[Pinned]]
 
 
 class Loading:
-    """Keeps true: every try ends as done, failed or rejected, and is logged and counted as what it was."""
+    """Invariant: every try ends as done, failed or rejected, and is logged and counted as what it was."""
 
-    def __init__(self, prepare: Prepare, residency: Residency, *, changed: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        prepare: Prepare,
+        residency: Residency,
+        *,
+        changed: Callable[[str], None],
+        timings: Timings = TIMINGS,
+    ) -> None:
         """Load what `prepare` returns into `residency`; call `changed` with each name that changes."""
         self._prepare = prepare
         self._residency = residency
         self._changed = changed
-        self._refused: Counter[tuple[str, Revision]] = Counter()  # outlives the entries
+        self._timings = timings
+        self._refusals: Counter[tuple[str, Revision]] = Counter()  # outlives the entries
 
-    async def hold(self, entry: Entry, source: Source, demand: Demand | None = None) -> Held:
-        """Return the revision of `source`, loaded, with nothing pointing at it yet.
+    async def load(self, entry: Entry, source: Source, demand: Demand | None = None) -> Loaded:
+        """Return the revision of `source`, loaded, with no name pointing at it yet.
 
-        It is loaded at once, or in the background, as far as `demand` goes. Raises Rejected, Failed and
-        NotWanted, with nothing left behind.
+        It is loaded immediately, or in the background given a `demand`. Raises Rejected, Failed and
+        NotDesired, with nothing left behind.
         """
-        started = asyncio.get_running_loop().time()
-        entry.loading += 1
+        started = self._timings.clock()
+        entry.tries += 1
         self._changed(entry.name)
         try:
-            held = await self._held(entry, source, demand)
+            loaded = await self._load(entry, source, demand)
         except Rejected as rejected:
             LOADS.labels("rejected").inc()
             _log.warning("adapter rejected name=%s reason=%s", entry.name, rejected.reason)
             raise
         except Failed as failed:
-            self._note_failure(entry, failed.reason)
+            _note_failure(entry, failed.reason)
             raise
-        except NotWanted:
-            _log.debug("adapter not wanted any more name=%s", entry.name)
+        except NotDesired:
+            _log.debug("adapter not desired any more name=%s", entry.name)
             raise
         except Exception as error:
             _log.exception("loading broke name=%s", entry.name)
             reason = Reason("internal_error", f"loradrop broke on it: {error!r}.")
-            self._note_failure(entry, reason)
+            _note_failure(entry, reason)
             raise Failed(reason.code, reason.message) from error
         finally:
-            entry.loading -= 1
+            entry.tries -= 1
             self._changed(entry.name)
-        return replace(held, seconds=asyncio.get_running_loop().time() - started)
+        return replace(loaded, seconds=self._timings.clock() - started)
 
-    def serve(self, entry: Entry, held: Held) -> None:
-        """Let the name point at `held`, which is what is wanted."""
-        self._residency.serve(held)
-        entry.loaded(held.seconds)
+    def serve(self, entry: Entry, loaded: Loaded) -> None:
+        """Point the name at `loaded`, which is the desired revision."""
+        self._residency.serve(loaded)
+        entry.note_loaded(loaded.seconds)
         LOADS.labels("loaded").inc()
-        LOAD_SECONDS.observe(held.seconds)
+        LOAD_SECONDS.observe(loaded.seconds)
         _log.info(
             "adapter loaded name=%s revision=%s seconds=%.3f",
-            *(entry.name, short(held.handle.revision), held.seconds),
+            *(entry.name, short(loaded.handle.revision), loaded.seconds),
         )
 
-    async def _held(self, entry: Entry, source: Source, demand: Demand | None) -> Held:
+    async def _load(self, entry: Entry, source: Source, demand: Demand | None) -> Loaded:
         pinned = await self._prepare(source)
         key = entry.name, pinned.revision
-        handle = Handle.of(*key, pinned.directory, attempt=self._refused[key])
+        handle = Handle.of(*key, pinned.directory, attempt=self._refusals[key])
         try:
             return await self._residency.load(handle, pinned, demand)
         except (Rejected, Failed):
-            self._refused[key] += 1
+            self._refusals[key] += 1
             raise
 
-    def _note_failure(self, entry: Entry, reason: Reason) -> None:
-        LOADS.labels("failed").inc()
-        again = entry.fault is not None and entry.fault.reason == reason
-        level = logging.DEBUG if again else logging.WARNING
-        _log.log(level, "adapter failed name=%s reason=%s", entry.name, reason)
+
+def _note_failure(entry: Entry, reason: Reason) -> None:
+    LOADS.labels("failed").inc()
+    again = entry.fault is not None and entry.fault.reason == reason
+    level = logging.DEBUG if again else logging.WARNING
+    _log.log(level, "adapter failed name=%s reason=%s", entry.name, reason)

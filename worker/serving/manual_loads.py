@@ -1,8 +1,8 @@
-"""Adapters loaded and unloaded by hand, through vLLM's own routes.
+"""Adapters loaded and unloaded manually, through vLLM's own routes.
 
-They come from under the prefix only, with the same proofs as what is discovered there. What was loaded by
-hand stays until it is unloaded by hand, whatever the catalog says of the name. A client that goes away
-before its load is done has loaded nothing.
+They come from under the prefix only, validated like what is discovered there. What was loaded manually is
+served until it is unloaded manually, whatever the catalog says of the name. A client that disconnects before
+its load is done has loaded nothing.
 """
 
 import asyncio
@@ -12,66 +12,81 @@ from dataclasses import replace
 from pathlib import Path
 
 from loradrop.worker.outcomes import Failed, NameTaken, Rejected, UnknownModel
-from loradrop.worker.serving.entries import Names
+from loradrop.worker.serving.entries import Entries
 from loradrop.worker.serving.entry import Entry
 from loradrop.worker.serving.loading import Loading
-from loradrop.worker.serving.residency import Held, Residency
+from loradrop.worker.serving.residency import Loaded, Residency
+from loradrop.worker.serving.timings import TIMINGS, Timings
 from loradrop.worker.store.copying import Source, size_bytes
-from loradrop.worker.store.deadline_threads import StorageThreads, patience_seconds
+from loradrop.worker.store.deadline_threads import DeadlineThreads
 
-_LOOKS_AT_ONCE = 4
+_CONCURRENT_READS = 4
 
 
-class ByHand:
+class ManualLoads:
     """Answers vLLM's load and unload routes, with vLLM's sentences."""
 
-    def __init__(self, names: Names, loading: Loading, residency: Residency, *, prefix: Path | None) -> None:
+    def __init__(
+        self,
+        entries: Entries,
+        loading: Loading,
+        residency: Residency,
+        *,
+        prefix: Path | None,
+        timings: Timings = TIMINGS,
+    ) -> None:
         """Load from under `prefix`; without one, nothing."""
-        self._names = names
+        self._entries = entries
         self._loading = loading
         self._residency = residency
         self._prefix = prefix
-        self._looks = StorageThreads("Looking at the prefix", late="prefix_timed_out", at_once=_LOOKS_AT_ONCE)
+        self._deadline = timings.deadline
+        self._reads = DeadlineThreads(
+            "Reading the prefix", late="prefix_timed_out", at_once=_CONCURRENT_READS
+        )
         self._sources: dict[str, Source] = {}
-        self._under_way: set[asyncio.Task[Held]] = set()
+        self._tasks: set[asyncio.Task[Loaded]] = set()
 
     async def load(self, name: str, path: str, *, in_place: bool) -> str:
         """Serve the directory `path` under `name` until it is unloaded, and return vLLM's sentence.
 
         Raises PermissionError outside the prefix, Rejected and Failed.
         """
-        if self._names.is_taken(name):
+        if self._entries.is_taken(name):
             raise NameTaken
-        source = await self._looks.run(
-            lambda _: self._source(path), about=path, seconds=patience_seconds(0), discard=lambda _: None
+        source = await self._reads.run(
+            lambda _: self._find(path),
+            about=path,
+            seconds=self._deadline.seconds_for(0),
+            discard=lambda _: None,
         )
-        entry = self._names.known(name)
+        entry = self._entries.get_or_add(name)
         if entry.adapter is not None and entry.adapter.revision is not None and not in_place:
             raise Rejected("already_served", "It is discovered under the prefix; just ask for it.")
-        held = await self._held(entry, source)
-        entry = self._names.known(name)
-        entry.by_hand = held.handle.revision
+        loaded = await self._load(entry, source)
+        entry = self._entries.get_or_add(name)
+        entry.manual = loaded.handle.revision
         self._sources[name] = source
-        self._loading.serve(entry, held)
+        self._loading.serve(entry, loaded)
         return f"Success: LoRA adapter '{name}' added successfully."
 
     async def unload(self, name: str) -> str:
         """Undo `load` and return vLLM's sentence; raises UnknownModel and Rejected."""
-        entry = self._names.get(name)
+        entry = self._entries.get(name)
         if entry is None:
             raise UnknownModel(f"The lora adapter '{name}' cannot be found.")
-        if entry.by_hand is None:
+        if entry.manual is None:
             raise Rejected("discovered", "It is discovered; remove its directory to stop serving it.")
-        entry.by_hand = None
+        entry.manual = None
         del self._sources[name]
-        self._residency.withdraw(name)
+        self._residency.drain(name)
         if entry.adapter is None:
-            self._names.lose(name)
+            self._entries.remove(name)
         return f"Success: LoRA adapter '{name}' removed successfully."
 
     async def aclose(self) -> None:
-        """Stop the loads under way."""
-        tasks = list(self._under_way)
+        """Stop the loads in progress."""
+        tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         for task in tasks:
@@ -79,34 +94,34 @@ class ByHand:
                 await task
 
     def source_of(self, entry: Entry) -> Source | None:
-        """Return where what was loaded by hand came from, or None where the catalog decides."""
-        if entry.by_hand is None:
+        """Return where a manual load came from, or None where the catalog decides."""
+        if entry.manual is None:
             return None
-        return replace(self._sources[entry.name], revision=entry.by_hand)
+        return replace(self._sources[entry.name], revision=entry.manual)
 
-    async def _held(self, entry: Entry, source: Source) -> Held:
-        """Return `source`, loaded. A load that has begun goes on without us: half of one cannot be undone."""
-        loading = asyncio.create_task(self._loading.hold(entry, source), name=f"loradrop-hand-{entry.name}")
-        self._under_way.add(loading)
-        loading.add_done_callback(self._under_way.discard)
+    async def _load(self, entry: Entry, source: Source) -> Loaded:
+        """Return `source`, loaded. A cancelled client does not stop the engine's load, which has no undo."""
+        loading = asyncio.create_task(self._loading.load(entry, source), name=f"loradrop-manual-{entry.name}")
+        self._tasks.add(loading)
+        loading.add_done_callback(self._tasks.discard)
         try:
             return await asyncio.shield(loading)
         except asyncio.CancelledError:
-            loading.add_done_callback(functools.partial(self._let_go, entry.name))
+            loading.add_done_callback(functools.partial(self._drain_abandoned, entry.name))
             raise
         except (Rejected, Failed):
-            self._names.drop_if_empty(entry)
+            self._entries.drop_if_empty(entry)
             raise
 
-    def _let_go(self, name: str, loading: asyncio.Task[Held]) -> None:
-        """Undo a load nobody waited for."""
+    def _drain_abandoned(self, name: str, loading: asyncio.Task[Loaded]) -> None:
+        """Drain what was loaded for a client that has disconnected."""
         if not loading.cancelled() and loading.exception() is None:
-            self._residency.leave(loading.result())
-        entry = self._names.get(name)
-        if entry is not None and entry.adapter is None and entry.by_hand is None:
-            self._names.lose(name)
+            self._residency.drain_revision(loading.result())
+        entry = self._entries.get(name)
+        if entry is not None and entry.adapter is None and entry.manual is None:
+            self._entries.remove(name)
 
-    def _source(self, path: str) -> Source:
+    def _find(self, path: str) -> Source:
         if self._prefix is None:
             raise PermissionError("Adapters are loaded by hand from under --lora-dir-prefix only: set it.")
         root = self._prefix.resolve()

@@ -1,4 +1,4 @@
-"""The adapters in `GET /v1/models`, in OpenAI's shape: serialised anew only when there are others."""
+"""The adapters in `GET /v1/models`, in OpenAI's shape, serialized again only when they have changed."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from loradrop.catalog.adapter import Adapter
 
 
 class ModelCards:
-    """Keeps true: the cards are of the adapters asked for, and made once for the same ones."""
+    """Invariant: the cards are those of the adapters given, and made once for equal ones."""
 
     def __init__(self, base_model: str) -> None:
         """Make cards for adapters of `base_model`."""

@@ -1,235 +1,251 @@
-"""What the engine holds: which revision answers for a name, which ones are on their way out.
+"""What the engine has loaded: the revision that serves each name, and the revisions that are draining.
 
-The engine stops for each load, so loads reach it in `turns`. It holds `capacity` adapters; beyond
-that it would re-read evicted ones from disk in the middle of a step, where any error kills it. So room is
-made first: the revision unused for longest goes, never one in use or just asked for.
+The engine stops for each load, so loads take turns (`load_scheduler`). It keeps `capacity` adapters; beyond
+that it would read evicted ones from disk again in the middle of a step, where any error ends it. So room is
+made before a load: the revision unused for longest goes, never one in use or requested just now.
 
-A revision leaves in two steps: no name points at it any more, and once no request uses it and a grace
-period has passed (a request between its check and its start is in no list), engine and store let go.
+A revision is unloaded in two steps: first no name points at it any more; then, once no request uses it and a
+grace period has passed (a request between its check and its start is in no list), it leaves the engine and
+its bytes may leave the store.
 """
 
-import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
 
 from loradrop.catalog.adapter import Revision
 from loradrop.catalog.revision import short
 from loradrop.catalog.status import WorkerRevision, WorkerState
 from loradrop.worker.engine.handle import Handle
-from loradrop.worker.serving.load_scheduler import Demand, Turns
+from loradrop.worker.serving.interfaces import EngineLike, TableLike
+from loradrop.worker.serving.load_scheduler import Demand, LoadScheduler
+from loradrop.worker.serving.timings import TIMINGS, Timings
 from loradrop.worker.store.pins import Pinned
 
 _log = logging.getLogger(__name__)
 
-GRACE_SECONDS = 5.0
-
-
-class EngineLike(Protocol):
-    """What this needs of an engine."""
-
-    async def load(self, handle: Handle) -> None:
-        """Load; raises Rejected or Failed, with nothing left behind."""
-
-    async def unload(self, handle: Handle) -> None:
-        """Free the slot."""
-
-    def ids_in_use(self) -> frozenset[int]:
-        """Return the ids that requests are using."""
-
-    def is_idle(self) -> bool:
-        """Return whether no request is under way."""
-
-
-class TableLike(Protocol):
-    """What this needs of the table of served names."""
-
-    def point(self, handle: Handle) -> None:
-        """Let requests for the handle's name use it."""
-
-    def withdraw(self, name: str) -> None:
-        """Let requests for the name use nothing."""
-
-    def last_touched(self, name: str) -> float | None:
-        """Return when (event loop time) a request last asked for `name`, or None."""
-
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class Loaded:
     """A revision in the engine, and the pin that keeps its bytes.
 
-    `since` is the event loop's time, `seconds` how long making it ready took: copy, admission and load.
+    `loaded_at` is monotonic time, `seconds` how long making it ready took: copy, admission and load.
     """
 
     handle: Handle
     pinned: Pinned
-    since: float
+    loaded_at: float
     seconds: float = 0.0
 
 
 class Residency:
-    """Keeps true: a name points at a revision that is loaded and pinned, or at nothing."""
+    """Invariant: a name points at a loaded revision or at nothing; no revision in use is ever unloaded."""
 
     def __init__(
-        self, engine: EngineLike, table: TableLike, *, capacity: int, changed: Callable[[str], None]
+        self,
+        engine: EngineLike,
+        table: TableLike,
+        *,
+        capacity: int,
+        changed: Callable[[str], None],
+        timings: Timings = TIMINGS,
     ) -> None:
-        """Hold up to `capacity` revisions in `engine`; call `changed` with each name that changes."""
+        """Start with nothing loaded; call `changed` with each name that loads, serves or drains something."""
         self._engine = engine
         self._table = table
         self._capacity = capacity
         self._changed = changed
-        self._held: dict[str, Held] = {}
-        self._leaving: dict[int, tuple[Held, float]] = {}
-        self._coming: list[Handle] = []
-        self._turns = Turns(engine.is_idle)
+        self._timings = timings
+        self._serving: dict[str, Loaded] = {}
+        self._draining: dict[int, tuple[Loaded, float]] = {}
+        self._loading: list[Handle] = []
+        self._scheduler = LoadScheduler(engine.is_idle, timings)
 
     def revision_of(self, name: str) -> Revision | None:
         """Return the revision that answers for `name`, or None."""
-        held = self._held.get(name)
-        return held.handle.revision if held is not None else None
+        loaded = self._serving.get(name)
+        return loaded.handle.revision if loaded is not None else None
 
     def handle_of(self, name: str) -> Handle | None:
         """Return the handle that answers for `name`, or None."""
-        held = self._held.get(name)
-        return held.handle if held is not None else None
+        loaded = self._serving.get(name)
+        return loaded.handle if loaded is not None else None
 
     def revisions_of(self, name: str) -> tuple[WorkerRevision, ...]:
-        """Return what is in the engine for `name`, or waits with its bytes pinned to get there."""
-        coming = [
+        """Return what is loaded for `name`, or has its bytes pinned and waits to be."""
+        loading = [
             WorkerRevision(revision=handle.revision, state=WorkerState.LOADING, pinned=True)
-            for handle in self._coming
+            for handle in self._loading
             if handle.name == name
         ]
-        serving = [self._held[name]] if name in self._held else []
-        leaving = [held for held, _ in self._leaving.values() if held.handle.name == name]
+        serving = [self._serving[name]] if name in self._serving else []
+        draining = [loaded for loaded, _ in self._draining.values() if loaded.handle.name == name]
         return (
-            *coming,
-            *(_resident(held, WorkerState.LOADED) for held in serving),
-            *(_resident(held, WorkerState.DRAINING) for held in leaving),
+            *loading,
+            *(_report(loaded, WorkerState.LOADED) for loaded in serving),
+            *(_report(loaded, WorkerState.DRAINING) for loaded in draining),
         )
 
     def totals(self) -> tuple[int, int]:
         """Return how many revisions are in the engine, and how many are pinned."""
-        resident = len(self._held) + len(self._leaving)
-        return resident, resident + len(self._coming)
+        loaded = len(self._serving) + len(self._draining)
+        return loaded, loaded + len(self._loading)
 
     def names(self) -> set[str]:
-        """Return the names that have anything in the engine."""
-        return {*self._held, *(held.handle.name for held, _ in self._leaving.values())}
+        """Return the names that have anything loaded."""
+        return {*self._serving, *(loaded.handle.name for loaded, _ in self._draining.values())}
 
-    def is_leaving(self, name: str) -> bool:
-        """Return whether revisions of `name` are finishing requests."""
-        return any(held.handle.name == name for held, _ in self._leaving.values())
+    def has_loaded(self, name: str) -> bool:
+        """Return whether anything is loaded for `name`."""
+        return name in self._serving or any(
+            loaded.handle.name == name for loaded, _ in self._draining.values()
+        )
 
     def has_room(self, limit: int | None) -> bool:
-        """Return whether fewer than `limit` (None: as many as fit) revisions are held."""
+        """Return whether fewer than `limit` (None: as many as fit) revisions are loaded."""
         most = self._capacity if limit is None else min(limit, self._capacity)
-        return len(self._held) + len(self._leaving) < most
+        return len(self._serving) + len(self._draining) < most
 
-    async def load(self, handle: Handle, pinned: Pinned, demand: Demand | None = None) -> Held:
-        """Load `handle`, whose bytes `pinned` keeps; at once, or in the background, as far as `demand` goes.
+    async def load(self, handle: Handle, pinned: Pinned, demand: Demand | None = None) -> Loaded:
+        """Load `handle`, whose bytes `pinned` keeps: immediately, or in the background given a `demand`.
 
-        Raises what the engine raises, and NotWanted; the pin is released then.
+        Raises what the engine raises, and NotDesired; the pin is released then.
         """
-        self._coming.append(handle)
+        self._loading.append(handle)
         self._changed(handle.name)
         try:
             async with self._turn(handle.name, demand):
-                await self._make_room()
-                await self._engine.load(handle)
+                if not self._is_loaded(handle):  # a second load that failed would take it from its requests
+                    await self._make_room()
+                    await self._engine.load(handle)
+                self._cancel_drain(
+                    handle.lora_id
+                )  # before the turn ends: the next may unload what has drained
         except BaseException:
             pinned.release()
             raise
         finally:
-            self._coming.remove(handle)
-        return Held(handle, pinned, asyncio.get_running_loop().time())
+            self._loading.remove(handle)
+        return Loaded(handle, pinned, self._timings.clock())
 
-    def serve(self, held: Held) -> None:
-        """Point the handle's name at it; what it pointed at before leaves."""
-        returning = self._leaving.pop(held.handle.lora_id, None)
-        previous = self._held.get(held.handle.name)
-        self._held[held.handle.name] = held
-        self._table.point(held.handle)
-        for old in (returning[0] if returning else None, previous):
-            if old is not None and old.handle.lora_id == held.handle.lora_id:
-                old.pinned.release()
-            elif old is not None:
-                self.leave(old)
-        self._changed(held.handle.name)
+    def serve(self, loaded: Loaded) -> None:
+        """Point the handle's name at it, and drain what the name pointed at before.
 
-    def withdraw(self, name: str) -> None:
-        """Point `name` at nothing: new requests are refused at once, running ones finish."""
-        held = self._held.pop(name, None)
-        if held is not None:  # else the name may be a static module's
-            self._table.withdraw(name)
-            self.leave(held)
-            _log.info("adapter withdrawn name=%s revision=%s", name, short(held.handle.revision))
+        An update from A to B while a request uses A, and a rollback before A has drained:
 
-    def leave(self, held: Held) -> None:
-        """Let a revision go that its name does not point at, when nobody uses it any more."""
-        serving = self._held.get(held.handle.name)
-        if serving is not None and serving.handle.lora_id == held.handle.lora_id:
-            held.pinned.release()  # loaded twice: the name points at it
+            call                serving   draining   pins
+            serve(A1)           A         -          A1
+            serve(B)            B         A          A1, B      the request finishes on A
+            unload_unused()     B         A          A1, B      A is in use: it stays
+            serve(A2)           A         B          A2, B      the same id was loaded again; A1 is released
+            unload_unused()     A         -          A2         B is unused, its grace period over
+        """
+        name, lora_id = loaded.handle.name, loaded.handle.lora_id
+        self._cancel_drain(lora_id)
+        previous = self._serving.get(name)
+        self._serving[name] = loaded
+        self._table.point(loaded.handle)
+        if previous is not None and previous.handle.lora_id == lora_id:
+            previous.pinned.release()
+        elif previous is not None:
+            self.drain_revision(previous)
+        self._changed(name)
+
+    def drain(self, name: str) -> None:
+        """Point `name` at nothing: new requests are refused at once, running ones finish.
+
+        drain("sql") while a request uses A:
+
+            call                serving   draining
+            drain("sql")        -         A          vLLM's table has no "sql" from here on
+            unload_unused()     -         A          until the request ends and the grace period is over
+            unload_unused()     -         -          A is unloaded and its pin released
+        """
+        loaded = self._serving.pop(name, None)
+        if loaded is not None:  # else the name may be a static module's
+            self._table.remove(name)
+            self.drain_revision(loaded)
+            _log.info("adapter draining name=%s revision=%s", name, short(loaded.handle.revision))
+
+    def drain_revision(self, loaded: Loaded) -> None:
+        """Unload a revision that serves no name after the grace period, once unused.
+
+        If it was loaded twice and serves or drains already, only the second pin is released.
+        """
+        lora_id = loaded.handle.lora_id
+        serving = self._serving.get(loaded.handle.name)
+        if serving is not None and serving.handle.lora_id == lora_id:
+            loaded.pinned.release()
             return
-        again = self._leaving.pop(held.handle.lora_id, None)
-        if again is not None:
-            again[0].pinned.release()
-        self._leaving[held.handle.lora_id] = (held, asyncio.get_running_loop().time())
-        self._changed(held.handle.name)
+        self._cancel_drain(lora_id)
+        self._draining[lora_id] = (loaded, self._timings.clock())
+        self._changed(loaded.handle.name)
 
-    async def free_unused(self) -> None:
-        """Unload what was leaving and is not used any more."""
-        for lora_id in list(self._leaving):
-            async with self._turns.alone():
-                if not self._is_unused(lora_id):
+    async def unload_unused(self) -> None:
+        """Unload what has drained."""
+        for lora_id in list(self._draining):
+            async with self._scheduler.exclusive():
+                if not self._has_drained(lora_id):
                     continue
-                held, _ = self._leaving.pop(lora_id)
-                await self._let_go(held)
-                self._changed(held.handle.name)
+                loaded, _ = self._draining.pop(lora_id)
+                await self._unload(loaded)
+                self._changed(loaded.handle.name)
+
+    def _is_loaded(self, handle: Handle) -> bool:
+        """Return whether the engine has it: its name points at it, or it drains."""
+        serving = self._serving.get(handle.name)
+        is_serving = serving is not None and serving.handle.lora_id == handle.lora_id
+        return is_serving or handle.lora_id in self._draining
+
+    def _cancel_drain(self, lora_id: int) -> None:
+        """Take a draining revision back: another load of it has a pin of its own."""
+        draining = self._draining.pop(lora_id, None)
+        if draining is not None:
+            draining[0].pinned.release()
 
     def _turn(self, name: str, demand: Demand | None) -> AbstractAsyncContextManager[None]:
         if demand is None:
-            return self._turns.at_once()
-        return self._turns.in_the_background(demand, ahead=lambda: name not in self._held)
+            return self._scheduler.immediate()
+        return self._scheduler.background(demand, ahead=lambda: name not in self._serving)
 
-    def _is_unused(self, lora_id: int) -> bool:
-        leaving = self._leaving.get(lora_id)
-        if leaving is None:  # it has returned while we waited for our turn
+    def _has_drained(self, lora_id: int) -> bool:
+        draining = self._draining.get(lora_id)
+        if draining is None:  # it serves again since we began to wait for our turn
             return False
-        over = asyncio.get_running_loop().time() - leaving[1] >= GRACE_SECONDS
-        return over and lora_id not in self._engine.ids_in_use()
+        is_over = self._timings.clock() - draining[1] >= self._timings.grace_seconds
+        return is_over and lora_id not in self._engine.ids_in_use()
 
     async def _make_room(self) -> None:
-        while not self.has_room(None) and (name := self._spare()) is not None:
-            self._table.withdraw(name)
-            await self._let_go(self._held.pop(name))
+        while not self.has_room(None) and (name := self._least_recently_used()) is not None:
+            self._table.remove(name)  # before the await: a request that comes now must not find it
+            await self._unload(self._serving.pop(name))
             _log.debug("adapter made room name=%s", name)
             self._changed(name)
 
-    def _spare(self) -> str | None:
-        """Return the name unused for longest; None where all are in use or were just asked for."""
-        now = asyncio.get_running_loop().time()
+    def _least_recently_used(self) -> str | None:
+        """Return the name unused for longest; None where all are in use or were requested just now."""
         in_use = self._engine.ids_in_use()
         # The request a revision was loaded for touches the name only after the load.
         last_used = {
-            name: max(self._table.last_touched(name) or 0.0, held.since)
-            for name, held in self._held.items()
-            if held.handle.lora_id not in in_use
+            name: max(self._table.last_touched(name) or 0.0, loaded.loaded_at)
+            for name, loaded in self._serving.items()
+            if loaded.handle.lora_id not in in_use
         }
         name = min(last_used, key=last_used.__getitem__, default=None)
-        return name if name is not None and now - last_used[name] >= GRACE_SECONDS else None
+        if name is None or self._timings.clock() - last_used[name] < self._timings.grace_seconds:
+            return None
+        return name
 
-    async def _let_go(self, held: Held) -> None:
+    async def _unload(self, loaded: Loaded) -> None:
         try:
-            await self._engine.unload(held.handle)
+            await self._engine.unload(loaded.handle)
         except Exception as error:  # noqa: BLE001 - an engine that cannot unload must not stop the loop
-            _log.warning("unloading failed name=%s error=%s", held.handle.name, error)
-        held.pinned.release()
+            _log.warning("unloading failed name=%s error=%s", loaded.handle.name, error)
+        loaded.pinned.release()
 
 
-def _resident(held: Held, state: WorkerState) -> WorkerRevision:
+def _report(loaded: Loaded, state: WorkerState) -> WorkerRevision:
     return WorkerRevision(
-        revision=held.handle.revision, state=state, resident=True, pinned=True, load_seconds=held.seconds
+        revision=loaded.handle.revision, state=state, resident=True, pinned=True, load_seconds=loaded.seconds
     )

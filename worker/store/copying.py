@@ -1,25 +1,26 @@
 """Reading the shared prefix and writing the private store: the file work, one adapter at a time.
 
 The prefix may be anything: replaced while it is read, a link to somewhere else, a pipe that never
-answers. So every file is opened without blocking, must be regular, must lie inside the prefix once all
-links are resolved, and must not change while it is read.
+answers. So its files are opened by the reader the watcher uses (`catalog.lora`), and what is copied is what
+was opened, which must not change while it is read.
 """
 
 import contextlib
 import errno
 import os
 import shutil
-import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from loradrop.catalog.adapter import CONFIG_FILENAME, Revision, WeightsFormat
+from loradrop.catalog.lora.adapter_files import opened_adapter
+from loradrop.catalog.lora.faults import Changed, Incomplete
+from loradrop.catalog.lora.open_files import Roots, opened_directory
 from loradrop.catalog.revision import RevisionHasher
-from loradrop.worker.outcomes import Failed, Rejected
+from loradrop.worker.outcomes import Failed
 
-MAX_CONFIG_BYTES = 1 << 20
 _CHUNK_BYTES = 1 << 20
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
@@ -50,28 +51,30 @@ class Copy:
     size_bytes: int
 
 
-def copy_adapter(source: Source, into: Path, permit: Permit) -> Copy:
+def copy_adapter(
+    source: Source, into: Path, permit: Permit, *, allow_symlinks_to: Sequence[Path] = ()
+) -> Copy:
     """Copy the configuration and the weights of `source` into the empty directory `into`, and digest them.
 
-    Both are on disk when it returns. Raises Failed (gone, unreadable, changing, disk full),
-    Rejected (outside the prefix, not a regular file), and what `permit` raises.
+    Links may lead into the prefix and into `allow_symlinks_to`. Both files are on disk when it returns.
+    Raises Failed (gone, unreadable, changing, disk full), Rejected (outside the prefix, not a regular
+    file), and what `permit` raises.
     """
-    with _as_outcomes(source):
-        root = source.prefix.resolve(strict=True)
-        directory = _inside(root, root / source.path)
-        config = _read_config(root, directory / CONFIG_FILENAME)
-        weights_format, weights = _find_weights(directory)
-        with _regular_file(root, weights) as descriptor:
-            before = os.fstat(descriptor)
-            if shutil.disk_usage(into).free < before.st_size:
-                raise _disk_full()
-            hasher = RevisionHasher(weights_format, config, before.st_size)
-            _write(into / CONFIG_FILENAME, config)
-            copied = _copy_weights(descriptor, into / weights_format.filename, hasher, permit)
-            after = os.fstat(descriptor)
-    if copied != before.st_size or _signature(before) != _signature(after):
-        raise Failed("changed_while_copied", "The adapter's files changed while they were copied.")
-    return Copy(hasher.revision(), weights_format, len(config) + copied)
+    roots = Roots((source.prefix, *allow_symlinks_to))
+    with (
+        _as_outcomes(source),
+        opened_directory(source.prefix, source.path, roots) as directory,
+        opened_adapter(directory, roots) as files,
+    ):
+        before = files.weights_stat
+        if shutil.disk_usage(into).free < before.st_size:
+            raise _disk_full()
+        hasher = RevisionHasher(files.weights_format, files.config, before.st_size)
+        _write(into / CONFIG_FILENAME, files.config)
+        copied = _copy_weights(files.weights, into / files.weights_format.filename, hasher, permit)
+        if copied != before.st_size or _signature(before) != _signature(os.fstat(files.weights)):
+            raise Changed
+    return Copy(hasher.revision(), files.weights_format, len(files.config) + copied)
 
 
 def digest_copy(directory: Path) -> Revision | None:
@@ -130,14 +133,6 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def _read_config(root: Path, path: Path) -> bytes:
-    with _regular_file(root, path) as descriptor, os.fdopen(os.dup(descriptor), "rb") as file:
-        config = file.read(MAX_CONFIG_BYTES + 1)
-    if len(config) > MAX_CONFIG_BYTES:
-        raise Rejected("config_too_large", f"{CONFIG_FILENAME} is larger than {MAX_CONFIG_BYTES} bytes.")
-    return config
-
-
 def _find_weights(directory: Path) -> tuple[WeightsFormat, Path]:
     for weights_format in WeightsFormat:  # safetensors first: it is preferred where both are there
         path = directory / weights_format.filename
@@ -177,24 +172,6 @@ def _write(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-@contextlib.contextmanager
-def _regular_file(root: Path, path: Path) -> Iterator[int]:
-    descriptor = os.open(_inside(root, path), os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise Rejected("not_a_regular_file", f"{path.name} is not a regular file.")
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _inside(root: Path, path: Path) -> Path:
-    resolved = path.resolve(strict=True)
-    if not resolved.is_relative_to(root):
-        raise Rejected("outside_prefix", f"{path.name} is a link that leads out of the prefix.")
-    return resolved
-
-
 def _signature(status: os.stat_result) -> tuple[int, int, int]:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
@@ -203,10 +180,10 @@ def _signature(status: os.stat_result) -> tuple[int, int, int]:
 def _as_outcomes(source: Source) -> Iterator[None]:
     try:
         yield
-    except (FileNotFoundError, NotADirectoryError) as error:
+    except (FileNotFoundError, NotADirectoryError, Incomplete) as error:
         raise Failed("source_gone", f"{source.path} is no longer whole under the prefix.") from error
-    except RuntimeError as error:  # pathlib's word for ELOOP
-        raise Failed("source_unreadable", f"{source.path} could not be copied: {error}.") from error
+    except Changed as error:
+        raise Failed("changed_while_copied", "The adapter's files changed while they were copied.") from error
     except OSError as error:
         if error.errno in _NO_SPACE:
             raise _disk_full() from error

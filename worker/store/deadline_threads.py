@@ -1,9 +1,9 @@
-"""Work on storage that may never answer: each piece in a daemon thread of its own, with a deadline.
+"""Work on storage that may never answer: each call in a daemon thread of its own, with a deadline.
 
-A thread that hangs cannot be ended, only left behind: it keeps neither the event loop, nor the end of the
-process, nor the next piece of work, and what it brings after all is given back. Not asyncio's own threads:
-they are few, shared with vLLM, and waited for at the end. What hangs is not tried again until it comes back,
-so that one adapter on dead storage does not use up the threads of all.
+A thread that hangs cannot be ended, only abandoned: it delays neither the event loop, nor the end of the
+process, nor the next call, and a result that arrives after all is discarded. Not asyncio's own threads: they
+are few, shared with vLLM, and joined at exit. Work that hangs is not tried again until it returns, so that
+one adapter on dead storage does not use up the threads of all.
 """
 
 import asyncio
@@ -15,31 +15,23 @@ from typing import Any, TypeVar
 from loradrop.worker.outcomes import Failed
 
 _MAX_HUNG = 16
-"""More threads than this are not left behind: the storage is down, and each of them costs memory."""
-
-_PATIENCE_SECONDS = 30.0
-_SLOWEST_BYTES_PER_SECOND = 10e6
-_LONGEST_SECONDS = 600.0
+"""No more threads than this are abandoned: the storage is down, and each of them costs memory."""
 
 _Result = TypeVar("_Result")
 
 
-def patience_seconds(size_bytes: int) -> float:
-    """Return how long storage may take to read `size_bytes` before it is taken for hung.
+class DeadlineThreads:
+    """Invariant: a caller waits for its work no longer than the deadline it gave."""
 
-    Half a minute, and what 10 MB/s take; but never more than ten minutes, since others wait for their turn.
-    """
-    return min(_PATIENCE_SECONDS + size_bytes / _SLOWEST_BYTES_PER_SECOND, _LONGEST_SECONDS)
+    def __init__(self, doing: str, *, late: str, at_once: int, max_hung: int = _MAX_HUNG) -> None:
+        """Run up to `at_once` calls at a time, and abandon up to `max_hung` that hang.
 
-
-class StorageThreads:
-    """Keeps true: whoever waits for a piece of work waits no longer than it was given."""
-
-    def __init__(self, doing: str, *, late: str, at_once: int) -> None:
-        """Do up to `at_once` pieces at a time. `doing` says what they do, `late` is the code for too late."""
+        `doing` says in messages what they do; `late` is the reason code of a call that took too long.
+        """
         self._doing = doing
         self._late = late
-        self._turns = asyncio.Semaphore(at_once)
+        self._max_hung = max_hung
+        self._slots = asyncio.Semaphore(at_once)
         self._hung: dict[Future[Any], str] = {}
 
     async def run(
@@ -50,14 +42,14 @@ class StorageThreads:
         seconds: float,
         discard: Callable[[_Result], object],
     ) -> _Result:
-        """Return what `work` returns; it is given an event that is set once nobody waits for it any more.
+        """Return what `work` returns; its argument is an event that is set once its result is not awaited.
 
-        Raises what it raises, and Failed when it takes more than `seconds`, not counting the wait for its
-        turn, when the last piece `about` the same still hangs, or too many do. What comes too late is given
+        Raises what it raises, and Failed when it takes more than `seconds`, not counting the wait for a slot,
+        when the last call `about` the same still hangs, or too many do. A result that comes too late is given
         to `discard`.
         """
-        async with self._turns:
-            if about in self._hung.values() or len(self._hung) >= _MAX_HUNG:
+        async with self._slots:
+            if about in self._hung.values() or len(self._hung) >= self._max_hung:
                 raise Failed("storage_hung", f"{self._doing} still hangs; check the storage.")
             return await self._run(work, about, seconds, discard)
 

@@ -1,7 +1,7 @@
-"""How processes that share a store of revisions tell each other what they use: locks on open files.
+"""Which revisions of a shared store are in use: advisory locks, which end with their process however it ends.
 
-A lock ends with the process that holds it, however it ends. Whoever may use a revision holds a shared lock
-on the file `PIN` in its directory; whoever removes one holds an exclusive one.
+A process that may use a revision holds a shared lock on the file `PIN` in its directory; one that removes a
+revision holds an exclusive lock.
 """
 
 import contextlib
@@ -76,7 +76,7 @@ def locked(path: Path, how: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def exclusively(path: Path) -> Iterator[bool]:
-    """Yield whether nobody else holds a lock on `path`; if so, hold it meanwhile."""
+    """Yield whether `path` exists and could be locked exclusively; the lock is held meanwhile."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""How fast all copies of this process together may read the prefix, whose storage serves others too."""
+"""Limits how fast the copies of this process together read the prefix, whose storage has other clients."""
 
 import threading
 import time
@@ -8,17 +8,17 @@ from loradrop.worker.outcomes import Failed
 from loradrop.worker.store.copying import Permit
 
 
-class Bandwidth:
-    """Keeps true: over time, no more is read than `bytes_per_second`; 0: as much as there is."""
+class RateLimit:
+    """Invariant: over time, no more is read than `bytes_per_second`; 0: no limit."""
 
     def __init__(self, bytes_per_second: float) -> None:
-        """Allow this much, from now on."""
+        """Allow this rate from now on."""
         self._bytes_per_second = bytes_per_second
         self._free_at = 0.0
         self._lock = threading.Lock()
 
     def permit(self, given_up: threading.Event) -> Permit:
-        """Return what one copy asks before it reads on; it raises Failed once `given_up` is set."""
+        """Return the permit of one copy: it waits, and raises Failed once `given_up` is set."""
 
         def permit(count: int) -> None:
             COPIED_BYTES.inc(count)
@@ -28,9 +28,9 @@ class Bandwidth:
         return permit
 
     def pause_after(self, size_bytes: int, *, now: float) -> float:
-        """Return for how many seconds whoever has read `size_bytes` must not read on. Threads may share it.
+        """Return how many seconds to pause after reading `size_bytes`. Thread-safe.
 
-        `now` is in seconds, on any clock that does not go back.
+        `now` is monotonic, in seconds.
         """
         if not self._bytes_per_second:
             return 0.0
@@ -39,5 +39,5 @@ class Bandwidth:
             return self._free_at - now
 
     def seconds_for(self, size_bytes: int, *, readers: int) -> float:
-        """Return how long reading `size_bytes` may have to pause while `readers` share the bandwidth."""
+        """Return how long reading `size_bytes` may pause in total while `readers` share the rate."""
         return size_bytes * readers / self._bytes_per_second if self._bytes_per_second else 0.0

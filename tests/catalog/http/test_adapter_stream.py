@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from loradrop.catalog.adapter import Adapter, AdapterState, WeightsFormat
 from loradrop.catalog.http.adapter_stream import adapter_rows, listed_rows
-from loradrop.catalog.http.views import WorkerPicture, adapter_view
+from loradrop.catalog.http.views import ReportedWorker, adapter_view
 from loradrop.catalog.status import WorkerAdapter, WorkerRevision, WorkerState
 from tests.catalog.values import a_worker, an_adapter, any_reason, any_revision, any_text, any_time
 
@@ -50,7 +50,7 @@ any_said = st.builds(
     ).map(tuple),
 )
 any_picture = st.builds(
-    lambda epoch, seq, said: WorkerPicture(a_worker(epoch=epoch, observed_seq=seq), said),
+    lambda epoch, seq, said: ReportedWorker(a_worker(epoch=epoch, observed_seq=seq), said),
     st.sampled_from(["now", "before"]),
     st.integers(0, 9),
     st.dictionaries(st.sampled_from(NAMES), any_said),
@@ -58,7 +58,7 @@ any_picture = st.builds(
 
 
 @given(any_adapter, st.dictionaries(any_text, any_picture, max_size=3))
-def test_a_row_is_the_view_of_the_adapter(adapter: Adapter, workers: dict[str, WorkerPicture]) -> None:
+def test_a_row_is_the_view_of_the_adapter(adapter: Adapter, workers: dict[str, ReportedWorker]) -> None:
     [row] = adapter_rows([adapter], "now", workers)
     assert json.loads(row) == adapter_view(adapter, "now", workers).model_dump(mode="json")
 

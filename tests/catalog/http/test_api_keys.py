@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from loradrop.catalog.errors import AdminKeyNeeded, KeyNeeded, KeysInvalid
-from loradrop.catalog.http.api_keys import ApiKey, KeyFile, KeyRing, Scope, entries_in, keys_from
+from loradrop.catalog.http.api_keys import ApiKey, KeyFile, KeyRing, Scope, keys_from
 
 RING = KeyRing(keys_from(["first", "zweiter-schlüssel", "third read", "fourth read grafana", "5th admin ci"]))
 
@@ -27,11 +27,6 @@ def test_a_key_without_a_scope_is_an_admins() -> None:
         ApiKey("fourth", Scope.READ, "grafana"),
         ApiKey("5th", Scope.ADMIN, "ci"),
     )
-
-
-def test_entries_stand_between_commas() -> None:
-    assert entries_in({"LORADROP_API_KEY": " one, two read ,,"}) == ("one", "two read")
-    assert entries_in({}) == ()
 
 
 @pytest.mark.parametrize(

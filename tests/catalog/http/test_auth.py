@@ -1,4 +1,4 @@
-"""The gate in front of both ports: who may pass, what is read, and who they are."""
+"""What is in front of both ports: who may pass, what is read, and who they are."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 
 from loradrop.catalog.errors import LoradropError
 from loradrop.catalog.http.api_keys import KeyRing, Scope, keys_from
-from loradrop.catalog.http.auth import MAX_REFRESH_BYTES, REFRESH_PATH, Gate, caller_of
+from loradrop.catalog.http.auth import MAX_REFRESH_BYTES, REFRESH_PATH, AuthMiddleware, caller_of
 
 
 class App:
@@ -18,7 +18,7 @@ class App:
         self.bodies: list[bytes] = []
         self.refused: list[str] = []
         self.received = 0
-        self.gate = Gate(
+        self.guard = AuthMiddleware(
             self._answer,
             keys=KeyRing(keys_from(entries)),
             needed=lambda method, _path: Scope.ADMIN if method == "POST" else Scope.READ,
@@ -37,7 +37,7 @@ class App:
 
         headers = [(b"authorization", f"Bearer {key}".encode())] if key else []
         asked = {"type": "http", "method": "GET", "path": path, "headers": headers, "client": ("10.0.0.7", 1)}
-        await self.gate(asked | scope, receive, None)
+        await self.guard(asked | scope, receive, None)
 
     async def _answer(self, scope: Any, receive: Any, _send: Any) -> None:
         self.callers.append(caller_of(scope))

@@ -5,7 +5,7 @@ import pytest
 from loradrop.catalog.adapter import AdapterState, Reason, WeightsFormat, is_usable_name
 from loradrop.catalog.errors import PrefixNotConfigured
 from loradrop.catalog.http.refresh_views import out_of_time, refresh_view
-from loradrop.catalog.http.views import WorkerPicture, adapter_view, worker_view
+from loradrop.catalog.http.views import ReportedWorker, adapter_view, worker_view
 from loradrop.catalog.redis_keys import Keys
 from loradrop.catalog.revision import RevisionHasher, short
 from loradrop.catalog.status import RefreshResult, RefreshStatus, WorkerAdapter, WorkerRevision, WorkerState
@@ -16,12 +16,12 @@ def result(status: RefreshStatus, **values: object) -> RefreshResult:
     return RefreshResult(id="r1", status=status, at=NOON, seq=5, **values)  # type: ignore[arg-type]  # by name
 
 
-def pictures(**said: WorkerAdapter) -> dict[str, WorkerPicture]:
-    return {"gpu-1:8000": WorkerPicture(a_worker(epoch="e", observed_seq=5), said)}
+def workers(**said: WorkerAdapter) -> dict[str, ReportedWorker]:
+    return {"gpu-1:8000": ReportedWorker(a_worker(epoch="e", observed_seq=5), said)}
 
 
 def test_a_worker_that_has_observed_a_record_lists_it_without_saying_so() -> None:
-    view = adapter_view(an_adapter(seq=5), "e", pictures())
+    view = adapter_view(an_adapter(seq=5), "e", workers())
     assert view.workers["gpu-1:8000"].state is WorkerState.LISTED
     assert view.workers["gpu-1:8000"].revision == revision("a")
 
@@ -32,12 +32,12 @@ def test_a_worker_that_has_observed_a_record_lists_it_without_saying_so() -> Non
 def test_a_worker_says_nothing_of_what_it_cannot_know_or_serve(
     changes: dict[str, object], epoch: str
 ) -> None:
-    assert adapter_view(an_adapter(**changes), epoch, pictures()).workers == {}
+    assert adapter_view(an_adapter(**changes), epoch, workers()).workers == {}
 
 
 def test_what_a_worker_says_counts_more_than_what_follows_from_its_seq() -> None:
     said = WorkerAdapter(state=WorkerState.REJECTED, revision=revision("b"), reason=TRUNCATED, loads=2)
-    on_worker = adapter_view(an_adapter(seq=9), "e", pictures(sql_adapter=said)).workers["gpu-1:8000"]
+    on_worker = adapter_view(an_adapter(seq=9), "e", workers(sql_adapter=said)).workers["gpu-1:8000"]
     assert (on_worker.state, on_worker.revision, on_worker.loads) == (
         WorkerState.REJECTED,
         revision("b"),
@@ -52,7 +52,7 @@ def test_all_revisions_a_worker_has_anything_of_are_shown() -> None:
         revision=revision("b"), state=WorkerState.DRAINING, resident=True, pinned=True, load_seconds=0.5
     )
     said = WorkerAdapter(state=WorkerState.LOADED, load_seconds=0.25, revisions=(held,))
-    view = adapter_view(an_adapter(), "e", pictures(sql_adapter=said)).model_dump(mode="json")
+    view = adapter_view(an_adapter(), "e", workers(sql_adapter=said)).model_dump(mode="json")
     on_worker = view["workers"]["gpu-1:8000"]
     assert on_worker["load_seconds"] == 0.25
     (shown,) = on_worker["revisions"]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from loradrop.catalog.adapter import AdapterState, WeightsFormat
 from loradrop.catalog.lora.faults import Incomplete, Rejected
-from loradrop.catalog.lora.pickle_archive import check_sums, prove_pickle
+from loradrop.catalog.lora.pickle_archive import check_sums, read_archive
 from loradrop.catalog.lora.pickle_opcodes import Unsafe, read_state_dict
 from loradrop.watcher.validation.inspection import Inspection, inspect_adapter
 from testkit.adapters import CONFIG
@@ -58,6 +58,7 @@ def with_program(program: bytes, *, name: str = "archive/data.pkl", **extra: byt
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr(name, program)
+        archive.writestr("archive/version", b"3\n")
         for key, data in extra.items():
             archive.writestr(f"archive/data/{key}", data)
     return buffer.getvalue()
@@ -155,12 +156,15 @@ def test_damaged_and_strange_programs_are_rejected(program: bytes, expected: str
     assert code(inspected(tmp_path, with_program(program))) == expected
 
 
-def test_a_storage_shorter_than_its_tensor_is_rejected(tmp_path: Path) -> None:
+def test_a_storage_of_another_size_than_its_record_is_rejected(tmp_path: Path) -> None:
     program = _program()
     assert code(inspected(tmp_path, with_program(program))) == "pickle_invalid"
     (tmp_path / "second").mkdir()
     long_enough = b"\0" * 128
-    found = inspected(tmp_path / "second", with_program(program, **{"0": long_enough, "1": long_enough}))
+    longer = with_program(program, **{"0": long_enough, "1": long_enough + b"\0"})
+    assert code(inspected(tmp_path / "second", longer)) == "pickle_invalid"
+    (tmp_path / "third").mkdir()
+    found = inspected(tmp_path / "third", with_program(program, **{"0": long_enough, "1": long_enough}))
     assert found.state is AdapterState.READY
 
 
@@ -204,8 +208,8 @@ def test_no_damage_raises_anything_else(
     path.write_bytes(content)
     with path.open("rb") as file:
         try:
-            prove_pickle(file.fileno(), len(content))
-            check_sums(file.fileno())
+            read_archive(file.fileno(), len(content))
+            check_sums(file.fileno(), len(content))
         except (Incomplete, Rejected):
             return
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError, safe_open
 
 from loradrop.catalog.lora.faults import Incomplete, Rejected
-from loradrop.catalog.lora.safetensors_header import BITS, prove
+from loradrop.catalog.lora.safetensors_header import BITS, read_header
 from testkit.adapters import lora_weights, safetensors_bytes
 
 WHOLE = lora_weights(rank=2, hidden=3)
@@ -19,7 +19,7 @@ WHOLE = lora_weights(rank=2, hidden=3)
 def proves(path: Path) -> bool:
     with path.open("rb") as file:
         try:
-            prove(file.fileno(), path.stat().st_size)
+            read_header(file.fileno(), path.stat().st_size)
         except (Incomplete, Rejected):
             return False
     return True
@@ -42,7 +42,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_tensors_are_told_as_declared(scratch: Path) -> None:
     scratch.write_bytes(WHOLE)
     with scratch.open("rb") as file:
-        tensors = prove(file.fileno(), len(WHOLE))
+        tensors = read_header(file.fileno(), len(WHOLE))
     assert [(tensor.name.rsplit(".", 2)[-2], tensor.dtype, tensor.shape) for tensor in tensors] == [
         ("lora_A", "F32", (2, 3)),
         ("lora_B", "F32", (3, 2)),
@@ -53,14 +53,14 @@ def test_the_tensors_are_told_as_declared(scratch: Path) -> None:
 def test_every_truncation_is_incomplete_and_never_rejected(length: int, scratch: Path) -> None:
     scratch.write_bytes(WHOLE[:length])
     with scratch.open("rb") as file, pytest.raises(Incomplete) as caught:
-        prove(file.fileno(), length)
+        read_header(file.fileno(), length)
     assert caught.value.reason.code == "weights_truncated"
 
 
 def test_a_file_that_shrinks_while_it_is_read_is_incomplete(scratch: Path) -> None:
     scratch.write_bytes(WHOLE[:20])
     with scratch.open("rb") as file, pytest.raises(Incomplete):
-        prove(file.fileno(), len(WHOLE))
+        read_header(file.fileno(), len(WHOLE))
 
 
 @pytest.mark.parametrize("dtype", sorted(BITS))

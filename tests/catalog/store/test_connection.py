@@ -165,9 +165,11 @@ async def test_a_redis_that_takes_no_writes_for_now_is_unavailable(
         await Reports(connection).report_worker(a_worker(), {})
 
 
-async def test_a_key_of_another_kind_is_refused(connection: Connection, admin: "Redis[str]") -> None:
-    await admin.set("loradrop:{default}:meta", "somebody else's")
-    with pytest.raises(CatalogRefused, match="WRONGTYPE"):
+async def test_a_key_of_another_type_is_unavailable_until_the_watcher_has_replaced_it(
+    connection: Connection, admin: "Redis[str]"
+) -> None:
+    await admin.set("loradrop:{default}:meta", "not a hash")
+    with pytest.raises(CatalogUnavailable, match=r"damaged: .*WRONGTYPE"):
         await Reader(connection).listing()
 
 

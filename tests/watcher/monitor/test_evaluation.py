@@ -1,6 +1,5 @@
 """From one look to a finding: young, racy, torn, changing under our hands."""
 
-import os
 import time
 from pathlib import Path
 
@@ -8,8 +7,8 @@ import pytest
 
 from loradrop.catalog.adapter import AdapterState
 from loradrop.catalog.lora.open_files import Roots
-from loradrop.watcher.monitor import evaluation as judgement
-from loradrop.watcher.monitor.evaluation import Judge, Question, TooLarge, WallClock
+from loradrop.watcher.monitor import evaluation
+from loradrop.watcher.monitor.evaluation import EvaluationRule, Evaluator, ExamineRequest, TooLarge, WallClock
 from loradrop.watcher.prefix.findings import Absent, Examined, Finding, Unreadable
 from loradrop.watcher.prefix.scan import open_root
 from loradrop.watcher.state.settle import SettleRule
@@ -20,31 +19,41 @@ SETTLED = SettleRule(settle_seconds=0.0)
 PATIENT = SettleRule(settle_seconds=60.0)
 
 
-def judge(
-    prefix: Path, *, settle: SettleRule = SETTLED, before: Finding | None = None, **question: bool
+RACY = EvaluationRule(racy_seconds=60.0)
+"""Whatever is written in a test is young, however slow this machine is."""
+
+
+def evaluator(prefix: Path, settle: SettleRule = SETTLED, rule: EvaluationRule | None = None) -> Evaluator:
+    return Evaluator(str(prefix), Rules(Roots((prefix,))), settle, rule)
+
+
+def evaluate(
+    prefix: Path,
+    *,
+    settle: SettleRule = SETTLED,
+    rule: EvaluationRule | None = None,
+    before: Finding | None = None,
+    **request: bool,
 ) -> Examined:
     with open_root(prefix) as (root_fd, _):
-        return Judge(str(prefix), Rules(Roots((prefix,))), settle).judge(
-            Question("sql", before, **question), root_fd
-        )
+        return evaluator(prefix, settle, rule).evaluate(ExamineRequest("sql", before, **request), root_fd)
 
 
 def finding(
-    prefix: Path, *, settle: SettleRule = SETTLED, before: Finding | None = None, **question: bool
+    prefix: Path,
+    *,
+    settle: SettleRule = SETTLED,
+    rule: EvaluationRule | None = None,
+    before: Finding | None = None,
+    **request: bool,
 ) -> Finding:
-    examined = judge(prefix, settle=settle, before=before, **question)
+    examined = evaluate(prefix, settle=settle, rule=rule, before=before, **request)
     assert isinstance(examined, Finding)
     return examined
 
 
-def age(directory: Path, seconds: float) -> None:
-    """Make files look old; their ctime cannot be set, so the clock is moved instead."""
-    for file in directory.iterdir():
-        os.utime(file, (time.time() - seconds, time.time() - seconds))
-
-
 def test_nothing_is_absent(tmp_path: Path) -> None:
-    assert judge(tmp_path) == Absent()
+    assert evaluate(tmp_path) == Absent()
 
 
 def test_a_fresh_adapter_settles_and_says_when_to_look_again(tmp_path: Path) -> None:
@@ -55,26 +64,32 @@ def test_a_fresh_adapter_settles_and_says_when_to_look_again(tmp_path: Path) -> 
     assert 50 < found.look_again_at - time.monotonic() <= 60
 
 
-def test_times_of_another_clock_prove_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("trusted", "state"), [(True, AdapterState.READY), (False, AdapterState.SETTLING)])
+def test_times_of_another_clock_prove_nothing(trusted: bool, state: AdapterState, tmp_path: Path) -> None:
     write_adapter(tmp_path / "sql")
-    monkeypatch.setattr(WallClock, "now", lambda _self: time.time() + 3600)
-    assert finding(tmp_path, settle=PATIENT).state is AdapterState.READY
-    mistrustful = Judge(str(tmp_path), Rules(Roots((tmp_path,))), PATIENT)
-    mistrustful.trust_times = False
+    an_hour_later = Evaluator(
+        str(tmp_path), Rules(Roots((tmp_path,))), PATIENT, clock=lambda: time.time() + 3600
+    )
+    an_hour_later.trust_times(trusted)
     with open_root(tmp_path) as (root_fd, _):
-        examined = mistrustful.judge(Question("sql", None), root_fd)
+        examined = an_hour_later.evaluate(ExamineRequest("sql", None), root_fd)
     assert isinstance(examined, Finding)
-    assert examined.state is AdapterState.SETTLING
+    assert examined.state is state
 
 
-def test_very_young_bytes_are_published_and_digested_once_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(judgement, "_RACY_SECONDS", 60.0)  # young they are, however slow this machine is
+@pytest.mark.parametrize("name", ["../outside", "..", ".", "", "a/b", "a\0b"])
+def test_a_name_that_is_a_path_to_somewhere_else_is_absent(name: str, tmp_path: Path) -> None:
+    write_adapter(tmp_path / "outside")
+    (tmp_path / "prefix").mkdir()
+    with open_root(tmp_path / "prefix") as (root_fd, _):
+        assert evaluator(tmp_path / "prefix").evaluate(ExamineRequest(name, None), root_fd) == Absent()
+
+
+def test_very_young_bytes_are_published_and_digested_once_more(tmp_path: Path) -> None:
     write_adapter(tmp_path / "sql")
-    first = finding(tmp_path, settle=PATIENT, arrived=True)
+    first = finding(tmp_path, settle=PATIENT, rule=RACY, arrived=True)
     assert (first.state, first.racy) == (AdapterState.READY, True)
-    again = finding(tmp_path, settle=PATIENT, before=first)
+    again = finding(tmp_path, settle=PATIENT, rule=RACY, before=first)
     assert (again.state, again.racy, again.look_again_at) == (AdapterState.READY, False, None)
     assert again.revision == first.revision
     assert finding(tmp_path, settle=PATIENT, before=again) is again
@@ -83,33 +98,32 @@ def test_very_young_bytes_are_published_and_digested_once_more(
 def test_a_write_hidden_behind_the_same_times_is_found_by_the_second_digest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(judgement, "_RACY_SECONDS", 60.0)
     write_adapter(tmp_path / "sql", seed=1)
-    first = finding(tmp_path, arrived=True)
+    first = finding(tmp_path, rule=RACY, arrived=True)
     write_adapter(tmp_path / "sql", seed=2)
     # a kernel with coarse times: the signature stays what it was
-    real = judgement.look_at
+    real = evaluation.look_at
 
     def coarse(name: str, root_fd: int) -> object:
         look = real(name, root_fd)
-        return judgement.Look(first.signature, look.changed_ns, look.weights_bytes)  # type: ignore[union-attr]
+        return evaluation.Look(first.signature, look.changed_ns, look.weights_bytes)  # type: ignore[union-attr]
 
-    monkeypatch.setattr(judgement, "look_at", coarse)
+    monkeypatch.setattr(evaluation, "look_at", coarse)
     monkeypatch.setattr("loradrop.watcher.validation.inspection.signature_of", lambda *_: first.signature)
-    second = finding(tmp_path, before=first)
+    second = finding(tmp_path, rule=RACY, before=first)
     assert second.revision != first.revision
 
 
 def test_whole_seconds_are_given_more_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_adapter(tmp_path / "sql")
-    real = judgement.look_at
+    real = evaluation.look_at
 
     def coarse(name: str, root_fd: int) -> object:
         look = real(name, root_fd)
         whole = look.changed_ns // 1_000_000_000 * 1_000_000_000  # type: ignore[union-attr]
-        return judgement.Look(look.signature, whole, look.weights_bytes)  # type: ignore[union-attr]
+        return evaluation.Look(look.signature, whole, look.weights_bytes)  # type: ignore[union-attr]
 
-    monkeypatch.setattr(judgement, "look_at", coarse)
+    monkeypatch.setattr(evaluation, "look_at", coarse)
     found = finding(tmp_path, arrived=True)
     assert found.racy
     assert found.look_again_at is not None
@@ -120,7 +134,7 @@ def test_a_file_replaced_while_it_was_read_is_not_published(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = write_adapter(tmp_path / "sql", seed=1)
-    real = judgement.prove
+    real = evaluation.prove
 
     def slow(*arguments: object, **options: object) -> object:
         proof = real(*arguments, **options)  # type: ignore[arg-type]
@@ -129,7 +143,7 @@ def test_a_file_replaced_while_it_was_read_is_not_published(
         aside.rename(directory / "adapter_model.safetensors")
         return proof
 
-    monkeypatch.setattr(judgement, "prove", slow)
+    monkeypatch.setattr(evaluation, "prove", slow)
     found = finding(tmp_path)
     assert (found.state, found.revision) == (AdapterState.SETTLING, None)
 
@@ -138,7 +152,7 @@ def test_a_bad_file_replaced_while_it_was_read_is_not_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = write_adapter(tmp_path / "sql", use_dora=True)
-    real = judgement.prove
+    real = evaluation.prove
 
     def slow(*arguments: object, **options: object) -> object:
         try:
@@ -146,7 +160,7 @@ def test_a_bad_file_replaced_while_it_was_read_is_not_rejected(
         finally:
             write_adapter(directory)
 
-    monkeypatch.setattr(judgement, "prove", slow)
+    monkeypatch.setattr(evaluation, "prove", slow)
     assert finding(tmp_path).state is AdapterState.SETTLING
 
 
@@ -156,29 +170,25 @@ def test_a_disk_error_while_reading_is_unreadable(tmp_path: Path, monkeypatch: p
     def broken(*_: object, **__: object) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(judgement, "prove", broken)
-    examined = judge(tmp_path)
+    monkeypatch.setattr(evaluation, "prove", broken)
+    examined = evaluate(tmp_path)
     assert isinstance(examined, Unreadable)
     assert "Input/output error" in examined.reason.message
 
 
-def test_a_large_adapter_can_be_put_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judgement, "_LARGE_BYTES", 10)
+def test_a_large_adapter_can_be_put_off(tmp_path: Path) -> None:
+    small = EvaluationRule(large_bytes=10)
     write_adapter(tmp_path / "sql")
-    assert finding(tmp_path).state is AdapterState.READY
-    judge_ = Judge(str(tmp_path), Rules(Roots((tmp_path,))), SETTLED)
+    assert finding(tmp_path, rule=small).state is AdapterState.READY
     with pytest.raises(TooLarge), open_root(tmp_path) as (root_fd, _):
-        judge_.judge(Question("sql", None), root_fd, even_large=False)
+        evaluator(tmp_path, SETTLED, small).evaluate(ExamineRequest("sql", None), root_fd, even_large=False)
 
 
-def test_an_abandoned_copy_is_no_longer_looked_at_by_itself(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_abandoned_copy_is_no_longer_examined_by_itself(tmp_path: Path) -> None:
     (tmp_path / "sql").mkdir()
     first = finding(tmp_path)
     assert first.look_again_at is not None
-    monkeypatch.setattr(judgement, "_GROWING_SECONDS", -1.0)
-    later = finding(tmp_path, before=first)
+    later = finding(tmp_path, rule=EvaluationRule(growing_seconds=-1.0), before=first)
     assert (later.state, later.look_again_at) == (AdapterState.INCOMPLETE, None)
 
 

@@ -10,11 +10,12 @@ import pytest
 
 from loradrop.catalog.adapter import Reason
 from loradrop.catalog.status import WatcherMode
-from loradrop.watcher.notify import notifier as module
 from loradrop.watcher.notify import selection as notifying
-from loradrop.watcher.notify.notifier import Hint, Notifications, NotifierLost
+from loradrop.watcher.notify.lost import NotifierLost
+from loradrop.watcher.notify.notifier import Hint, Notifications
 from loradrop.watcher.notify.selection import notifications_for
 from loradrop.watcher.settings import NotifierChoice, Settings
+from loradrop.watcher.timings import Timings
 from tests.watcher.notifiers import until
 
 
@@ -77,8 +78,10 @@ class Heard:
 
 
 @asynccontextmanager
-async def kept(heard: Heard) -> AsyncIterator[Notifications]:
-    notifications = Notifications(heard.make, on_hint=heard.hints.append, on_lost=heard.on_lost)
+async def kept(heard: Heard, timings: Timings | None = None) -> AsyncIterator[Notifications]:
+    notifications = Notifications(
+        heard.make, on_hint=heard.hints.append, on_lost=heard.on_lost, timings=timings or Timings()
+    )
     task = asyncio.create_task(notifications.run())
     try:
         await until(lambda: bool(heard.made) or bool(heard.lost), "it began")
@@ -120,12 +123,9 @@ async def test_a_notifier_that_cannot_be_made_is_tried_again() -> None:
         assert heard.lost == ["notifier_unavailable", "notifier_unavailable", None]
 
 
-async def test_a_prefix_replaced_in_silence_is_noticed_within_a_second(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(module, "ATTACHED_SECONDS", 0.02)
+async def test_a_prefix_replaced_in_silence_is_noticed() -> None:
     heard = Heard()
-    async with kept(heard):
+    async with kept(heard, Timings(attached_seconds=0.02)):
         heard.made[0].is_attached = False
         await until(lambda: len(heard.made) == 2, "a new one is made")
         assert heard.lost == [None, "prefix_replaced", None]
@@ -158,7 +158,7 @@ async def test_the_notifier_fits_the_filesystem_unless_a_person_decides(
     monkeypatch.setattr(notifying, "filesystem_type", lambda _path: kind)
     settings = Settings(prefix=tmp_path, notifier=choice)
     made: list[Hint] = []
-    notifications = notifications_for(settings, on_hint=made.append, on_lost=lambda _reason: None)
+    notifications = notifications_for(settings, Timings(), on_hint=made.append, on_lost=lambda _reason: None)
     task = asyncio.create_task(notifications.run())
     await until(lambda: bool(made), "it began")
     assert notifications.mode is mode

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from loradrop.watcher.notify.inotify import InotifyNotifier
-from loradrop.watcher.notify.notifier import Hint, Notifier, NotifierLost
+from loradrop.watcher.notify.lost import NotifierLost
+from loradrop.watcher.notify.notifier import Hint, Notifier
 from loradrop.watcher.notify.selection import RescanOnly
 from loradrop.watcher.notify.watchdog_notifier import WatchdogNotifier
 from tests.watcher.notifiers import MAKERS, following, until

@@ -12,7 +12,7 @@ from loradrop.watcher.discovery import (
     discover_lora_adapters_from_prefix,
     discover_new_lora_adapters_from_prefix,
 )
-from loradrop.watcher.monitor.evaluation import Judge, Question
+from loradrop.watcher.monitor.evaluation import Evaluator, ExamineRequest
 from loradrop.watcher.prefix.findings import Finding
 from loradrop.watcher.prefix.scan import (
     PrefixMarkerMissing,
@@ -30,11 +30,11 @@ from tests.watcher.bad_adapters import BAD
 
 def findings_of(prefix: Path) -> dict[str, Finding]:
     """What examining everything under `prefix` finds, as if it had settled."""
-    judge = Judge(str(prefix), Rules(Roots((prefix,))), SettleRule(settle_seconds=0))
+    evaluator = Evaluator(str(prefix), Rules(Roots((prefix,))), SettleRule(settle_seconds=0))
     found = {}
     with open_root(prefix) as (root_fd, _):
         for name in scan(prefix, {}).names:
-            finding = judge.judge(Question(name, None), root_fd)
+            finding = evaluator.evaluate(ExamineRequest(name, None), root_fd)
             assert isinstance(finding, Finding)
             found[name] = finding
     return found

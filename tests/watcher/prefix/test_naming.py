@@ -2,7 +2,7 @@
 
 import pytest
 
-from loradrop.watcher.prefix.naming import Twins, folded, is_ignored, shown, unusable
+from loradrop.watcher.prefix.naming import NameCollisions, folded, is_ignored, unusable
 
 
 @pytest.mark.parametrize(
@@ -43,32 +43,26 @@ def test_usable_names_have_no_reason() -> None:
     assert unusable("Llama-3.1_sql") is None
 
 
-def test_names_that_are_not_utf8_are_shown_with_escapes() -> None:
-    assert shown("caf\udce9") == "caf\\xe9"
-    assert shown("caf\udce9").encode()
-    assert shown("sql") == "sql"
-
-
-def test_names_that_differ_only_in_case_are_twins() -> None:
+def test_names_that_differ_only_in_case_are_collisions() -> None:
     names = {"Sql", "sql", "SQL", "other"}
-    twins = Twins(names)
-    assert twins.of("sql", names) == ("SQL", "Sql")
-    assert twins.of("SQL", names) == ("Sql", "sql")
-    assert twins.of("other", names) == ()
+    collisions = NameCollisions(names)
+    assert collisions.of("sql", names.__contains__) == ("SQL", "Sql")
+    assert collisions.of("SQL", names.__contains__) == ("Sql", "sql")
+    assert collisions.of("other", names.__contains__) == ()
 
 
 def test_a_twin_that_left_is_no_twin() -> None:
-    twins = Twins(["Sql", "SQL"])
-    twins.discard("Sql")
-    twins.discard("never there")
-    assert twins.of("SQL", {"SQL"}) == ()
-    twins.discard("SQL")
-    assert twins.of("sql", {"sql"}) == ()
+    collisions = NameCollisions(["Sql", "SQL"])
+    collisions.discard("Sql")
+    collisions.discard("never there")
+    assert collisions.of("SQL", {"SQL"}.__contains__) == ()
+    collisions.discard("SQL")
+    assert collisions.of("sql", {"sql"}.__contains__) == ()
 
 
-def test_names_that_cannot_be_served_are_nobodys_twins() -> None:
+def test_names_that_cannot_be_served_are_nobodys_collisions() -> None:
     names = {"sql", "\N{LATIN SMALL LETTER LONG S}ql"}
     assert folded("\N{LATIN SMALL LETTER LONG S}ql") == "sql"
-    twins = Twins(names)
-    assert twins.of("sql", names) == ()
-    assert twins.of("\N{LATIN SMALL LETTER LONG S}ql", names) == ()
+    collisions = NameCollisions(names)
+    assert collisions.of("sql", names.__contains__) == ()
+    assert collisions.of("\N{LATIN SMALL LETTER LONG S}ql", names.__contains__) == ()

@@ -6,7 +6,7 @@ import pytest
 
 from loradrop.catalog.errors import CatalogUnavailable, LeaseHeld
 from loradrop.catalog.store import Connection, Publisher, Withdrawal
-from loradrop.watcher.publish.catalog_mirror import Ledger
+from loradrop.watcher.publish.catalog_mirror import CatalogMirror
 from tests.catalog.values import GONE, an_adapter
 
 ONE, TWO = an_adapter("one"), an_adapter("two")
@@ -23,15 +23,15 @@ async def leader(connection: Connection) -> AsyncIterator[Publisher]:
 
 
 @pytest.fixture
-async def standby(connection: Connection, leader: Publisher) -> Ledger:
-    ledger = Ledger(connection, owner="here:2:2")
+async def standby(connection: Connection, leader: Publisher) -> CatalogMirror:
+    mirror = CatalogMirror(connection, owner="here:2:2")
     with pytest.raises(LeaseHeld):
-        await ledger.lead()
-    await ledger.stand_by(0.1)
-    return ledger
+        await mirror.lead()
+    await mirror.stand_by(0.1)
+    return mirror
 
 
-async def test_what_the_leader_publishes_is_followed(standby: Ledger, leader: Publisher) -> None:
+async def test_what_the_leader_publishes_is_followed(standby: CatalogMirror, leader: Publisher) -> None:
     assert standby.records.keys() == {"one"}
     await leader.publish([TWO, Withdrawal("one", GONE)], catalog_size=2)
     await standby.stand_by(0.1)
@@ -39,7 +39,7 @@ async def test_what_the_leader_publishes_is_followed(standby: Ledger, leader: Pu
 
 
 async def test_what_redis_lost_is_remembered_by_who_leads_next(
-    standby: Ledger, connection: Connection
+    standby: CatalogMirror, connection: Connection
 ) -> None:
     await connection.commands.flushall()
     await standby.lead()
@@ -48,7 +48,7 @@ async def test_what_redis_lost_is_remembered_by_who_leads_next(
 
 
 async def test_what_redis_lost_is_remembered_until_another_leader_has_published_all(
-    standby: Ledger, leader: Publisher, connection: Connection
+    standby: CatalogMirror, leader: Publisher, connection: Connection
 ) -> None:
     await connection.commands.flushall()
     with pytest.raises(CatalogUnavailable):

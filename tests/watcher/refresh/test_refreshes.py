@@ -67,13 +67,13 @@ async def test_a_refresh_finds_what_was_added_changed_and_removed(
         assert set(listing.adapters) == {"add", "bad", "change", "keep"}
 
 
-async def test_a_refresh_without_changes_says_so_at_once(connection: Connection, prefix: Path) -> None:
+async def test_a_refresh_without_changes_says_so_before_its_time_is_up(
+    connection: Connection, prefix: Path
+) -> None:
     write_adapter(prefix / "sql")
     async with watching(connection, prefix, **BLIND) as catalog:
         await catalog.until_served({"sql"})
-        started = asyncio.get_running_loop().time()
-        result = await refresh(connection)
-        assert asyncio.get_running_loop().time() - started < 1
+        result = await refresh(connection, timeout_seconds=10 * PATIENCE_SECONDS)
         assert (result.discovered, result.updated, result.removed, result.total) == ((), (), (), 1)
 
 

@@ -11,10 +11,10 @@ import pytest
 
 from loradrop.catalog.adapter import AdapterState
 from loradrop.catalog.store import Connection
-from loradrop.watcher.notify import notifier as module
 from loradrop.watcher.settings import NotifierChoice
 from loradrop.watcher.state.removal import RemovalRule
 from loradrop.watcher.state.settle import SettleRule
+from loradrop.watcher.timings import Timings
 from loradrop.watcher.validation.inspection import inspect_adapter
 from testkit.adapters import CONFIG, lora_weights, write_adapter
 from testkit.waiting import wait_until
@@ -131,9 +131,7 @@ async def test_catalog_and_disk_agree_after_any_history(
     notifier: NotifierChoice,
     connection: Connection,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "ALIVE_SECONDS", 0.5)
     dice = random.Random(seed)
     path = tmp_path / "prefix"
     path.mkdir()
@@ -143,6 +141,7 @@ async def test_catalog_and_disk_agree_after_any_history(
         "interval_seconds": 0.2 if notifier is NotifierChoice.NONE else 0,
         "settle": SettleRule(settle_seconds=0.1),
         "removal": RemovalRule(grace_seconds=0.1, mass_grace_seconds=0.3),
+        "timings": Timings(alive_seconds=0.5),
     }
     for _ in range(2):  # a watcher, and the next one after a restart
         model.step()

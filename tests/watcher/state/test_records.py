@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from loradrop.catalog.adapter import Adapter, AdapterState, Reason, Revision, WeightsFormat
 from loradrop.watcher.prefix.findings import Facts, Finding, Unreadable
-from loradrop.watcher.state.records import difference, is_rewording, record_for, with_twin
+from loradrop.watcher.state.records import difference, is_rewording, record_for, with_collision
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=1)
@@ -73,14 +73,14 @@ def test_only_other_words_for_the_same_reason_are_a_rewording() -> None:
     assert not is_rewording(known, None)
 
 
-def test_a_twin_is_rejected_and_a_served_one_stays_served() -> None:
+def test_a_colliding_name_is_rejected_and_a_served_one_stays_served() -> None:
     reason = Reason("name_twin", "x")
-    new = with_twin(record(ready()), None, reason)
+    new = with_collision(record(ready()), None, reason)
     assert (new.revision, new.state, new.rank) == (None, AdapterState.REJECTED, None)
     known = record(ready())
-    served = with_twin(record(ready(TWO), known, LATER), known, reason)
+    served = with_collision(record(ready(TWO), known, LATER), known, reason)
     assert (served.revision, served.state) == (ONE, AdapterState.REJECTED)
-    assert with_twin(record(ready(TWO), served, LATER), served, reason) is served
+    assert with_collision(record(ready(TWO), served, LATER), served, reason) is served
 
 
 revisions = st.dictionaries(st.sampled_from("abcdef"), st.sampled_from([ONE, TWO]))

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from loradrop.worker.admission.checks import Limits
-from loradrop.worker.admission.lora import Tensor
+from loradrop.catalog.lora.config import LoraConfig
+from loradrop.worker.admission.checks import Limits, Weights
 from loradrop.worker.admission.preparation import Preparation
-from loradrop.worker.admission.weights import read_tensors
+from loradrop.worker.admission.weights import read_adapter
 from loradrop.worker.outcomes import Failed, Rejected
 from loradrop.worker.store.copying import Source, digest_copy
 from loradrop.worker.store.deadline_threads import patience_seconds
@@ -61,7 +61,7 @@ async def test_an_admitted_revision_is_not_measured_again(
     write_tiny_adapter(prefix / "sql", seed=1)
     prepared = preparation(place)
     first = await prepared.prepare(Source(prefix, "sql"))
-    monkeypatch.delattr("loradrop.worker.admission.preparation.read_tensors")
+    monkeypatch.delattr("loradrop.worker.admission.preparation.read_adapter")
     assert (await prepared.prepare(Source(prefix, "sql"))).revision == first.revision
 
 
@@ -80,11 +80,11 @@ def hung_reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Let reading the weights hang until the event is set, with patience that ends soon."""
     thawed = threading.Event()
 
-    def hung(directory: Path) -> dict[str, Tensor]:
+    def hung(directory: Path, *, allow_pickle: bool) -> tuple[LoraConfig, Weights]:
         thawed.wait(30)
-        return read_tensors(directory)
+        return read_adapter(directory, allow_pickle=allow_pickle)
 
-    monkeypatch.setattr("loradrop.worker.admission.preparation.read_tensors", hung)
+    monkeypatch.setattr("loradrop.worker.admission.preparation.read_adapter", hung)
     monkeypatch.setattr("loradrop.worker.admission.preparation.patience_seconds", lambda _: 0.05)
     yield thawed
     thawed.set()

@@ -5,7 +5,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from loradrop.worker.engine.cpu_lora_patch import leave_base_tokens_alone
+from loradrop.worker.engine.cpu_lora_patch import patch_cpu_lora_kernels
 
 SLOTS = torch.tensor([0, -1, 1, -1])
 
@@ -23,7 +23,7 @@ def kernels() -> ModuleType:
 
 
 def test_a_token_without_an_adapter_is_left_as_it_was(kernels: ModuleType) -> None:
-    leave_base_tokens_alone(kernels)
+    patch_cpu_lora_kernels(kernels)
     shrunk, expanded, sliced = torch.zeros(4, 3), torch.ones(4, 5), torch.ones(4, 7)
 
     kernels.bgmv_shrink(torch.ones(4, 5), torch.ones(2, 3, 5), shrunk, SLOTS, 0.5)
@@ -40,7 +40,7 @@ def test_tokens_with_adapters_get_exactly_what_they_got_before(kernels: ModuleTy
     slots = torch.tensor([0, 1, 1, 0])
     before, after = torch.zeros(4, 3), torch.zeros(4, 3)
     kernels.bgmv_shrink(inputs, weights, before, slots, 2.0)
-    leave_base_tokens_alone(kernels)
+    patch_cpu_lora_kernels(kernels)
 
     kernels.bgmv_shrink(inputs, weights, after, slots, 2.0)
 
@@ -48,7 +48,7 @@ def test_tokens_with_adapters_get_exactly_what_they_got_before(kernels: ModuleTy
 
 
 def test_doing_it_again_changes_nothing(kernels: ModuleType) -> None:
-    leave_base_tokens_alone(kernels)
+    patch_cpu_lora_kernels(kernels)
     kernel = kernels.bgmv_shrink
-    leave_base_tokens_alone(kernels)
+    patch_cpu_lora_kernels(kernels)
     assert kernels.bgmv_shrink is kernel

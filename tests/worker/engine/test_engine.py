@@ -1,7 +1,6 @@
 """The way into the engine: loads that leave nothing behind when they fail, and a contract that is checked."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ from loradrop.worker.engine.handle import Handle
 from loradrop.worker.engine.model_table import request_of
 from loradrop.worker.outcomes import Failed, Rejected
 from tests.catalog.values import revision
-from tests.worker.vllm_parts import FakeClient, serving_models
+from tests.worker.vllm_parts import FakeClient
 
 HANDLE = Handle.of("sql", revision("a"), Path("/store/a"), attempt=0)
 
@@ -145,20 +144,15 @@ def test_a_checkpoint_in_the_hubs_cache_is_found(
 
 
 def test_this_vllm_has_what_we_rely_on(client: FakeClient) -> None:
-    require_vllm_contract(client, serving_models(client))
+    require_vllm_contract(client)
 
 
-def test_a_vllm_that_differs_is_refused_with_what_it_lacks() -> None:
-    with pytest.raises(RuntimeError) as caught:
-        require_vllm_contract(SimpleNamespace(add_lora=None), SimpleNamespace(lora_requests={}))
-    sentence = str(caught.value)
-    assert "engine client .remove_lora" in sentence
-    assert "OpenAIServingModels.resolve_lora" in sentence
-    assert "output_processor.request_states" in sentence
-    assert "engine client .add_lora" not in sentence
+def test_a_vllm_that_differs_is_refused_with_what_it_lacks(client: FakeClient, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"vLLM .* lacks .*AsyncLLM.*README"):
+        require_vllm_contract(client, packages=tmp_path)
 
 
 def test_a_server_without_lora_is_told_how_to_start(client: FakeClient) -> None:
     client.vllm_config.lora_config = None
     with pytest.raises(RuntimeError, match="--enable-lora"):
-        require_vllm_contract(client, serving_models(client))
+        require_vllm_contract(client)

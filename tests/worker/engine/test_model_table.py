@@ -100,19 +100,19 @@ async def test_a_name_that_points_at_a_handle_is_found_by_vllm_and_shown_as_aske
     assert models.model_name(request) == "sql"
     assert models.model_name() == "tiny"
     assert models.model_name(LoRARequest("static_one", 1, "/static")) == "static_one"
-    table.withdraw("sql")
+    table.remove("sql")
     assert "sql" not in models.lora_requests
     assert models.model_name(request) == "sql", "requests still running are answered under their name"
 
 
-async def test_a_touch_is_remembered_until_the_name_is_withdrawn(
+async def test_a_touch_is_remembered_until_the_name_is_removed(
     table: ModelTable, models: OpenAIServingModels
 ) -> None:
     table.point(HANDLE)
     assert table.last_touched("sql") is None
     assert "sql" in models.lora_requests
     assert table.last_touched("sql") is not None
-    table.withdraw("sql")
+    table.remove("sql")
     assert table.last_touched("sql") is None
     assert "unknown" not in models.lora_requests
     assert table.last_touched("unknown") is None

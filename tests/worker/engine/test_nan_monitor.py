@@ -1,4 +1,4 @@
-"""The alarm for answers out of NaN: what vLLM counts, told once to people and always to programs."""
+"""The monitor of answers out of NaN: what vLLM counts."""
 
 import inspect
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client import REGISTRY, Counter
 
-from loradrop.worker.engine.nan_monitor import NanAlarm
+from loradrop.worker.engine.nan_monitor import NanMonitor
 from tests.worker.vllm_parts import model_table  # noqa: F401 - before anything else that imports vLLM
 
 
@@ -23,43 +23,30 @@ def corrupted() -> Iterator[Counter]:
 def test_while_nothing_is_corrupted_nothing_is_said(
     corrupted: Counter, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert NanAlarm(is_counted=True).reason() is None
+    assert NanMonitor(is_counted=True).reason() is None
     assert caplog.records == []
 
 
-def test_corrupted_requests_of_all_engines_are_told(
-    corrupted: Counter, caplog: pytest.LogCaptureFixture
-) -> None:
-    alarm = NanAlarm(is_counted=True)
+def test_corrupted_requests_of_all_engines_are_counted(corrupted: Counter) -> None:
+    monitor = NanMonitor(is_counted=True)
     corrupted.labels("tiny", "0").inc(3)
     corrupted.labels("tiny", "1").inc(40)
-    reason = alarm.reason()
+    reason = monitor.reason()
     assert reason is not None
     assert reason.code == "nan_in_logits"
     assert reason.message.startswith("43 requests")
-    (record,) = caplog.records
-    assert record.levelname == "ERROR"
+    assert monitor.reason() == reason, "until the server is restarted"
 
 
-def test_the_alarm_stays_and_rings_once(corrupted: Counter, caplog: pytest.LogCaptureFixture) -> None:
-    alarm = NanAlarm(is_counted=True)
+def test_where_vllm_was_not_asked_to_count_its_count_says_nothing(corrupted: Counter) -> None:
     corrupted.labels("tiny", "0").inc()
-    assert alarm.reason() == alarm.reason() is not None
-    assert [record.levelname for record in caplog.records] == ["ERROR"]
-
-
-def test_where_vllm_was_not_asked_to_count_nothing_is_looked_at(
-    corrupted: Counter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    corrupted.labels("tiny", "0").inc()
-    monkeypatch.delattr("loradrop.worker.engine.nan_monitor.REGISTRY")
-    assert NanAlarm(is_counted=False).reason() is None
+    assert NanMonitor(is_counted=False).reason() is None
 
 
 def test_a_server_that_cannot_count_says_so_at_the_start(caplog: pytest.LogCaptureFixture) -> None:
-    alarm = NanAlarm(is_counted=True)
+    monitor = NanMonitor(is_counted=True)
     assert "--disable-log-stats" in caplog.text
-    assert alarm.reason() is None
+    assert monitor.reason() is None
 
 
 def test_this_vllm_counts_under_the_name_we_look_at() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from loradrop.worker.engine.vllm_contract import CONTRACT, ReliedOn, differences, members
+from loradrop.worker.engine.vllm_contract import CONTRACT, ReliedOn, differences
 
 MODULE = """
 from vllm.elsewhere import Moved as Known
@@ -76,7 +76,3 @@ def test_what_a_module_imports_counts_as_its_own(packages: Path) -> None:
 def test_the_first_place_that_exists_counts(packages: Path) -> None:
     assert lacking(packages, "vllm.gone:Client", "vllm.client:Client", fields=("kept",)) == []
     assert lacking(packages, "vllm.gone:Client", "vllm.client:Gone") == ["vllm.gone.Client"]
-
-
-def test_members_of_a_class_are_its_fields_and_methods() -> None:
-    assert {"add_lora", "output_processor"} <= set(members("AsyncLLM"))

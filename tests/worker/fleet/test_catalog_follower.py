@@ -10,7 +10,7 @@ import redis
 from loradrop.catalog.adapter import AdapterState
 from loradrop.catalog.redis_keys import Keys
 from loradrop.catalog.store import Connection, Publisher, Reader, Withdrawal
-from loradrop.worker.fleet.catalog_follower import Consumer
+from loradrop.worker.fleet.catalog_follower import CatalogFollower
 from loradrop.worker.serving.reconciler import Reconciler
 from testkit.fakes import FakeEngine, FakeStore, FakeTable
 from testkit.servers import ValkeyServer, valkey
@@ -18,12 +18,6 @@ from testkit.waiting import wait_until
 from tests.catalog.values import GONE, an_adapter, revision
 
 KEYS = Keys()
-
-
-@pytest.fixture(autouse=True)
-def _in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("loradrop.worker.fleet.catalog_follower._FIRST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr("loradrop.worker.fleet.catalog_follower._LONGEST_PAUSE_SECONDS", 0.05)
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +28,14 @@ def own_valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServe
 
 
 class _Follower:
-    """A consumer that runs, with the reconciler it feeds."""
+    """A catalog follower that runs, with the reconciler it feeds."""
 
     def __init__(self, connection: Connection, reconciler: Reconciler) -> None:
         self.reconciler = reconciler
         self.moved = asyncio.Event()
-        self.consumer = Consumer(Reader(connection, block_seconds=0.05), reconciler, moved=self.moved)
+        self.catalog_follower = CatalogFollower(
+            Reader(connection, block_seconds=0.05), reconciler, moved=self.moved
+        )
 
     def names(self) -> list[str]:
         return [adapter.name for adapter in self.reconciler.listed()]
@@ -53,12 +49,17 @@ class _Follower:
 
     async def until_stale(self) -> None:
         await wait_until(
-            lambda: self.consumer.position.stale is not None, timeout=10, description="the catalog is stale"
+            lambda: self.catalog_follower.position.stale is not None,
+            timeout=10,
+            description="the catalog is stale",
         )
 
     async def until_fresh(self) -> None:
         await wait_until(
-            lambda: self.consumer.position.stale is None and self.consumer.position.epoch is not None,
+            lambda: (
+                self.catalog_follower.position.stale is None
+                and self.catalog_follower.position.epoch is not None
+            ),
             timeout=10,
             description="the catalog is followed again",
         )
@@ -68,10 +69,10 @@ class _Follower:
 async def following(url: str, reconciler: Reconciler) -> AsyncIterator[_Follower]:
     async with Connection(url) as connection:
         follower = _Follower(connection, reconciler)
-        task = asyncio.create_task(follower.consumer.run())
+        task = asyncio.create_task(follower.catalog_follower.run())
         try:
             yield follower
-            assert not task.done(), "the consumer broke"
+            assert not task.done(), "the follower broke"
         finally:
             task.cancel()
             with suppress(asyncio.CancelledError):
@@ -110,14 +111,14 @@ async def test_what_was_there_before_and_what_comes_later_is_wanted(
     await follower.until_names("code", "sql")
     await withdraw(publisher, "sql")
     await follower.until_names("code")
-    position = follower.consumer.position
+    position = follower.catalog_follower.position
     assert (position.epoch, position.seq, position.stale) == (publisher.lease.epoch, 3, None)
     assert follower.moved.is_set()
 
 
 async def test_a_redis_without_a_catalog_is_waited_for(connection: Connection, follower: _Follower) -> None:
     await follower.until_stale()
-    assert follower.consumer.position.epoch is None
+    assert follower.catalog_follower.position.epoch is None
     publisher = Publisher(connection, owner="watcher-1")
     await publisher.lead()
     await publish(publisher, "sql")
@@ -143,7 +144,9 @@ async def test_a_state_alone_moves_the_position_and_wants_nothing_else(
     await publish(publisher, "sql")
     changed = an_adapter("sql", revision=revision("a"), state=AdapterState.UNKNOWN)
     await publisher.publish([changed], catalog_size=10)
-    await wait_until(lambda: follower.consumer.position.seq == 2, timeout=5, description="seq 2 is observed")
+    await wait_until(
+        lambda: follower.catalog_follower.position.seq == 2, timeout=5, description="seq 2 is observed"
+    )
     assert follower.names() == ["sql"]
 
 
@@ -156,7 +159,9 @@ async def test_a_gap_in_the_stream_is_listed_over(
         raw.hincrby(KEYS.meta, "seq", 1)  # as if an entry had been trimmed before it was read
     await publish(publisher, "code")
     await follower.until_names("code", "sql")
-    await wait_until(lambda: follower.consumer.position.seq == 3, timeout=5, description="seq 3 is observed")
+    await wait_until(
+        lambda: follower.catalog_follower.position.seq == 3, timeout=5, description="seq 3 is observed"
+    )
 
 
 async def test_a_record_that_cannot_be_read_leaves_what_is_served_as_it_is(
@@ -187,7 +192,7 @@ async def test_an_emptied_redis_unloads_nothing_until_the_new_catalog_is_complet
     await publish(successor, "code", "new")
     await follower.until_names("code", "math", "new", "sql")
     assert set(table.served) == {"sql"}
-    assert follower.consumer.position.epoch == epoch
+    assert follower.catalog_follower.position.epoch == epoch
 
     await successor.complete()
     await follower.until_names("code", "new")
@@ -209,7 +214,9 @@ async def test_a_redis_that_fell_back_takes_nothing_from_what_is_served(
         raw.hset(KEYS.adapters, "sql", early)
         raw.hdel(KEYS.adapters, "code")
         raw.hset(KEYS.meta, "seq", 1)
-    await wait_until(lambda: follower.consumer.position.seq == 1, timeout=5, description="it is listed again")
+    await wait_until(
+        lambda: follower.catalog_follower.position.seq == 1, timeout=5, description="it is listed again"
+    )
     assert follower.names() == ["code", "sql"]
     assert {name: handle.revision for name, handle in table.served.items()} == {
         "code": revision("a"),
@@ -235,7 +242,7 @@ async def test_a_redis_that_dies_changes_nothing_and_is_caught_up_with_when_it_i
         own_valkey.kill()
         await follower.until_stale()
         assert (await reconciler.resolve("sql")) == handle
-        assert follower.consumer.position.seq == 1, "what is known stays known"
+        assert follower.catalog_follower.position.seq == 1, "what is known stays known"
 
         own_valkey.start()
         await publisher.lead()
@@ -251,8 +258,8 @@ async def test_a_redis_that_refuses_us_is_stale_with_a_reason(
 ) -> None:
     async with following(own_valkey.url.replace("//", "//nobody:wrong@"), reconciler) as follower:
         await follower.until_stale()
-        assert follower.consumer.position.stale is not None
-        assert follower.consumer.position.stale.code == "catalog_denied"
+        assert follower.catalog_follower.position.stale is not None
+        assert follower.catalog_follower.position.stale.code == "catalog_denied"
 
 
 async def test_the_same_trouble_is_a_warning_once(

@@ -4,7 +4,6 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from datetime import timedelta
 
 import pytest
 import redis
@@ -13,10 +12,9 @@ from prometheus_client import REGISTRY
 from loradrop.catalog.adapter import Reason
 from loradrop.catalog.errors import CatalogUnavailable
 from loradrop.catalog.status import WorkerState
-from loradrop.catalog.store import Connection, Reader, Reports
-from loradrop.worker.engine.nan_monitor import NanAlarm
-from loradrop.worker.fleet.catalog_follower import Consumer, Position
-from loradrop.worker.fleet.reporter import Reporter
+from loradrop.catalog.store import Connection, Reports
+from loradrop.worker.fleet.catalog_follower import Position
+from loradrop.worker.fleet.reporter import Reporter, ReporterTimings
 from loradrop.worker.serving.reconciler import Reconciler
 from testkit.servers import ValkeyServer, valkey
 from testkit.waiting import wait_until
@@ -24,29 +22,36 @@ from tests.catalog.values import a_worker, revision
 from tests.worker.served import wanted
 
 ME = "gpu-1:8000"
-SILENT = NanAlarm(is_counted=False)
+CORRUPTED = Reason("nan_in_logits", "43 requests met NaN.")
+OFTEN = ReporterTimings(heartbeat_seconds=0.05, gather_seconds=0.0)
 
 
-class _Ringing(NanAlarm):
-    """An alarm that rings all the time."""
+class _Server:
+    """What a report says beside the adapters."""
 
     def __init__(self) -> None:
-        super().__init__(is_counted=False)
-
-    def reason(self) -> Reason:
-        return Reason("nan_in_logits", "43 requests met NaN.")
+        self.position = Position()
+        self.degraded: Reason | None = None
 
 
 @asynccontextmanager
 async def reporting(
-    connection: Connection, reconciler: Reconciler, alarm: NanAlarm = SILENT
-) -> AsyncIterator[tuple[Consumer, Reports]]:
-    reports = Reports(connection)
-    consumer = Consumer(Reader(connection), reconciler, moved=reconciler.standing.bell)
-    reporter = Reporter(reports, a_worker(ME), standing=reconciler.standing, consumer=consumer, alarm=alarm)
+    connection: Connection,
+    reconciler: Reconciler,
+    timings: ReporterTimings = ReporterTimings(),  # noqa: B008
+) -> AsyncIterator[tuple[_Server, Reports]]:
+    reports, server = Reports(connection), _Server()
+    reporter = Reporter(
+        reports,
+        a_worker(ME),
+        adapters=reconciler.status,
+        position=lambda: server.position,
+        degraded=lambda: server.degraded,
+        timings=timings,
+    )
     task = asyncio.create_task(reporter.run())
     try:
-        yield consumer, reports
+        yield server, reports
         assert not task.done(), "the reporter broke"
     finally:
         task.cancel()
@@ -91,9 +96,9 @@ async def test_changes_are_reported_long_before_the_next_heartbeat(
 
 
 async def test_the_position_is_reported_when_it_moves(connection: Connection, reconciler: Reconciler) -> None:
-    async with reporting(connection, reconciler) as (consumer, reports):
-        consumer.position = Position("epoch-7", 42)
-        reconciler.standing.bell.set()
+    async with reporting(connection, reconciler) as (server, reports):
+        server.position = Position("epoch-7", 42)
+        reconciler.status.wakeup.set()
 
         async def observed() -> bool:
             status = (await reports.workers()).get(ME)
@@ -139,16 +144,28 @@ async def test_what_is_in_the_engine_and_pinned_is_shown_as_metrics(
 
 
 async def test_answers_out_of_nan_are_reported_with_their_reason(
-    connection: Connection, reconciler: Reconciler
+    connection: Connection, reconciler: Reconciler, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with reporting(connection, reconciler, _Ringing()) as (_, reports):
+    def errors() -> list[str]:
+        return [record.message for record in caplog.records if record.levelname == "ERROR"]
 
-        async def degraded() -> bool:
+    async with reporting(connection, reconciler, OFTEN) as (server, reports):
+
+        async def is_degraded() -> bool:
             status = (await reports.workers()).get(ME)
-            return status is not None and status.degraded == _Ringing().reason()
+            return status is not None and status.degraded == CORRUPTED
 
-        await wait_until(degraded, timeout=5, description="the alarm shows")
+        assert errors() == []
+        server.degraded = CORRUPTED
+        await wait_until(is_degraded, timeout=5, description="the reason is reported")
         assert REGISTRY.get_sample_value("loradrop_worker_degraded") == 1
+        beat = (await reports.workers())[ME].last_heartbeat
+
+        async def has_beaten() -> bool:
+            return (await reports.workers())[ME].last_heartbeat > beat
+
+        await wait_until(has_beaten, timeout=5, description="it is reported again")
+    assert errors() == [f"answers are corrupted reason={CORRUPTED}"], "it is logged once"
 
 
 async def test_a_worker_that_stops_says_so(connection: Connection, reconciler: Reconciler) -> None:
@@ -163,13 +180,14 @@ async def test_a_worker_that_stops_says_so(connection: Connection, reconciler: R
 async def test_after_an_outage_everything_is_reported_anew(
     reconciler: Reconciler,
     tmp_path_factory: pytest.TempPathFactory,
-    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("DEBUG", "loradrop.worker.fleet.reporter")
-    monkeypatch.setattr("loradrop.worker.fleet.reporter.HEARTBEAT", timedelta(milliseconds=50))
     with valkey(tmp_path_factory.mktemp("valkey")) as server:
-        async with Connection(server.url) as connection, reporting(connection, reconciler) as (_, reports):
+        async with (
+            Connection(server.url) as connection,
+            reporting(connection, reconciler, OFTEN) as (_, reports),
+        ):
             reconciler.replace(wanted("sql", revision("a")) | wanted("code", revision("b")))
             await reconciler.resolve("sql")
             await until_reported(reports, "sql", WorkerState.LOADED)
@@ -185,16 +203,16 @@ async def test_after_an_outage_everything_is_reported_anew(
 
 
 async def test_a_redis_that_lost_its_data_unnoticed_is_told_everything_again(
-    redis_url: str, reports: Reports, reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
+    redis_url: str, connection: Connection, reconciler: Reconciler
 ) -> None:
-    monkeypatch.setattr("loradrop.worker.fleet.reporter._ANEW_SECONDS", 0.05)
-    monkeypatch.setattr("loradrop.worker.fleet.reporter.HEARTBEAT", timedelta(milliseconds=50))
-    reconciler.replace(wanted("sql", revision("a")))
-    await reconciler.resolve("sql")
-    await until_reported(reports, "sql", WorkerState.LOADED)
-    with redis.Redis.from_url(redis_url) as raw:
-        raw.flushall()
-    await until_reported(reports, "sql", WorkerState.LOADED)
+    timings = ReporterTimings(heartbeat_seconds=0.05, everything_seconds=0.05)
+    async with reporting(connection, reconciler, timings) as (_, reports):
+        reconciler.replace(wanted("sql", revision("a")))
+        await reconciler.resolve("sql")
+        await until_reported(reports, "sql", WorkerState.LOADED)
+        with redis.Redis.from_url(redis_url) as raw:
+            raw.flushall()
+        await until_reported(reports, "sql", WorkerState.LOADED)
 
 
 def lose_data(server: ValkeyServer) -> None:

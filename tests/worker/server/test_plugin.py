@@ -2,24 +2,27 @@
 
 import argparse
 import asyncio
+import io
 import logging
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 from fastapi import FastAPI
 
+from loradrop.catalog.settings import SettingsInvalid
 from loradrop.worker.outcomes import NotServedYet
 from loradrop.worker.server.plugin import LoradropPlugin
-from loradrop.worker.settings import NAMED, SettingsError, add_flags
+from loradrop.worker.settings import NAMED, add_flags
 from tests.worker.vllm_parts import FakeClient, serving_models
 
 
 def arguments(*flags: str, **others: Any) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     add_flags(parser)
-    values = {"api_key": None, "host": "127.0.0.1", "port": 8000} | others
+    values = {"api_key": None, "middleware": [], "host": "127.0.0.1", "port": 8000} | others
     return argparse.Namespace(**(vars(parser.parse_args(list(flags))) | values))
 
 
@@ -39,6 +42,15 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("VLLM_PLUGINS", "VLLM_API_KEY", "LORADROP_API_KEY", "LORADROP_REDIS_URL"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "0")
+
+
+@pytest.fixture(autouse=True)
+def _restored_loggers() -> Any:
+    ours = logging.getLogger("loradrop")
+    before = ours.handlers, ours.propagate, ours.level
+    yield
+    ours.handlers, ours.propagate = before[0], before[1]
+    ours.setLevel(before[2])
 
 
 def test_without_a_word_of_ours_nothing_is_added() -> None:
@@ -64,9 +76,10 @@ def test_variables_ask_for_us_as_flags_do(monkeypatch: pytest.MonkeyPatch) -> No
     assert "/v1/models" in routes(attached(arguments()))
 
 
-def test_a_bad_setting_ends_the_start() -> None:
-    with pytest.raises(SettingsError, match="--api-port"):
-        attached(arguments("--lora-dir-prefix", "/loras", "--api-port", "0"))
+def test_a_bad_setting_ends_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LORADROP_API_PORT", "65536")
+    with pytest.raises(SettingsInvalid, match="LORADROP_API_PORT"):
+        attached(arguments("--lora-dir-prefix", "/loras"))
 
 
 @pytest.mark.parametrize(
@@ -88,6 +101,33 @@ def test_our_keys_are_added_to_vllms(
     assert app.state.args.api_key == merged
 
 
+@pytest.mark.parametrize("flags", [(), ("--lora-dir-prefix", "/loras")], ids=["by name", "with a prefix"])
+async def test_what_is_logged_of_the_key_file_goes_where_vllms_log_goes(
+    flags: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("first\n")
+    monkeypatch.setenv("LORADROP_API_KEY_FILE", str(keys))
+    shown = io.StringIO()
+    handler = logging.StreamHandler(shown)
+    vllms = logging.getLogger("vllm")
+    vllms.addHandler(handler)
+    try:
+        app = attached(arguments(*flags, **{NAMED: True}))
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://me") as client:
+            keys.write_text("first\nsecond\n")
+            await client.get("/v1/lora_adapters", headers={"Authorization": "Bearer second"})
+            keys.unlink()
+            await client.get("/v1/lora_adapters", headers={"Authorization": "Bearer second"})
+    finally:
+        vllms.removeHandler(handler)
+    assert shown.getvalue().splitlines() == [
+        f"API keys were read again path={keys} count=2",
+        f"API keys stay as they were path={keys} reason=The key file {keys} cannot be read: "
+        "No such file or directory.",
+    ]
+
+
 async def test_a_server_without_a_catalog_starts_no_worker() -> None:
     state = SimpleNamespace()
     await LoradropPlugin().init_state(FakeClient(), state, arguments(**{NAMED: True}))
@@ -104,16 +144,6 @@ async def test_a_server_without_lora_ends_with_a_sentence() -> None:
         await LoradropPlugin().init_state(client, state, arguments("--lora-dir-prefix", "/loras"))
 
 
-@pytest.fixture
-def _loggers_as_they_were() -> Any:
-    ours = logging.getLogger("loradrop")
-    before = ours.handlers, ours.propagate, ours.level
-    yield
-    ours.handlers, ours.propagate = before[0], before[1]
-    ours.setLevel(before[2])
-
-
-@pytest.mark.usefixtures("_loggers_as_they_were")
 async def test_a_worker_runs_with_the_server_and_ends_with_it(redis_url: str, tmp_path: Path) -> None:
     from redis.asyncio import Redis
 
@@ -132,15 +162,15 @@ async def test_a_worker_runs_with_the_server_and_ends_with_it(redis_url: str, tm
         assert [adapter.name for adapter in state.loradrop.reconciler.listed()] == ["sql"]
         assert state.openai_serving_models.resolve_lora != type(state.openai_serving_models).resolve_lora
 
-        plugin._task.cancel()
+        (task,) = [task for task in asyncio.all_tasks() if task.get_name() == "loradrop"]
+        task.cancel()  # as the end of vLLM's event loop does
         with pytest.raises(asyncio.CancelledError):
-            await plugin._task
+            await task
         assert await Reports(connection).workers() == {}
     async with Redis.from_url(redis_url) as raw:
         assert await raw.exists("loradrop:{default}:adapters"), "the catalog outlives its workers"
 
 
-@pytest.mark.usefixtures("_loggers_as_they_were")
 async def test_a_store_that_cannot_be_made_ends_the_start(redis_url: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     client = FakeClient(model=str(tmp_path))

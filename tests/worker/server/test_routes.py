@@ -9,13 +9,14 @@ import pytest
 from fastapi import FastAPI
 
 from loradrop.catalog.adapter import AdapterState
+from loradrop.catalog.errors import LoradropError
 from loradrop.catalog.http.queries import Queries
+from loradrop.catalog.http.shared_routes import Backend, put_backend, router
 from loradrop.catalog.store import Connection
 from loradrop.worker.outcomes import NotServedYet
-from loradrop.worker.server.routes import discovery_router, models_router, not_served_yet
+from loradrop.worker.server.routes import answer_error, models_router, not_served_yet
 from loradrop.worker.serving.model_cards import ModelCards
 from loradrop.worker.serving.reconciler import Reconciler
-from loradrop.worker.settings import WorkerSettings
 from loradrop.worker.worker import Worker
 from tests.catalog.fleet import FakeWatcher, fleet
 from tests.catalog.values import TRUNCATED, an_adapter, revision
@@ -36,10 +37,13 @@ class _Table:
 
 def an_app(worker: Worker | None) -> FastAPI:
     app = FastAPI()
-    app.include_router(discovery_router)
+    app.include_router(router)
+    app.exception_handler(LoradropError)(answer_error)
     app.include_router(models_router)
     app.exception_handler(NotServedYet)(not_served_yet)
     app.state.loradrop = worker
+    if worker is not None:
+        put_backend(app.state, Backend(queries=worker.queries))
 
     @app.get("/too_early")
     async def too_early() -> None:
@@ -61,7 +65,7 @@ async def watcher(redis_url: str) -> AsyncIterator[FakeWatcher]:
 @pytest.fixture
 async def client(connection: Connection, reconciler: Reconciler) -> AsyncIterator[httpx.AsyncClient]:
     reconciler.replace(ADAPTERS)
-    worker = Worker(WorkerSettings(), _Table(), reconciler, Queries(connection), ModelCards("tiny"))  # type: ignore[arg-type]  # a table
+    worker = Worker(_Table(), reconciler, Queries(connection), ModelCards("tiny"))  # type: ignore[arg-type]  # a table
     async with asking(an_app(worker)) as client:
         yield client
 
@@ -131,9 +135,13 @@ async def test_a_refresh_waits_until_the_workers_have_observed_it(
     )
 
 
-async def test_a_refresh_need_not_be_waited_for(client: httpx.AsyncClient, watcher: FakeWatcher) -> None:
-    answer = await client.post("/v1/refresh_lora_discovery", json={}, headers={"Prefer": "respond-async"})
-    assert answer.status_code == 202
+@pytest.mark.parametrize("prefer", ["respond-async", "Respond-Async, wait=10", "wait=10, respond-async;x=1"])
+async def test_a_refresh_need_not_be_waited_for(
+    client: httpx.AsyncClient, watcher: FakeWatcher, prefer: str
+) -> None:
+    watcher.deaf = True
+    answer = await client.post("/v1/refresh_lora_discovery", json={}, headers={"Prefer": prefer})
+    assert (answer.status_code, answer.headers["Preference-Applied"]) == (202, "respond-async")
     later = await client.get(answer.headers["Location"])
     assert later.status_code == 200
     assert later.json()["refresh_id"] == answer.json()["refresh_id"]

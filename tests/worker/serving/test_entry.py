@@ -22,7 +22,7 @@ def test_pauses_double_up_to_five_minutes() -> None:
     entry = entry_for()
     pauses = []
     for _ in range(12):
-        entry.failed(A, FULL, NOON)
+        entry.note_failed(A, FULL, NOON)
         assert entry.fault is not None
         assert entry.fault.retry_at is not None
         pauses.append((entry.fault.retry_at - NOON).total_seconds())
@@ -32,26 +32,26 @@ def test_pauses_double_up_to_five_minutes() -> None:
 
 def test_pauses_start_anew_after_a_success() -> None:
     entry = entry_for()
-    entry.failed(A, FULL, NOON)
-    entry.loaded(0.1)
-    entry.failed(A, FULL, NOON)
+    entry.note_failed(A, FULL, NOON)
+    entry.note_loaded(0.1)
+    entry.note_failed(A, FULL, NOON)
     assert entry.fault is not None
     assert entry.fault.retry_at == NOON + timedelta(seconds=1)
 
 
 def test_a_failure_counts_until_its_pause_is_over() -> None:
     entry = entry_for()
-    entry.failed(A, FULL, NOON)
-    assert entry.fault_now(NOON) is not None
-    assert entry.fault_now(NOON + timedelta(seconds=1)) is None
+    entry.note_failed(A, FULL, NOON)
+    assert entry.current_fault(NOON) is not None
+    assert entry.current_fault(NOON + timedelta(seconds=1)) is None
 
 
 def test_a_rejection_counts_for_its_revision_only_and_for_good() -> None:
     entry = entry_for()
-    entry.rejected(A, FULL)
-    assert entry.fault_now(NOON + timedelta(days=999)) is not None
+    entry.note_rejected(A, FULL)
+    assert entry.current_fault(NOON + timedelta(days=999)) is not None
     entry.adapter = an_adapter("sql", revision=B)
-    assert entry.fault_now(NOON) is None
+    assert entry.current_fault(NOON) is None
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_what_answers_comes_before_what_is_coming(
     serving: str | None, loading: bool, wanted: str, state: WorkerState
 ) -> None:
     entry = entry_for(wanted)
-    entry.loading = loading
+    entry.tries = int(loading)
     report = entry.report(serving)  # type: ignore[arg-type]  # a revision
     assert report is not None
     assert report.state is state
@@ -79,7 +79,7 @@ def test_nothing_is_said_of_what_the_catalog_says_all_about() -> None:
 
 def test_what_was_loaded_once_keeps_its_figures() -> None:
     entry = entry_for()
-    entry.loaded(0.25)
+    entry.note_loaded(0.25)
     report = entry.report(None)
     assert report is not None
     assert (report.state, report.loads, report.load_seconds) == (WorkerState.LISTED, 1, 0.25)
@@ -87,7 +87,7 @@ def test_what_was_loaded_once_keeps_its_figures() -> None:
 
 def test_a_fault_is_told_with_when_it_is_tried_again() -> None:
     entry = entry_for()
-    entry.failed(A, FULL, NOON)
+    entry.note_failed(A, FULL, NOON)
     report = entry.report(None)
     assert report is not None
     assert (report.state, report.reason, report.retry_at) == (
@@ -95,7 +95,7 @@ def test_a_fault_is_told_with_when_it_is_tried_again() -> None:
         FULL,
         NOON + timedelta(seconds=1),
     )
-    entry.rejected(A, FULL)
+    entry.note_rejected(A, FULL)
     report = entry.report(None)
     assert report is not None
     assert (report.state, report.retry_at) == (WorkerState.REJECTED, None)

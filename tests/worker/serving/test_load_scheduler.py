@@ -1,21 +1,26 @@
 """Who may stop the engine, and when: one at a time, and nobody's streams without a pause."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
 
-from loradrop.worker.serving.load_scheduler import Demand, NotWanted, Turns, pause_seconds
+from loradrop.worker.serving.load_scheduler import Demand, LoadScheduler, NotDesired
+from loradrop.worker.serving.timings import Timings
 from testkit.waiting import wait_until
 
 Turn = AbstractAsyncContextManager[None]
 
 
+LONG_PAUSE = Timings(shortest_pause_seconds=3600.0, idle_poll_seconds=0.001)
+SHORT_PAUSE = Timings(shortest_pause_seconds=0.01, idle_poll_seconds=0.001)
+
+
 class _Engine:
-    def __init__(self) -> None:
+    def __init__(self, timings: Timings) -> None:
         self.idle = True
-        self.turns = Turns(lambda: self.idle)
+        self.turns = LoadScheduler(lambda: self.idle, timings)
         self.had: list[str] = []
         self.wanted = True
 
@@ -25,20 +30,13 @@ class _Engine:
 
     def background(self, asked: asyncio.Event | None = None, *, ahead: bool = False) -> Turn:
         demand = Demand(asked or asyncio.Event(), lambda: self.wanted)
-        return self.turns.in_the_background(demand, ahead=lambda: ahead)
+        return self.turns.background(demand, ahead=lambda: ahead)
 
 
 @pytest.fixture
 def engine() -> _Engine:
-    return _Engine()
-
-
-@pytest.fixture
-def long_pause(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Let pauses be longer than any test from now on, or as long as given."""
-    return lambda seconds: monkeypatch.setattr(
-        "loradrop.worker.serving.load_scheduler._SHORTEST_PAUSE_SECONDS", seconds
-    )
+    """An engine whose background loads pause for longer than any test."""
+    return _Engine(LONG_PAUSE)
 
 
 @asynccontextmanager
@@ -56,8 +54,9 @@ async def under_way(*work: object) -> AsyncIterator[list["asyncio.Task[None]"]]:
 
 
 def test_the_engine_is_left_alone_for_as_long_as_it_was_stopped_and_never_shorter_than_a_few_tokens() -> None:
-    assert pause_seconds(0.0) == pause_seconds(0.1) == 0.1
-    assert pause_seconds(2.5) == 2.5
+    timings = Timings()
+    assert timings.pause_seconds(0.0) == timings.pause_seconds(0.1) == 0.1
+    assert timings.pause_seconds(2.5) == 2.5
 
 
 async def test_the_first_turn_in_the_background_needs_no_pause(engine: _Engine) -> None:
@@ -65,37 +64,26 @@ async def test_the_first_turn_in_the_background_needs_no_pause(engine: _Engine) 
     assert engine.had == ["first"]
 
 
-async def test_between_two_turns_in_the_background_there_is_a_pause(
-    engine: _Engine, long_pause: Callable[[float], None]
-) -> None:
-    long_pause(3600.0)
+async def test_between_two_turns_in_the_background_there_is_a_pause(engine: _Engine) -> None:
     async with under_way(*(engine.have(f"{number}", engine.background()) for number in range(3))) as tasks:
         assert engine.had == ["0"]
         assert not tasks[1].done()
 
 
-async def test_after_the_pause_the_next_turn_comes(
-    engine: _Engine, long_pause: Callable[[float], None]
-) -> None:
-    long_pause(0.01)
+async def test_after_the_pause_the_next_turn_comes() -> None:
+    engine = _Engine(SHORT_PAUSE)
     await asyncio.gather(*(engine.have(f"{number}", engine.background()) for number in range(3)))
     assert sorted(engine.had) == ["0", "1", "2"]
 
 
-async def test_somebody_who_waits_does_not_wait_for_a_pause(
-    engine: _Engine, long_pause: Callable[[float], None]
-) -> None:
-    long_pause(3600.0)
+async def test_somebody_who_waits_does_not_wait_for_a_pause(engine: _Engine) -> None:
     await engine.have("background", engine.background())
     async with under_way(engine.have("later", engine.background())):
-        await engine.have("request", engine.turns.at_once())
+        await engine.have("request", engine.turns.immediate())
     assert engine.had == ["background", "request"]
 
 
-async def test_a_turn_in_the_background_that_somebody_asks_for_comes_at_once(
-    engine: _Engine, long_pause: Callable[[float], None]
-) -> None:
-    long_pause(3600.0)
+async def test_a_turn_in_the_background_that_somebody_asks_for_comes_at_once(engine: _Engine) -> None:
     await engine.have("first", engine.background())
     asked = asyncio.Event()
     async with under_way(
@@ -106,29 +94,23 @@ async def test_a_turn_in_the_background_that_somebody_asks_for_comes_at_once(
     assert engine.had == ["first", "asked for"]
 
 
-async def test_a_turn_somebody_had_counts_for_the_pause_too(
-    engine: _Engine, long_pause: Callable[[float], None]
-) -> None:
-    long_pause(3600.0)
-    await engine.have("request", engine.turns.at_once())
+async def test_a_turn_somebody_had_counts_for_the_pause_too(engine: _Engine) -> None:
+    await engine.have("request", engine.turns.immediate())
     async with under_way(engine.have("background", engine.background())):
         assert engine.had == ["request"]
 
 
 async def test_what_does_not_stop_the_engine_neither_waits_for_a_pause_nor_asks_for_one(
-    engine: _Engine, long_pause: Callable[[float], None]
+    engine: _Engine,
 ) -> None:
-    long_pause(3600.0)
-    await engine.have("unload", engine.turns.alone())
+    await engine.have("unload", engine.turns.exclusive())
     await engine.have("background", engine.background())
-    await engine.have("unload", engine.turns.alone())
+    await engine.have("unload", engine.turns.exclusive())
     assert engine.had == ["unload", "background", "unload"]
 
 
-async def test_a_load_ahead_waits_until_no_request_is_under_way(
-    engine: _Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("loradrop.worker.serving.load_scheduler._LOOK_SECONDS", 0.001)
+async def test_a_load_ahead_waits_until_no_request_is_under_way() -> None:
+    engine = _Engine(SHORT_PAUSE)
     engine.idle = False
     async with under_way(engine.have("ahead", engine.background(ahead=True))) as (ahead,):
         await engine.have("update", engine.background())
@@ -148,28 +130,24 @@ async def test_a_load_ahead_that_somebody_asks_for_does_not_wait_for_an_idle_eng
     assert engine.had == ["ahead"]
 
 
-async def test_whoever_gives_up_waiting_keeps_nobody_from_their_turn(
-    engine: _Engine, long_pause: Callable[[float], None]
-) -> None:
-    long_pause(3600.0)
+async def test_whoever_gives_up_waiting_keeps_nobody_from_their_turn(engine: _Engine) -> None:
     await engine.have("first", engine.background())
     async with under_way(engine.have("gives up", engine.background())):
         pass
-    await engine.have("request", engine.turns.at_once())
+    await engine.have("request", engine.turns.immediate())
     assert engine.had == ["first", "request"]
 
 
 @pytest.mark.parametrize("asked_for", [False, True])
 async def test_what_is_not_wanted_any_more_when_its_turn_comes_has_none(
-    engine: _Engine, monkeypatch: pytest.MonkeyPatch, asked_for: bool
+    engine: _Engine, asked_for: bool
 ) -> None:
-    monkeypatch.setattr("loradrop.worker.serving.load_scheduler._LOOK_SECONDS", 0.001)
     engine.idle = False
     asked = asyncio.Event()
     async with under_way(engine.have("ahead", engine.background(asked, ahead=True))) as (ahead,):
         engine.wanted = False
         if asked_for:
             asked.set()
-        with pytest.raises(NotWanted):
+        with pytest.raises(NotDesired):
             await ahead
     assert engine.had == []

@@ -1,7 +1,6 @@
 """Adapters loaded and unloaded by hand: from under the prefix only, and until they are unloaded."""
 
 import asyncio
-import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -10,6 +9,8 @@ import pytest
 from loradrop.catalog.adapter import Revision
 from loradrop.worker.outcomes import Failed, Rejected, UnknownModel
 from loradrop.worker.serving.reconciler import Reconciler
+from loradrop.worker.serving.timings import Timings
+from loradrop.worker.store.deadline import Deadline
 from testkit.fakes import FakeEngine, FakeStore, FakeTable, failed, rejected
 from testkit.waiting import wait_until
 from tests.catalog.values import revision
@@ -28,25 +29,25 @@ async def test_a_directory_under_the_prefix_can_be_loaded_and_unloaded_by_hand(
 ) -> None:
     run(0)
     path = a_directory(tmp_path, "drafts/sql")
-    answer = await reconciler.by_hand.load("draft", str(path), in_place=False)
+    answer = await reconciler.manual_loads.load("draft", str(path), in_place=False)
     assert answer == "Success: LoRA adapter 'draft' added successfully."
-    assert (await reconciler.resolve("draft")).revision == store.by_hand
+    assert (await reconciler.resolve("draft")).revision == store.unnamed
     assert (store.sources[0].path, store.sources[0].revision) == ("drafts/sql", None)
     assert reconciler.listed() == [], "vLLM's own table lists it"
 
-    answer = await reconciler.by_hand.unload("draft")
+    answer = await reconciler.manual_loads.unload("draft")
     assert answer == "Success: LoRA adapter 'draft' removed successfully."
     await until_forgotten(reconciler, "draft")
     assert (engine.holds, store.pinned()) == ({}, [])
     with pytest.raises(UnknownModel):
-        await reconciler.by_hand.unload("draft")
+        await reconciler.manual_loads.unload("draft")
 
 
 async def test_a_path_relative_to_the_prefix_will_do(
     reconciler: Reconciler, store: FakeStore, tmp_path: Path
 ) -> None:
     a_directory(tmp_path, "sql")
-    await reconciler.by_hand.load("draft", "sql", in_place=False)
+    await reconciler.manual_loads.load("draft", "sql", in_place=False)
     assert store.sources[0].path == "sql"
 
 
@@ -56,8 +57,8 @@ async def test_nothing_outside_the_prefix_is_loaded_by_hand(
 ) -> None:
     (tmp_path / "loras" / "link").symlink_to("/etc")
     with pytest.raises(PermissionError, match="--lora-dir-prefix"):
-        await reconciler.by_hand.load("draft", path, in_place=False)
-    assert not any(reconciler.standing.counts().values())
+        await reconciler.manual_loads.load("draft", path, in_place=False)
+    assert not any(reconciler.status.counts().values())
 
 
 @pytest.mark.parametrize("path", ["with\0zero", "loop"])
@@ -66,18 +67,15 @@ async def test_a_path_that_leads_nowhere_is_refused_by_hand(
 ) -> None:
     (tmp_path / "loras" / "loop").symlink_to("loop")
     with pytest.raises(PermissionError, match="--lora-dir-prefix"):
-        await reconciler.by_hand.load("draft", path, in_place=False)
+        await reconciler.manual_loads.load("draft", path, in_place=False)
 
 
-async def test_a_prefix_that_hangs_is_a_failure_by_hand(
-    reconciler: Reconciler, store: FakeStore, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("timings", [Timings(deadline=Deadline(base_seconds=0.0))], ids=["no time"])
+async def test_a_prefix_that_does_not_answer_in_time_is_a_failure_by_hand(
+    reconciler: Reconciler, store: FakeStore
 ) -> None:
-    thawed = threading.Event()
-    monkeypatch.setattr("loradrop.worker.serving.manual_loads.size_bytes", lambda _: int(thawed.wait(30)))
-    monkeypatch.setattr("loradrop.worker.store.deadline_threads._PATIENCE_SECONDS", 0.05)
     with pytest.raises(Failed, match="prefix_timed_out"):
-        await reconciler.by_hand.load("draft", "sql", in_place=False)
-    thawed.set()
+        await reconciler.manual_loads.load("draft", "sql", in_place=False)
     assert store.sources == []
 
 
@@ -85,7 +83,7 @@ async def test_a_larger_adapter_is_given_more_time_by_hand_too(
     reconciler: Reconciler, store: FakeStore, tmp_path: Path
 ) -> None:
     (a_directory(tmp_path, "sql") / "adapter_model.safetensors").write_bytes(b"x" * 1234)
-    await reconciler.by_hand.load("draft", "sql", in_place=False)
+    await reconciler.manual_loads.load("draft", "sql", in_place=False)
     assert store.sources[0].size_bytes == 1234
 
 
@@ -94,7 +92,7 @@ async def test_nothing_is_loaded_by_hand_without_a_prefix(
 ) -> None:
     reconciler = Reconciler(engine, table, store.prepare, prefix=None, capacity=2)
     with pytest.raises(PermissionError, match="--lora-dir-prefix"):
-        await reconciler.by_hand.load("draft", "/loras/sql", in_place=False)
+        await reconciler.manual_loads.load("draft", "/loras/sql", in_place=False)
 
 
 @pytest.mark.parametrize(("outcome", "kind"), [(rejected(), Rejected), (failed(), Failed)])
@@ -103,8 +101,8 @@ async def test_what_goes_wrong_by_hand_is_said_and_forgotten(
 ) -> None:
     store.outcomes["sql"].append(outcome)
     with pytest.raises(kind):
-        await reconciler.by_hand.load("draft", "sql", in_place=False)
-    assert not any(reconciler.standing.counts().values())
+        await reconciler.manual_loads.load("draft", "sql", in_place=False)
+    assert not any(reconciler.status.counts().values())
     reconciler.replace({})
     with pytest.raises(UnknownModel):
         await reconciler.resolve("draft")
@@ -115,16 +113,16 @@ async def test_a_name_the_server_has_already_is_not_loaded_by_hand(
 ) -> None:
     table.taken = {"draft"}
     with pytest.raises(Rejected, match="name_taken"):
-        await reconciler.by_hand.load("draft", "sql", in_place=True)
+        await reconciler.manual_loads.load("draft", "sql", in_place=True)
     assert engine.loads == []
 
 
 async def test_what_is_discovered_is_neither_loaded_nor_unloaded_by_hand(reconciler: Reconciler) -> None:
     reconciler.apply(wanted("sql", revision("a")))
     with pytest.raises(Rejected, match="just ask for it"):
-        await reconciler.by_hand.load("sql", "sql", in_place=False)
+        await reconciler.manual_loads.load("sql", "sql", in_place=False)
     with pytest.raises(Rejected, match="remove its directory"):
-        await reconciler.by_hand.unload("sql")
+        await reconciler.manual_loads.unload("sql")
     assert (await reconciler.resolve("sql")).revision == revision("a")
 
 
@@ -134,10 +132,10 @@ async def test_in_place_by_hand_overrides_what_is_discovered_until_it_is_unloade
     run(0)
     reconciler.apply(wanted("sql", revision("a")))
     await reconciler.resolve("sql")
-    await reconciler.by_hand.load("sql", "drafts/sql", in_place=True)
+    await reconciler.manual_loads.load("sql", "drafts/sql", in_place=True)
     reconciler.apply(wanted("sql", revision("b")))
-    assert (await reconciler.resolve("sql")).revision == store.by_hand
-    await reconciler.by_hand.unload("sql")
+    assert (await reconciler.resolve("sql")).revision == store.unnamed
+    await reconciler.manual_loads.unload("sql")
     assert (await reconciler.resolve("sql")).revision == revision("b")
 
 
@@ -149,7 +147,7 @@ async def test_an_in_place_load_by_hand_that_goes_wrong_leaves_the_catalog_in_ch
     await reconciler.resolve("sql")
     store.outcomes["drafts/sql"].append(rejected())
     with pytest.raises(Rejected):
-        await reconciler.by_hand.load("sql", "drafts/sql", in_place=True)
+        await reconciler.manual_loads.load("sql", "drafts/sql", in_place=True)
     reconciler.apply(wanted("sql", revision("b")))
     await until_serves(reconciler, "sql", revision("b"))
 
@@ -158,9 +156,9 @@ async def test_in_place_by_hand_serves_the_new_bytes_and_lets_the_old_ones_go(
     reconciler: Reconciler, run: Run, store: FakeStore, engine: FakeEngine, no_grace: None
 ) -> None:
     run(0)
-    await reconciler.by_hand.load("draft", "sql", in_place=False)
-    store.by_hand = Revision("f" * 64)
-    await reconciler.by_hand.load("draft", "sql", in_place=True)
+    await reconciler.manual_loads.load("draft", "sql", in_place=False)
+    store.unnamed = Revision("f" * 64)
+    await reconciler.manual_loads.load("draft", "sql", in_place=True)
     assert (await reconciler.resolve("draft")).revision == "f" * 64
     await wait_until(
         lambda: engine.held_revisions() == [("draft", "f" * 64)], timeout=5, description="the old one went"
@@ -171,21 +169,21 @@ async def test_what_was_loaded_by_hand_outlives_a_catalog_that_does_not_know_it(
     reconciler: Reconciler, run: Run, store: FakeStore
 ) -> None:
     run(0)
-    await reconciler.by_hand.load("draft", "sql", in_place=False)
+    await reconciler.manual_loads.load("draft", "sql", in_place=False)
     reconciler.replace(wanted("sql", revision("a")))
     reconciler.apply({"draft": None})
-    assert (await reconciler.resolve("draft")).revision == store.by_hand
+    assert (await reconciler.resolve("draft")).revision == store.unnamed
 
 
 async def test_what_was_loaded_by_hand_comes_back_after_it_made_room_for_others(
     reconciler: Reconciler, store: FakeStore, table: FakeTable, no_grace: None
 ) -> None:
-    await reconciler.by_hand.load("draft", "sql", in_place=False)
+    await reconciler.manual_loads.load("draft", "sql", in_place=False)
     reconciler.replace(catalog_of("1", "2", "3", "4"))
     for digit in "1234":
         await reconciler.resolve(f"a{digit}")
     assert "draft" not in table.served
-    assert (await reconciler.resolve("draft")).revision == store.by_hand
+    assert (await reconciler.resolve("draft")).revision == store.unnamed
 
 
 @pytest.fixture
@@ -198,7 +196,7 @@ async def abandoned(
         run(0)
         engine.gate.clear()
         before = len(engine.loads)
-        client = asyncio.create_task(reconciler.by_hand.load("draft", path, in_place=True))
+        client = asyncio.create_task(reconciler.manual_loads.load("draft", path, in_place=True))
         await wait_until(lambda: len(engine.loads) > before, timeout=5, description="the engine loads")
         client.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -216,7 +214,7 @@ async def test_a_client_that_goes_away_while_its_adapter_loads_leaves_nothing_be
     abandoned: Callable[[str], Awaitable[None]],
 ) -> None:
     await abandoned("sql")
-    assert store.pinned() == [store.by_hand], "its bytes are kept while the engine reads them"
+    assert store.pinned() == [store.unnamed], "its bytes are kept while the engine reads them"
     await until_forgotten(reconciler, "draft")
     assert [handle.name for handle in engine.unloads] == ["draft"]
     assert (engine.holds, store.pinned(), table.served) == ({}, [], {})
@@ -237,8 +235,8 @@ async def test_a_client_that_goes_away_while_its_load_fails_leaves_nothing_behin
 async def test_a_client_that_goes_away_changes_nothing_of_what_was_loaded_before(
     reconciler: Reconciler, engine: FakeEngine, store: FakeStore, abandoned: Callable[[str], Awaitable[None]]
 ) -> None:
-    await reconciler.by_hand.load("draft", "sql", in_place=False)
-    first, store.by_hand = store.by_hand, Revision("f" * 64)
+    await reconciler.manual_loads.load("draft", "sql", in_place=False)
+    first, store.unnamed = store.unnamed, Revision("f" * 64)
     await abandoned("sql")
     await wait_until(lambda: store.pinned() == [first], timeout=5, description="the new one went")
     assert engine.held_revisions() == [("draft", first)]
@@ -246,12 +244,17 @@ async def test_a_client_that_goes_away_changes_nothing_of_what_was_loaded_before
 
 
 async def test_a_client_that_goes_away_while_the_same_bytes_load_again_takes_nothing_from_its_name(
-    reconciler: Reconciler, engine: FakeEngine, store: FakeStore, abandoned: Callable[[str], Awaitable[None]]
+    reconciler: Reconciler,
+    engine: FakeEngine,
+    store: FakeStore,
+    table: FakeTable,
+    abandoned: Callable[[str], Awaitable[None]],
 ) -> None:
-    await reconciler.by_hand.load("draft", "sql", in_place=False)
+    await reconciler.manual_loads.load("draft", "sql", in_place=False)
     await abandoned("sql")
     await wait_until(lambda: len(store.pinned()) == 1, timeout=5, description="the second pin is gone")
-    await reconciler._residency.free_unused()
+    visits = len(table.visits)
+    await wait_until(lambda: len(table.visits) > visits + 2, timeout=5, description="what is unused has gone")
     assert (await reconciler.resolve("draft")).lora_id in engine.holds
     assert engine.unloads == []
 
@@ -260,7 +263,7 @@ async def test_a_load_by_hand_ends_with_the_reconciler(
     reconciler: Reconciler, engine: FakeEngine, store: FakeStore
 ) -> None:
     engine.gate.clear()
-    client = asyncio.create_task(reconciler.by_hand.load("draft", "sql", in_place=False))
+    client = asyncio.create_task(reconciler.manual_loads.load("draft", "sql", in_place=False))
     await wait_until(lambda: bool(engine.loads), timeout=5, description="the engine loads")
     await reconciler.aclose()
     with pytest.raises(asyncio.CancelledError):

@@ -6,8 +6,8 @@ import pytest
 
 from loradrop.catalog.status import WorkerState
 from loradrop.worker.outcomes import NotServedYet, UnknownModel
-from loradrop.worker.serving import resolver as resolver_module
 from loradrop.worker.serving.reconciler import Reconciler
+from loradrop.worker.serving.timings import Timings
 from testkit.fakes import FakeStore, failed
 from tests.catalog.values import revision
 from tests.worker.served import until_state, wanted
@@ -45,10 +45,10 @@ async def test_it_is_told_that_the_adapter_is_gone_once_that_is_known(
         await waiting
 
 
+@pytest.mark.parametrize("timings", [Timings(catalog_wait_seconds=0.05)], ids=["a moment"])
 async def test_it_is_told_to_come_back_where_the_catalog_says_nothing(
-    reconciler: Reconciler, store: FakeStore, monkeypatch: pytest.MonkeyPatch, code: str
+    reconciler: Reconciler, store: FakeStore, code: str
 ) -> None:
-    monkeypatch.setattr(resolver_module, "_CATALOG_PATIENCE_SECONDS", 0.05)
     reconciler.apply(wanted("sql", OLD))
     store.outcomes["sql"].append(failed(code))
     with pytest.raises(NotServedYet) as caught:

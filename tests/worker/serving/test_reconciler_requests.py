@@ -1,7 +1,6 @@
 """What a request for an adapter gets: its revision, loaded once, or why not and when to ask again."""
 
 import asyncio
-from datetime import timedelta
 
 import pytest
 
@@ -9,11 +8,13 @@ from loradrop.catalog.adapter import AdapterState, Reason
 from loradrop.catalog.status import WorkerState
 from loradrop.worker.outcomes import NotServedYet, Rejected, UnknownModel
 from loradrop.worker.serving.reconciler import Reconciler
+from loradrop.worker.serving.timings import Timings
 from testkit.fakes import FakeEngine, FakeStore, FakeTable, failed, rejected
 from tests.catalog.values import revision
 from tests.worker.served import never_ready, state_of, until_state, wanted
 
-OUTSIDE = Reason("outside_prefix", "It is a link that leads out of the prefix.")
+retrying_at_once = pytest.mark.parametrize("timings", [Timings(first_retry_seconds=0.0)], ids=["at once"])
+OUTSIDE = Reason("link_escapes", "It is a link that leads out of the prefix.")
 
 
 async def test_the_first_request_loads_and_the_next_finds_it_loaded(
@@ -117,7 +118,7 @@ async def test_a_rejected_revision_is_not_tried_again(reconciler: Reconciler, st
         with pytest.raises(Rejected, match="weights_not_finite"):
             await reconciler.resolve("sql")
     assert len(store.sources) == 1
-    report = reconciler.standing.picture()["sql"]
+    report = reconciler.status.snapshot()["sql"]
     assert (report.state, report.revision) == (WorkerState.REJECTED, revision("a"))
     assert report.reason is not None
     assert report.reason.code == "weights_not_finite"
@@ -130,7 +131,7 @@ async def test_other_bytes_are_another_try(reconciler: Reconciler, store: FakeSt
         await reconciler.resolve("sql")
     reconciler.apply(wanted("sql", revision("b")))
     assert (await reconciler.resolve("sql")).revision == revision("b")
-    assert reconciler.standing.picture()["sql"].reason is None
+    assert reconciler.status.snapshot()["sql"].reason is None
 
 
 async def test_a_failure_says_when_to_ask_again_and_is_not_tried_before(
@@ -148,26 +149,23 @@ async def test_a_failure_says_when_to_ask_again_and_is_not_tried_before(
     assert state_of(reconciler, "sql") is WorkerState.FAILED
 
 
-async def test_after_the_pause_a_request_tries_again(
-    reconciler: Reconciler, store: FakeStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("loradrop.worker.serving.entry._FIRST_PAUSE", timedelta(0))
+@retrying_at_once
+async def test_after_the_pause_a_request_tries_again(reconciler: Reconciler, store: FakeStore) -> None:
     reconciler.apply(wanted("sql", revision("a")))
     store.outcomes["sql"] += [failed(), None]
     assert (await reconciler.resolve("sql")).revision == revision("a")
-    assert reconciler.standing.picture()["sql"].reason is None
+    assert reconciler.status.snapshot()["sql"].reason is None
 
 
-async def test_pauses_grow_while_failures_go_on(
-    reconciler: Reconciler, store: FakeStore, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("timings", [Timings(first_retry_seconds=7.2)], ids=["after seven seconds"])
+async def test_a_client_is_told_the_pause_before_the_next_try(
+    reconciler: Reconciler, store: FakeStore
 ) -> None:
     reconciler.apply(wanted("sql", revision("a")))
-    entry = reconciler._names.known("sql")
     store.outcomes["sql"].append(failed())
-    entry.failures = 6
     with pytest.raises(NotServedYet) as caught:
         await reconciler.resolve("sql")
-    assert int((caught.value.headers or {})["Retry-After"]) in range(60, 65)
+    assert caught.value.headers == {"Retry-After": "7"}
 
 
 async def test_what_breaks_in_our_own_code_is_a_failure_of_that_adapter_alone(
@@ -181,10 +179,10 @@ async def test_what_breaks_in_our_own_code_is_a_failure_of_that_adapter_alone(
     assert (await reconciler.resolve("code")).revision == revision("b")
 
 
+@retrying_at_once
 async def test_an_engine_that_fails_gets_another_id_next_time(
-    reconciler: Reconciler, engine: FakeEngine, store: FakeStore, monkeypatch: pytest.MonkeyPatch
+    reconciler: Reconciler, engine: FakeEngine, store: FakeStore
 ) -> None:
-    monkeypatch.setattr("loradrop.worker.serving.entry._FIRST_PAUSE", timedelta(0))
     reconciler.apply(wanted("sql", revision("a")))
     engine.outcomes["sql"] += [failed("engine_failed"), None]
     await reconciler.resolve("sql")
@@ -215,7 +213,7 @@ async def test_a_name_the_server_has_already_is_refused_and_not_offered(
     assert caught.value.reason.code == "name_taken"
     assert [adapter.name for adapter in reconciler.listed()] == ["code"]
     assert engine.loads == []
-    report = reconciler.standing.picture()["sql"]
+    report = reconciler.status.snapshot()["sql"]
     assert (report.state, report.reason) == (WorkerState.REJECTED, caught.value.reason)
 
 

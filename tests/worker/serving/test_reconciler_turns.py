@@ -6,10 +6,23 @@ import pytest
 
 from loradrop.catalog.status import WorkerState
 from loradrop.worker.serving.reconciler import Reconciler
-from testkit.fakes import FakeEngine, FakeStore
+from loradrop.worker.serving.timings import Timings
+from testkit.fakes import FakeEngine, FakeStore, FakeTable
 from testkit.waiting import wait_until
 from tests.catalog.values import an_adapter, revision
-from tests.worker.served import until_forgotten, until_serves, wanted
+from tests.worker.served import until_forgotten, until_serves, until_state, wanted
+
+long_pauses = pytest.mark.parametrize(
+    "timings",
+    [Timings(visit_seconds=0.005, grace_seconds=0.0, shortest_pause_seconds=3600.0)],
+    ids=["long pauses"],
+)
+
+
+def is_waiting_for_its_turn(reconciler: Reconciler, name: str) -> bool:
+    """Whether a revision of `name` has its bytes pinned, and another one is loaded."""
+    states = {each.state for each in reconciler.status.snapshot()[name].revisions}
+    return states == {WorkerState.LOADING, WorkerState.LOADED}
 
 
 async def test_only_the_last_of_many_updates_has_to_be_loaded(
@@ -27,22 +40,17 @@ async def test_only_the_last_of_many_updates_has_to_be_loaded(
     assert store.pinned() == [revision("9")]
 
 
-async def test_updates_of_many_adapters_at_once_let_the_engine_breathe_between_two_of_them(
-    running: Reconciler, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+@long_pauses
+async def test_updates_of_many_adapters_at_once_leave_the_engine_alone_between_two_of_them(
+    running: Reconciler, engine: FakeEngine
 ) -> None:
     names = [f"a{digit}" for digit in "123"]
     running.apply({name: an_adapter(name, revision=revision("1")) for name in names})
     for name in names:
         await running.resolve(name)
-    monkeypatch.setattr("loradrop.worker.serving.load_scheduler._SHORTEST_PAUSE_SECONDS", 3600.0)
-    running.apply(wanted("a4", revision("1")))
-    await running.resolve("a4")
     running.apply({name: an_adapter(name, revision=revision("2")) for name in names})
     await wait_until(
-        lambda: (
-            running.standing.counts()[WorkerState.LOADED] == 4
-            and all(running._names.known(name).loading for name in names)
-        ),
+        lambda: all(is_waiting_for_its_turn(running, name) for name in names),
         timeout=5,
         description="three updates wait for their turn",
     )
@@ -51,40 +59,44 @@ async def test_updates_of_many_adapters_at_once_let_the_engine_breathe_between_t
     assert (await running.resolve("a5")).revision == revision("1"), "what is asked for does not wait"
 
 
+@long_pauses
 async def test_an_update_that_waits_for_its_turn_comes_at_once_when_its_name_has_to_make_room(
-    running: Reconciler, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+    running: Reconciler, engine: FakeEngine, table: FakeTable
 ) -> None:
     running.apply(wanted("sql", revision("a")))
     await running.resolve("sql")
-    monkeypatch.setattr("loradrop.worker.serving.load_scheduler._SHORTEST_PAUSE_SECONDS", 3600.0)
     digits = "1234"
     running.apply({f"a{digit}": an_adapter(f"a{digit}", revision=revision(digit)) for digit in digits})
     await running.resolve("a1")
     running.apply(wanted("sql", revision("b")))
     await wait_until(
-        lambda: running._names.known("sql").loading, timeout=5, description="the update waits for its turn"
+        lambda: is_waiting_for_its_turn(running, "sql"),
+        timeout=5,
+        description="the update waits for its turn",
     )
     for digit in "234":
         await running.resolve(f"a{digit}")
-    assert running._residency.handle_of("sql") is None, "it made room"
+    assert "sql" not in table.served, "it made room"
     assert (await running.resolve("sql")).revision == revision("b")
 
 
+@pytest.mark.parametrize("turns", range(6))
 async def test_an_update_published_the_moment_the_one_before_is_served_is_not_missed(
-    reconciler: Reconciler, engine: FakeEngine
+    reconciler: Reconciler, table: FakeTable, turns: int
 ) -> None:
     reconciler.apply(wanted("sql", revision("a")))
     await reconciler.resolve("sql")
     reconciler.apply(wanted("sql", revision("b")))
-    task = reconciler._bringing["sql"].task
-    while not task.done():  # noqa: ASYNC110 - on every turn of the loop, before anybody else hears of its end
+    while table.served["sql"].revision != revision("b"):  # noqa: ASYNC110 - on every turn of the loop
+        await asyncio.sleep(0)
+    for _ in range(turns):  # its task ends, and later the others hear of it
         await asyncio.sleep(0)
     reconciler.apply(wanted("sql", revision("c")))
     await until_serves(reconciler, "sql", revision("c"))
 
 
 async def test_an_update_of_an_adapter_that_is_removed_before_its_turn_never_reaches_the_engine(
-    running: Reconciler, engine: FakeEngine, store: FakeStore, monkeypatch: pytest.MonkeyPatch
+    running: Reconciler, engine: FakeEngine, store: FakeStore
 ) -> None:
     running.apply(wanted("sql", revision("a")))
     handle = await running.resolve("sql")
@@ -94,9 +106,7 @@ async def test_an_update_of_an_adapter_that_is_removed_before_its_turn_never_rea
     await wait_until(lambda: len(store.sources) == 2, timeout=5, description="the update is copied")
     running.apply({"sql": None})
     store.gate.set()
-    await wait_until(
-        lambda: not running._names.known("sql").loading, timeout=5, description="the update is given up"
-    )
+    await until_state(running, "sql", WorkerState.DRAINING)
     assert [each.revision for each in engine.loads] == [revision("a")]
     assert store.pinned() == [revision("a")]
     engine.in_use = set()

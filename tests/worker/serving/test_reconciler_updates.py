@@ -1,15 +1,15 @@
 """Updates: the new beside the old, no request without an answer, nothing left behind."""
 
-from datetime import timedelta
-
 import pytest
 
 from loradrop.catalog.adapter import AdapterState
 from loradrop.catalog.status import WorkerState
 from loradrop.worker.serving.reconciler import Reconciler
+from loradrop.worker.serving.timings import Timings
 from testkit.fakes import FakeEngine, FakeStore, FakeTable, failed, rejected
 from testkit.waiting import wait_until
 from tests.catalog.values import TRUNCATED, an_adapter, revision
+from tests.worker.conftest import Run
 from tests.worker.served import until_serves, wanted
 
 
@@ -60,28 +60,28 @@ async def test_a_rejected_update_leaves_the_old_one_serving_and_shows_why(
     store.outcomes["sql"].append(rejected())
     running.apply(wanted("sql", revision("b")))
     await wait_until(
-        lambda: running.standing.picture()["sql"].reason is not None,
+        lambda: running.status.snapshot()["sql"].reason is not None,
         timeout=5,
         description="the reason shows",
     )
     assert (await running.resolve("sql")).revision == revision("a")
-    report = running.standing.picture()["sql"]
+    report = running.status.snapshot()["sql"]
     assert (report.state, report.revision) == (WorkerState.LOADED, revision("a"))
     assert report.reason is not None
     assert report.reason.code == "weights_not_finite"
     assert len(store.sources) == 2, "what is rejected is not tried again"
 
 
-async def test_a_failed_update_is_tried_again_until_it_works(
-    running: Reconciler, store: FakeStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("loradrop.worker.serving.entry._FIRST_PAUSE", timedelta(milliseconds=20))
+@pytest.mark.parametrize(
+    "timings", [Timings(visit_seconds=0.005, grace_seconds=0.0, first_retry_seconds=0.02)], ids=["soon"]
+)
+async def test_a_failed_update_is_tried_again_until_it_works(running: Reconciler, store: FakeStore) -> None:
     running.apply(wanted("sql", revision("a")))
     await running.resolve("sql")
     store.outcomes["sql"] += [failed(), failed(), None]
     running.apply(wanted("sql", revision("b")))
     await until_serves(running, "sql", revision("b"))
-    assert running.standing.picture()["sql"].reason is None
+    assert running.status.snapshot()["sql"].reason is None
     assert len(store.sources) == 4
 
 
@@ -111,7 +111,7 @@ async def test_going_back_while_the_old_one_drains_revives_its_id_though_an_upda
     engine.outcomes["sql"].append(rejected("engine_refused"))
     running.apply(wanted("sql", revision("b")))
     await wait_until(
-        lambda: running.standing.picture()["sql"].reason is not None,
+        lambda: running.status.snapshot()["sql"].reason is not None,
         timeout=5,
         description="the update is refused",
     )
@@ -133,25 +133,26 @@ async def test_a_new_state_on_disk_alone_changes_nothing_that_is_served(
 
 
 async def test_a_thousand_changes_of_the_catalog_alone_are_no_call_to_the_engine(
-    running: Reconciler,
-    engine: FakeEngine,
-    table: FakeTable,
-    store: FakeStore,
-    monkeypatch: pytest.MonkeyPatch,
+    reconciler: Reconciler, run: Run, engine: FakeEngine, table: FakeTable, store: FakeStore
 ) -> None:
+    engine.in_use = {1}  # so nothing is loaded ahead, though each visit considers it
+    run(None)
     digits = "0123456789abcdef"
     for number in range(1000):
         name, digit = f"a{number % 100}", digits[number % 16]
         match number % 4:
             case 0 | 1:
-                running.apply(wanted(name, revision(digit)))
+                reconciler.apply(wanted(name, revision(digit)))
             case 2:
-                running.apply(wanted(name, revision(digit), state=AdapterState.INCOMPLETE, reason=TRUNCATED))
+                reconciler.apply(
+                    wanted(name, revision(digit), state=AdapterState.INCOMPLETE, reason=TRUNCATED)
+                )
             case _:
-                running.apply({name: None})
-    running.replace({f"b{number}": an_adapter(f"b{number}") for number in range(1000)})
-    looks: list[int] = []
-    monkeypatch.setattr(running, "_load_ahead", lambda *_: looks.append(1))
-    await wait_until(lambda: len(looks) > 2, timeout=5, description="the reconciler has looked at it all")
-    assert len(running.listed()) == 1000
+                reconciler.apply({name: None})
+    reconciler.replace({f"b{number}": an_adapter(f"b{number}") for number in range(1000)})
+    checks = engine.idle_checks
+    await wait_until(
+        lambda: engine.idle_checks > checks + 2, timeout=5, description="the reconciler has visited it all"
+    )
+    assert len(reconciler.listed()) == 1000
     assert (engine.loads, engine.unloads, store.sources, table.served) == ([], [], [], {})

@@ -2,13 +2,10 @@
 
 import asyncio
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from loradrop.worker.engine.handle import Handle
 from loradrop.worker.outcomes import Failed
-from loradrop.worker.store.copying import Source
 from testkit.fakes import FakeEngine, FakeStore, FakeTable, failed
 from testkit.waiting import wait_until
 from tests.catalog.values import revision
@@ -26,7 +23,7 @@ async def test_a_loaded_revision_answers_for_its_name(ground: Ground, table: Fak
 async def test_a_name_nothing_was_loaded_for_points_at_nothing(ground: Ground) -> None:
     assert ground.residency.revision_of("sql") is None
     assert ground.residency.handle_of("sql") is None
-    assert not ground.residency.is_leaving("sql")
+    assert not ground.residency.has_loaded("sql")
 
 
 async def test_an_update_leaves_the_old_revision_to_the_requests_that_use_it(
@@ -36,12 +33,12 @@ async def test_an_update_leaves_the_old_revision_to_the_requests_that_use_it(
     engine.in_use = {old.lora_id}
     new = await ground.load("sql", revision("b"))
     later()
-    await ground.residency.free_unused()
+    await ground.residency.unload_unused()
     assert table.served == {"sql": new}
     assert engine.held_revisions() == [("sql", revision("a")), ("sql", revision("b"))]
 
     engine.in_use = set()
-    await ground.residency.free_unused()
+    await ground.residency.unload_unused()
     assert engine.held_revisions() == [("sql", revision("b"))]
     assert store.pinned() == [revision("b")]
 
@@ -50,16 +47,16 @@ async def test_what_leaves_stays_for_the_grace_period_though_no_request_is_seen(
     ground: Ground, engine: FakeEngine, store: FakeStore, later: Callable[[], None]
 ) -> None:
     await ground.load("sql", revision("a"))
-    ground.residency.withdraw("sql")
-    await ground.residency.free_unused()
+    ground.residency.drain("sql")
+    await ground.residency.unload_unused()
     assert engine.held_revisions() == [("sql", revision("a"))]
-    assert ground.residency.is_leaving("sql")
+    assert ground.residency.has_loaded("sql")
 
     later()
-    await ground.residency.free_unused()
+    await ground.residency.unload_unused()
     assert engine.held_revisions() == []
     assert store.pinned() == []
-    assert not ground.residency.is_leaving("sql")
+    assert not ground.residency.has_loaded("sql")
 
 
 async def test_a_revision_that_returns_while_draining_is_never_unloaded(
@@ -69,7 +66,7 @@ async def test_a_revision_that_returns_while_draining_is_never_unloaded(
     await ground.load("sql", revision("b"))
     again = await ground.load("sql", revision("a"))
     later()
-    await ground.residency.free_unused()
+    await ground.residency.unload_unused()
     assert ground.residency.handle_of("sql") == again
     assert engine.held_revisions() == [("sql", revision("a"))]
     assert [handle.revision for handle in engine.unloads] == [revision("b")]
@@ -80,27 +77,30 @@ async def test_the_same_revision_served_twice_keeps_one_pin(ground: Ground, stor
     await ground.load("sql", revision("a"))
     await ground.load("sql", revision("a"))
     assert store.pinned() == [revision("a")]
-    assert not ground.residency.is_leaving("sql")
+    assert len(ground.residency.revisions_of("sql")) == 1
 
 
 async def test_a_revision_that_returned_and_left_again_before_its_turn_came_loses_no_pin(
     ground: Ground, engine: FakeEngine, store: FakeStore, later: Callable[[], None]
 ) -> None:
     old = await ground.load("sql", revision("a"))
-    ground.residency.withdraw("sql")
+    ground.residency.drain("sql")
     engine.gate.clear()
 
     async def come_and_go() -> None:
         await ground.load("sql", revision("a"))
-        ground.residency.withdraw("sql")
+        ground.residency.drain("sql")
 
     async with asyncio.TaskGroup() as group:
         group.create_task(come_and_go())
         await asyncio.sleep(0)  # it holds the engine now
-        group.create_task(ground.residency.free_unused())
+        group.create_task(ground.residency.unload_unused())
         await asyncio.sleep(0)  # and this waits for its turn
         later()
         engine.gate.set()
+    assert (store.pinned(), engine.unloads) == ([revision("a")], []), "its grace period began anew"
+    later()
+    await ground.residency.unload_unused()
     assert store.pinned() == []
     assert engine.held_revisions() == []
     assert not ground.residency.names()
@@ -112,12 +112,10 @@ async def test_the_same_revision_let_go_twice_keeps_one_pin(
 ) -> None:
     """Two loads of it were superseded before they served."""
     for _ in range(2):
-        pinned = await store.prepare(Source(Path("/loras"), "sql", revision("a")))
-        handle = Handle.of("sql", revision("a"), pinned.directory, attempt=0)
-        ground.residency.leave(await ground.residency.load(handle, pinned))
+        ground.residency.drain_revision(await ground.loaded("sql", revision("a")))
     assert store.pinned() == [revision("a")]
     later()
-    await ground.residency.free_unused()
+    await ground.residency.unload_unused()
     assert (store.pinned(), engine.holds) == ([], {})
 
 
@@ -147,10 +145,10 @@ async def test_an_engine_that_cannot_unload_does_not_stop_what_comes_after(
     engine.unload_error = RuntimeError("engine is busy dying")
     await ground.load("sql", revision("a"))
     await ground.load("code", revision("b"))
-    ground.residency.withdraw("sql")
-    ground.residency.withdraw("code")
+    ground.residency.drain("sql")
+    ground.residency.drain("code")
     later()
-    await ground.residency.free_unused()
+    await ground.residency.unload_unused()
     assert not ground.residency.names()
     assert store.pinned() == []
 
@@ -159,14 +157,14 @@ async def test_withdrawing_a_name_that_serves_nothing_of_ours_leaves_it_alone(
     ground: Ground, table: FakeTable
 ) -> None:
     table.taken = {"static_module"}
-    ground.residency.withdraw("static_module")
+    ground.residency.drain("static_module")
     assert table.taken == {"static_module"}
 
 
 async def test_names_are_those_that_have_anything_in_the_engine(ground: Ground) -> None:
     await ground.load("sql", revision("a"))
     await ground.load("code", revision("b"))
-    ground.residency.withdraw("sql")
+    ground.residency.drain("sql")
     assert ground.residency.names() == {"sql", "code"}
 
 
@@ -174,10 +172,9 @@ async def test_letting_go_of_a_second_load_of_what_serves_releases_its_pin_and_n
     ground: Ground, engine: FakeEngine, store: FakeStore, later: Callable[[], None]
 ) -> None:
     handle = await ground.load("sql", revision("a"))
-    pinned = await store.prepare(Source(Path("/loras"), "sql", revision("a")))
-    ground.residency.leave(await ground.residency.load(handle, pinned))
+    ground.residency.drain_revision(await ground.loaded("sql", revision("a")))
     later()
-    await ground.residency.free_unused()
+    await ground.residency.unload_unused()
     assert ground.residency.handle_of("sql") == handle
     assert engine.unloads == []
     assert store.pinned() == [revision("a")]

@@ -3,19 +3,23 @@
 import asyncio
 from collections.abc import Callable
 
-import pytest
-
 from testkit.fakes import FakeEngine, FakeStore, FakeTable
 from testkit.waiting import wait_until
 from tests.catalog.values import revision
-from tests.worker.ground import Ground
+from tests.worker.ground import Clock, Ground
 
 
 async def test_room_is_made_by_the_name_unused_for_longest(
-    ground: Ground, engine: FakeEngine, table: FakeTable, store: FakeStore, later: Callable[[], None]
+    ground: Ground,
+    engine: FakeEngine,
+    table: FakeTable,
+    store: FakeStore,
+    clock: Clock,
+    later: Callable[[], None],
 ) -> None:
     await ground.load("sql", revision("a"))
     await ground.load("code", revision("b"))
+    clock.advance(1.0)
     table.touch("sql")
     later()
     await ground.load("math", revision("c"))
@@ -62,24 +66,24 @@ async def test_a_name_that_goes_while_room_is_made_is_no_obstacle(
     engine.unload_gate.clear()
     loading = asyncio.create_task(ground.load("chat", revision("d")))
     await wait_until(lambda: bool(engine.unloads), timeout=5, description="room is being made")
-    ground.residency.withdraw("code")
-    ground.residency.withdraw("math")
+    ground.residency.drain("code")
+    ground.residency.drain("math")
     engine.unload_gate.set()
     await loading
     assert set(table.served) == {"chat"}
 
 
 async def test_a_name_that_is_asked_for_while_room_is_made_stays(
-    ground: Ground, engine: FakeEngine, table: FakeTable, monkeypatch: pytest.MonkeyPatch
+    ground: Ground, engine: FakeEngine, table: FakeTable, later: Callable[[], None]
 ) -> None:
     for name, digit in (("sql", "a"), ("code", "b"), ("math", "c")):
         await ground.load(name, revision(digit))
-    monkeypatch.setattr("loradrop.worker.serving.residency.GRACE_SECONDS", 0.0)
+    later()
     engine.unload_gate.clear()
     loading = asyncio.create_task(ground.load("chat", revision("d")))
     await wait_until(lambda: bool(engine.unloads), timeout=5, description="room is being made")
     for name in ("code", "math"):
-        table.touch(name, ago_seconds=-5.0)
+        table.touch(name)
     engine.unload_gate.set()
     await loading
     assert set(table.served) == {"code", "math", "chat"}
@@ -91,6 +95,6 @@ async def test_there_is_room_below_the_limit_and_the_capacity(ground: Ground) ->
     await ground.load("sql", revision("a"))
     assert not ground.residency.has_room(1)
     assert ground.residency.has_room(None)
-    ground.residency.withdraw("sql")
+    ground.residency.drain("sql")
     await ground.load("code", revision("b"))
     assert not ground.residency.has_room(99), "what is leaving still takes its place"

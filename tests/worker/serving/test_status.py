@@ -28,14 +28,14 @@ async def test_counts_say_how_many_adapters_are_in_each_state(
     await reconciler.resolve("a1")
     with pytest.raises(Rejected):
         await reconciler.resolve("a2")
-    counts = {state: count for state, count in reconciler.standing.counts().items() if count}
+    counts = {state: count for state, count in reconciler.status.counts().items() if count}
     assert counts == {WorkerState.LOADED: 1, WorkerState.REJECTED: 1, WorkerState.LISTED: 1}
 
 
 async def test_a_picture_leaves_out_what_the_catalog_says_already(reconciler: Reconciler) -> None:
     reconciler.apply(catalog_of("1", "2"))
     await reconciler.resolve("a1")
-    picture = reconciler.standing.picture()
+    picture = reconciler.status.snapshot()
     assert set(picture) == {"a1"}
     assert (picture["a1"].state, picture["a1"].loads) == (WorkerState.LOADED, 1)
     assert picture["a1"].load_seconds is not None
@@ -43,22 +43,22 @@ async def test_a_picture_leaves_out_what_the_catalog_says_already(reconciler: Re
 
 async def test_changes_are_told_once_and_ring_the_bell(reconciler: Reconciler) -> None:
     reconciler.apply(wanted("sql", revision("a")))
-    assert reconciler.standing.bell.is_set()
-    assert reconciler.standing.take_changes() == {"sql": None}
-    assert not reconciler.standing.bell.is_set()
-    assert reconciler.standing.take_changes() == {}
+    assert reconciler.status.wakeup.is_set()
+    assert reconciler.status.take_changes() == {"sql": None}
+    assert not reconciler.status.wakeup.is_set()
+    assert reconciler.status.take_changes() == {}
     await reconciler.resolve("sql")
-    changes = reconciler.standing.take_changes()
+    changes = reconciler.status.take_changes()
     assert changes["sql"] is not None
     assert changes["sql"].state is WorkerState.LOADED
-    assert reconciler.standing.take_changes() == {}
+    assert reconciler.status.take_changes() == {}
 
 
 async def test_a_change_of_what_is_gone_says_that_nothing_is_left(reconciler: Reconciler) -> None:
     reconciler.apply(wanted("sql", revision("a")))
-    reconciler.standing.take_changes()
+    reconciler.status.take_changes()
     reconciler.apply({"sql": None})
-    assert reconciler.standing.take_changes() == {"sql": None}
+    assert reconciler.status.take_changes() == {"sql": None}
 
 
 async def test_the_last_use_of_a_loaded_adapter_is_reported(
@@ -67,16 +67,16 @@ async def test_the_last_use_of_a_loaded_adapter_is_reported(
     run(0)
     reconciler.apply(wanted("sql", revision("a")))
     await reconciler.resolve("sql")
-    assert reconciler.standing.picture()["sql"].last_used is None
-    table.touch("sql", ago_seconds=10)
+    assert reconciler.status.snapshot()["sql"].last_used is None
+    table.touch("sql", ago_seconds=7200)
     await wait_until(
-        lambda: reconciler.standing.picture()["sql"].last_used is not None,
+        lambda: reconciler.status.snapshot()["sql"].last_used is not None,
         timeout=5,
         description="the use shows",
     )
-    last_used = reconciler.standing.picture()["sql"].last_used
+    last_used = reconciler.status.snapshot()["sql"].last_used
     assert last_used is not None
-    assert timedelta(seconds=9) < datetime.now(UTC) - last_used < timedelta(seconds=20)
+    assert timedelta(hours=1.9) < datetime.now(UTC) - last_used < timedelta(hours=3)
 
 
 async def test_adapters_are_offered_once_they_have_been_ready_loaded_or_not(reconciler: Reconciler) -> None:
@@ -98,7 +98,7 @@ async def test_every_revision_that_is_loading_loaded_or_draining_is_reported(
     await wait_until(lambda: len(engine.loads) == 3, timeout=5, description="the third is loading")
 
     def shown() -> list[tuple[str, WorkerState, bool, bool]]:
-        held = reconciler.standing.picture()["sql"].revisions
+        held = reconciler.status.snapshot()["sql"].revisions
         return [(each.revision[0], each.state, each.resident, each.pinned) for each in held]
 
     assert shown() == [
@@ -106,8 +106,8 @@ async def test_every_revision_that_is_loading_loaded_or_draining_is_reported(
         ("b", WorkerState.LOADED, True, True),
         ("a", WorkerState.DRAINING, True, True),
     ]
-    assert reconciler.standing.totals() == (2, 3)
-    assert reconciler.standing.take_changes()["sql"] == reconciler.standing.picture()["sql"]
+    assert reconciler.status.totals() == (2, 3)
+    assert reconciler.status.take_changes()["sql"] == reconciler.status.snapshot()["sql"]
     engine.gate.set()
     await until_serves(reconciler, "sql", revision("c"))
     assert [state for _, state, _, _ in shown()] == [
@@ -115,7 +115,7 @@ async def test_every_revision_that_is_loading_loaded_or_draining_is_reported(
         WorkerState.DRAINING,
         WorkerState.DRAINING,
     ]
-    assert reconciler.standing.totals() == (3, 3)
+    assert reconciler.status.totals() == (3, 3)
 
 
 async def test_an_adapter_that_made_room_for_others_is_listed_and_has_nothing_in_the_engine(
@@ -124,5 +124,5 @@ async def test_an_adapter_that_made_room_for_others_is_listed_and_has_nothing_in
     reconciler.apply(catalog_of("1", "2", "3", "4", "5"))
     for digit in "12345":
         await reconciler.resolve(f"a{digit}")
-    report = reconciler.standing.picture()["a1"]
+    report = reconciler.status.snapshot()["a1"]
     assert (report.state, report.loads, report.revisions) == (WorkerState.LISTED, 1, ())

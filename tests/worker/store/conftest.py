@@ -1,14 +1,17 @@
 """A private store with room for plenty, a prefix to copy from, and storage that may hang."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from loradrop.worker.store.revision_store import RevisionStore
-from tests.worker.sources import HungStorage, hung_storage
+from loradrop.worker.store.deadline import Deadline
+from loradrop.worker.store.revision_store import RevisionStore, StoreTimings
+from tests.worker.sources import HungStorage
 
 PLENTY = 1 << 30
+SOON = StoreTimings(deadline=Deadline(base_seconds=0.3))
+"""For what is to take too long."""
 
 
 @pytest.fixture
@@ -24,19 +27,19 @@ def place(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(place: Path) -> RevisionStore:
-    return RevisionStore(place, max_bytes=PLENTY)
+def storage() -> Iterator[HungStorage]:
+    """Storage under the prefix that may hang."""
+    storage = HungStorage()
+    yield storage
+    storage.thaw()
 
 
 @pytest.fixture
-def storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[HungStorage]:
-    """Storage that may hang, and patience that ends soon; what is to go well asks for `patience` first."""
-    monkeypatch.setattr("loradrop.worker.store.deadline_threads._PATIENCE_SECONDS", 0.05)
-    with hung_storage(monkeypatch) as storage:
-        yield storage
+def store(place: Path, storage: HungStorage) -> RevisionStore:
+    return RevisionStore(place, max_bytes=PLENTY, copy=storage.copy_adapter)
 
 
 @pytest.fixture
-def patience(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Give storage all the time it needs from now on."""
-    return lambda: monkeypatch.setattr("loradrop.worker.store.deadline_threads._PATIENCE_SECONDS", 20.0)
+def impatient(place: Path, storage: HungStorage) -> RevisionStore:
+    """The same store, for which storage takes too long at once."""
+    return RevisionStore(place, max_bytes=PLENTY, copy=storage.copy_adapter, timings=SOON)

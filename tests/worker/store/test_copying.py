@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loradrop.catalog.adapter import WeightsFormat
-from loradrop.worker.outcomes import Failed, Outcome, Rejected
-from loradrop.worker.store.copying import MAX_CONFIG_BYTES, Copy, Source, copy_adapter, digest_copy
+from loradrop.catalog.lora.config import MAX_CONFIG_BYTES
+from loradrop.worker.outcomes import Failed, Rejected
+from loradrop.worker.store.copying import Copy, Source, copy_adapter, digest_copy
 from testkit.adapters import write_adapter
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -42,8 +43,8 @@ def copied(prefix: Path, into: Path, path: str = "sql") -> Copy:
     return copy_adapter(Source(prefix, path), into, lambda _: None)
 
 
-def outcome_of(prefix: Path, into: Path, path: str = "sql") -> Outcome:
-    with pytest.raises(Outcome) as caught:
+def outcome_of(prefix: Path, into: Path, path: str = "sql") -> Failed | Rejected:
+    with pytest.raises((Failed, Rejected)) as caught:
         copied(prefix, into, path)
     return caught.value
 
@@ -106,7 +107,7 @@ def test_a_file_that_is_a_link_out_of_the_prefix_is_refused(
     (adapter / name).symlink_to(secret)
     outcome = outcome_of(prefix, into)
     assert isinstance(outcome, Rejected)
-    assert outcome.reason.code == "outside_prefix"
+    assert outcome.reason.code == "link_escapes"
 
 
 @pytest.mark.parametrize("path", ["link", "../elsewhere"])
@@ -115,7 +116,21 @@ def test_a_directory_outside_the_prefix_is_refused(
 ) -> None:
     write_adapter(tmp_path / "elsewhere")
     (prefix / "link").symlink_to(tmp_path / "elsewhere")
-    assert outcome_of(prefix, into, path).reason.code == "outside_prefix"
+    assert outcome_of(prefix, into, path).reason.code == "link_escapes"
+
+
+def test_links_lead_out_only_where_the_operator_allows_it(prefix: Path, into: Path, tmp_path: Path) -> None:
+    store = write_adapter(tmp_path / "elsewhere" / "v1").parent
+    (prefix / "whole").symlink_to(store / "v1")
+    (prefix / "files").mkdir()
+    for name in (CONFIG, WEIGHTS):
+        (prefix / "files" / name).symlink_to(store / "v1" / name)
+    for path in ("whole", "files"):
+        assert outcome_of(prefix, into, path).reason.code == "link_escapes"
+        place = into / path
+        place.mkdir()
+        copy = copy_adapter(Source(prefix, path), place, lambda _: None, allow_symlinks_to=[store])
+        assert copy.revision == digest_copy(store / "v1")
 
 
 def make_pipe(path: Path) -> None:
@@ -135,7 +150,7 @@ def test_what_is_no_regular_file_is_refused_without_waiting_for_it(
     make(adapter / name)
     outcome = outcome_of(prefix, into)
     assert isinstance(outcome, Rejected)
-    assert outcome.reason.code == "not_a_regular_file"
+    assert outcome.reason.code == "not_a_file"
 
 
 def test_a_socket_in_place_of_the_weights_is_unreadable(

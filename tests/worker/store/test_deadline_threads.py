@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from loradrop.worker.outcomes import Failed
-from loradrop.worker.store.deadline_threads import StorageThreads
+from loradrop.worker.store.deadline_threads import DeadlineThreads
 from testkit.waiting import wait_until
 
 
@@ -37,17 +37,29 @@ def storage() -> Iterator[_Storage]:
 
 
 @pytest.fixture
-def threads() -> StorageThreads:
-    return StorageThreads("Reading", late="read_timed_out", at_once=1)
+def threads() -> DeadlineThreads:
+    return DeadlineThreads("Reading", late="read_timed_out", at_once=1)
 
 
-async def test_what_work_returns_is_returned_and_kept(threads: StorageThreads) -> None:
+async def until_answered(threads: DeadlineThreads, about: str) -> None:
+    """Wait until work `about` something that hung is done again."""
+
+    async def is_answered() -> bool:
+        try:
+            return await threads.run(lambda _: True, about=about, seconds=5, discard=print)
+        except Failed:
+            return False
+
+    await wait_until(is_answered, timeout=5, description="the thread has ended")
+
+
+async def test_what_work_returns_is_returned_and_kept(threads: DeadlineThreads) -> None:
     discarded: list[str] = []
     assert await threads.run(lambda _: "done", about="sql", seconds=5, discard=discarded.append) == "done"
     assert discarded == []
 
 
-async def test_what_work_raises_is_raised(threads: StorageThreads) -> None:
+async def test_what_work_raises_is_raised(threads: DeadlineThreads) -> None:
     def broken(given_up: threading.Event) -> str:
         raise OSError("Input/output error")
 
@@ -56,7 +68,7 @@ async def test_what_work_raises_is_raised(threads: StorageThreads) -> None:
 
 
 async def test_work_that_comes_too_late_is_a_failure_and_its_result_is_discarded(
-    threads: StorageThreads, storage: _Storage
+    threads: DeadlineThreads, storage: _Storage
 ) -> None:
     discarded: list[str] = []
     with pytest.raises(Failed, match=r"read_timed_out: Reading took more than 0 s"):
@@ -67,7 +79,7 @@ async def test_work_that_comes_too_late_is_a_failure_and_its_result_is_discarded
     assert storage.told_to_stop == [True]
 
 
-async def test_work_whose_waiter_went_away_is_discarded(threads: StorageThreads, storage: _Storage) -> None:
+async def test_work_whose_waiter_went_away_is_discarded(threads: DeadlineThreads, storage: _Storage) -> None:
     discarded: list[str] = []
     waiter = asyncio.create_task(threads.run(storage.read, about="sql", seconds=30, discard=discarded.append))
     await wait_until(lambda: storage.waiting == 1, timeout=5, description="the work is under way")
@@ -78,7 +90,7 @@ async def test_work_whose_waiter_went_away_is_discarded(threads: StorageThreads,
     await wait_until(lambda: discarded == ["late"], timeout=5, description="it came, and was discarded")
 
 
-async def test_as_many_as_allowed_are_under_way_at_once(threads: StorageThreads, storage: _Storage) -> None:
+async def test_as_many_as_allowed_are_under_way_at_once(threads: DeadlineThreads, storage: _Storage) -> None:
     first, second = (
         asyncio.create_task(threads.run(storage.read, about="sql", seconds=30, discard=print))
         for _ in range(2)
@@ -91,28 +103,25 @@ async def test_as_many_as_allowed_are_under_way_at_once(threads: StorageThreads,
 
 
 async def test_work_that_hangs_keeps_its_turn_no_longer_than_it_was_given(
-    threads: StorageThreads, storage: _Storage
+    threads: DeadlineThreads, storage: _Storage
 ) -> None:
     with pytest.raises(Failed):
         await threads.run(storage.read, about="sql", seconds=0.01, discard=lambda _: None)
     assert await threads.run(lambda _: "next", about="code", seconds=5, discard=print) == "next"
 
 
-async def test_when_too_many_hang_the_next_is_refused_at_once_until_one_comes_back(
-    threads: StorageThreads, storage: _Storage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("loradrop.worker.store.deadline_threads._MAX_HUNG", 1)
+async def test_when_too_many_hang_the_next_is_refused_at_once_until_one_comes_back(storage: _Storage) -> None:
+    threads = DeadlineThreads("Reading", late="read_timed_out", at_once=1, max_hung=1)
     with pytest.raises(Failed):
         await threads.run(storage.read, about="sql", seconds=0.01, discard=lambda _: None)
     with pytest.raises(Failed, match="storage_hung: Reading still hangs"):
         await threads.run(lambda _: "next", about="code", seconds=5, discard=print)
     storage.thaw()
-    await wait_until(lambda: not threads._hung, timeout=5, description="the thread has ended")
-    assert await threads.run(lambda _: "next", about="code", seconds=5, discard=print) == "next"
+    await until_answered(threads, "code")
 
 
 async def test_what_hangs_is_not_tried_again_until_it_comes_back(
-    threads: StorageThreads, storage: _Storage
+    threads: DeadlineThreads, storage: _Storage
 ) -> None:
     with pytest.raises(Failed, match="read_timed_out"):
         await threads.run(storage.read, about="sql", seconds=0.01, discard=lambda _: None)
@@ -122,5 +131,4 @@ async def test_what_hangs_is_not_tried_again_until_it_comes_back(
     assert storage.waiting == 1
     assert await threads.run(lambda _: "other", about="code", seconds=5, discard=print) == "other"
     storage.thaw()
-    await wait_until(lambda: not threads._hung, timeout=5, description="the thread has ended")
-    assert await threads.run(storage.read, about="sql", seconds=5, discard=print) == "late"
+    await until_answered(threads, "sql")

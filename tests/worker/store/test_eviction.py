@@ -21,8 +21,8 @@ async def test_the_least_recently_pinned_revisions_go_first(prefix: Path, place:
     for age, source in enumerate((sources[1], sources[2], sources[0])):
         moment = time.time() - 100 + age
         os.utime(place / "revisions" / str(source.revision) / ".pin", (moment, moment))
-    store._max_bytes = 2 * size_bytes(place / "revisions" / str(sources[0].revision)) + 10
-    (await store.obtain(sources[3])).release()
+    room_for_two = 2 * size_bytes(place / "revisions" / str(sources[0].revision)) + 10
+    (await RevisionStore(place, max_bytes=room_for_two).obtain(sources[3])).release()
     assert revisions_in(place) == {sources[0].revision, sources[3].revision}
     assert unfinished_in(place) == []
 
@@ -82,18 +82,15 @@ async def test_a_neighbours_fresh_copy_is_not_evicted_before_its_first_use(
     assert "store over its size" in caplog.text
 
 
-async def test_a_copy_that_took_long_is_as_fresh_as_any(
-    store: RevisionStore, prefix: Path, place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_copy_that_took_long_is_as_fresh_as_any(prefix: Path, place: Path) -> None:
     source = published(prefix)
 
-    def slow(source: Source, into: Path, permit: Permit) -> Copy:
+    def slow(source: Source, into: Path, permit: Permit, **_: object) -> Copy:
         os.utime(into / ".pin", (0.0, 0.0))  # began ages ago
         return copy_adapter(source, into, permit)
 
-    monkeypatch.setattr("loradrop.worker.store.revision_store.copy_adapter", slow)
-    (await store.obtain(source)).release()
-    RevisionStore(place, max_bytes=0)._evict()
+    (await RevisionStore(place, max_bytes=PLENTY, copy=slow).obtain(source)).release()
+    RevisionStore(place, max_bytes=0).evict()
     assert revisions_in(place) == {source.revision}
 
 
@@ -104,14 +101,13 @@ async def test_a_revision_last_used_in_the_future_is_not_young(
     (await store.obtain(source)).release()
     moment = time.time() + 3600
     os.utime(place / "revisions" / str(source.revision) / ".pin", (moment, moment))
-    RevisionStore(place, max_bytes=0)._evict()
+    RevisionStore(place, max_bytes=0).evict()
     assert revisions_in(place) == set()
 
 
-@pytest.fixture
-def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+def full(_directory: Path) -> int:
     """The disk has room for nothing, as far as the store can see."""
-    monkeypatch.setattr("loradrop.worker.store.staging.Incoming.free_bytes", lambda _: 0)
+    return 0
 
 
 def make_old(place: Path, *sources: Source) -> None:
@@ -119,10 +115,8 @@ def make_old(place: Path, *sources: Source) -> None:
         os.utime(place / "revisions" / str(source.revision) / ".pin", (1000.0, 1000.0))
 
 
-@pytest.mark.usefixtures("full_disk")
-async def test_old_revisions_make_room_on_a_full_disk_for_the_next(
-    store: RevisionStore, prefix: Path, place: Path
-) -> None:
+async def test_old_revisions_make_room_on_a_full_disk_for_the_next(prefix: Path, place: Path) -> None:
+    store = RevisionStore(place, max_bytes=PLENTY, free_bytes=full)
     old, young, in_use = (published(prefix, f"a{seed}", seed=seed) for seed in (1, 2, 3))
     (await store.obtain(old)).release()
     (await store.obtain(young)).release()
@@ -132,10 +126,9 @@ async def test_old_revisions_make_room_on_a_full_disk_for_the_next(
     assert revisions_in(place) == {young.revision, pinned.revision, new.revision}
 
 
-@pytest.mark.usefixtures("full_disk")
 async def test_nothing_goes_in_vain_for_an_adapter_larger_than_the_store(prefix: Path, place: Path) -> None:
     old = published(prefix, "old", seed=1)
-    store = RevisionStore(place, max_bytes=2 * old.size_bytes)
+    store = RevisionStore(place, max_bytes=2 * old.size_bytes, free_bytes=full)
     (await store.obtain(old)).release()
     make_old(place, old)
     huge = replace(published(prefix, "huge", seed=2), size_bytes=3 * old.size_bytes)

@@ -1,14 +1,15 @@
 """Pins: what is in use is known to everybody, and what went away in between is not taken for it."""
 
-import fcntl
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 
-from loradrop.worker.store import pins
 from loradrop.worker.store.pins import PIN, exclusively, last_used, note_use, pin
+from testkit.waiting import wait_until_sync
 from tests.catalog.values import revision
 
 A = revision("a")
@@ -20,6 +21,10 @@ def directory(tmp_path: Path) -> Path:
     directory.mkdir()
     (directory / PIN).touch()
     return directory
+
+
+def times_open(path: Path) -> int:
+    return sum(file.path == str(path) for file in psutil.Process().open_files())
 
 
 def is_free(directory: Path) -> bool:
@@ -44,21 +49,19 @@ def test_what_is_not_there_is_not_pinned(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("comes_back", [False, True])
-def test_what_is_evicted_the_moment_it_is_pinned_is_not_pinned(
-    directory: Path, monkeypatch: pytest.MonkeyPatch, comes_back: bool
-) -> None:
-    real = fcntl.flock
-
-    def evicted_first(descriptor: int, how: int) -> None:
-        directory.rename(directory.with_name("evicted"))
-        if comes_back:  # another process copied it again
-            directory.mkdir()
-            (directory / PIN).touch()
-        real(descriptor, how)
-
-    monkeypatch.setattr(pins.fcntl, "flock", evicted_first)
-    assert pin(directory, A) is None
-    monkeypatch.undo()
+def test_what_is_evicted_the_moment_it_is_pinned_is_not_pinned(directory: Path, comes_back: bool) -> None:
+    with ThreadPoolExecutor(1) as other:
+        with exclusively(directory / PIN) as ours:
+            assert ours
+            pinned = other.submit(pin, directory, A)
+            wait_until_sync(
+                lambda: times_open(directory / PIN) == 2, timeout=5, description="it waits for the lock"
+            )
+            directory.rename(directory.with_name("evicted"))
+            if comes_back:  # another process copied it again
+                directory.mkdir()
+                (directory / PIN).touch()
+        assert pinned.result(timeout=5) is None
     assert is_free(directory.with_name("evicted")), "no lock is left behind"
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -60,12 +59,25 @@ async def test_a_file_changed_into_something_unreadable_does_not_condemn_the_pub
     config = prefix / "sql" / "adapter_config.json"
     config.rename(prefix / "aside")
     os.mkfifo(config)
-    with pytest.raises(Failed, match="not_a_regular_file"):
+    with pytest.raises(Failed, match="not_a_file"):
         await store.obtain(source)
-    with pytest.raises(Rejected, match="not_a_regular_file"):
+    with pytest.raises(Rejected, match="not_a_file"):
         await store.obtain(Source(prefix, "sql"))
     (prefix / "aside").rename(config)
     assert (await store.obtain(source)).revision == source.revision
+
+
+async def test_a_linked_adapter_is_copied_where_the_operator_allows_it(
+    prefix: Path, place: Path, tmp_path: Path
+) -> None:
+    source = published(tmp_path / "elsewhere", "sql")
+    prefix.mkdir(exist_ok=True)
+    (prefix / "sql").symlink_to(tmp_path / "elsewhere" / "sql")
+    linked = Source(prefix, "sql", source.revision)
+    with pytest.raises(Failed, match="link_escapes"):
+        await RevisionStore(place, max_bytes=PLENTY).obtain(linked)
+    store = RevisionStore(place, max_bytes=PLENTY, allow_symlinks_to=(tmp_path / "elsewhere",))
+    assert (await store.obtain(linked)).revision == source.revision
 
 
 async def test_many_requests_for_one_revision_end_with_one_copy(
@@ -78,13 +90,8 @@ async def test_many_requests_for_one_revision_end_with_one_copy(
 
 
 async def test_an_unfinished_copy_of_a_dead_process_is_cleared_and_one_under_way_is_not(
-    store: RevisionStore,
-    prefix: Path,
-    place: Path,
-    storage: HungStorage,
-    patience: Callable[[], None],
+    store: RevisionStore, prefix: Path, place: Path, storage: HungStorage
 ) -> None:
-    patience()
     (place / "incoming" / "dead").mkdir()
     (place / "incoming" / "dead" / "adapter_config.json").write_text("half")
     source = published(prefix)

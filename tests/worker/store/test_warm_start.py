@@ -10,15 +10,10 @@ import pytest
 
 from loradrop.catalog.adapter import Adapter
 from loradrop.worker.store.revision_store import RevisionStore
-from loradrop.worker.store.warm_start import LastKnown
+from loradrop.worker.store.warm_start import WarmStart
 from testkit.waiting import wait_until
 from tests.catalog.values import an_adapter, revision
 from tests.worker.sources import published
-
-
-@pytest.fixture(autouse=True)
-def _in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("loradrop.worker.store.warm_start._PAUSE_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -40,8 +35,8 @@ async def sql(store: RevisionStore, tmp_path: Path) -> Adapter:
 
 
 @asynccontextmanager
-async def keeping(last_known: LastKnown, served: Sequence[Adapter] | None) -> AsyncIterator[None]:
-    task = asyncio.create_task(last_known.keep(lambda: served))
+async def keeping(warm_start: WarmStart, served: Sequence[Adapter] | None) -> AsyncIterator[None]:
+    task = asyncio.create_task(warm_start.keep(lambda: served))
     try:
         yield
     finally:
@@ -49,10 +44,10 @@ async def keeping(last_known: LastKnown, served: Sequence[Adapter] | None) -> As
         await asyncio.wait([task])
 
 
-async def keep(last_known: LastKnown, served: Sequence[Adapter]) -> None:
-    async with keeping(last_known, served):
+async def keep(warm_start: WarmStart, served: Sequence[Adapter]) -> None:
+    async with keeping(warm_start, served):
         await wait_until(
-            lambda: set(last_known.read()) == {adapter.name for adapter in served},
+            lambda: set(warm_start.read()) == {adapter.name for adapter in served},
             timeout=10,
             description="what is served is kept",
         )
@@ -61,61 +56,63 @@ async def keep(last_known: LastKnown, served: Sequence[Adapter]) -> None:
 async def test_what_was_served_is_there_for_the_next_start(
     store: RevisionStore, place: Path, sql: Adapter
 ) -> None:
-    await keep(LastKnown(place, store, of="this catalog"), [sql])
-    assert LastKnown(place, store, of="this catalog").read() == {"sql": dataclasses.replace(sql, seq=0)}
-    assert LastKnown(place, store, of="another catalog").read() == {}
+    await keep(WarmStart(place, store, catalog="this catalog", interval_seconds=0.01), [sql])
+    assert WarmStart(place, store, catalog="this catalog", interval_seconds=0.01).read() == {
+        "sql": dataclasses.replace(sql, seq=0)
+    }
+    assert WarmStart(place, store, catalog="another catalog").read() == {}
 
 
 async def test_an_adapter_that_is_not_in_the_store_is_not_kept(
     store: RevisionStore, place: Path, sql: Adapter
 ) -> None:
-    last_known = LastKnown(place, store, of="this catalog")
+    warm_start = WarmStart(place, store, catalog="this catalog", interval_seconds=0.01)
     never_asked_for = an_adapter("poet", revision=revision(7))
-    async with keeping(last_known, [sql, never_asked_for]):
-        await wait_until(lambda: bool(last_known.read()), timeout=10, description="something is kept")
-    assert set(last_known.read()) == {"sql"}
+    async with keeping(warm_start, [sql, never_asked_for]):
+        await wait_until(lambda: bool(warm_start.read()), timeout=10, description="something is kept")
+    assert set(warm_start.read()) == {"sql"}
 
 
 async def test_one_that_has_left_the_store_since_is_not_offered(
     store: RevisionStore, place: Path, tmp_path: Path, sql: Adapter
 ) -> None:
-    await keep(LastKnown(place, store, of="this catalog"), [sql])
+    await keep(WarmStart(place, store, catalog="this catalog", interval_seconds=0.01), [sql])
     empty = RevisionStore(tmp_path / "another cache", max_bytes=1)
-    assert LastKnown(place, empty, of="this catalog").read() == {}
+    assert WarmStart(place, empty, catalog="this catalog").read() == {}
 
 
 async def test_what_is_removed_is_not_kept_any_longer(
     store: RevisionStore, place: Path, sql: Adapter
 ) -> None:
-    last_known = LastKnown(place, store, of="this catalog")
-    await keep(last_known, [sql])
-    await keep(last_known, [])
+    warm_start = WarmStart(place, store, catalog="this catalog", interval_seconds=0.01)
+    await keep(warm_start, [sql])
+    await keep(warm_start, [])
 
 
 async def test_while_nothing_is_known_what_was_kept_stays(
     store: RevisionStore, place: Path, sql: Adapter
 ) -> None:
-    last_known = LastKnown(place, store, of="this catalog")
-    await keep(last_known, [sql])
+    warm_start = WarmStart(place, store, catalog="this catalog", interval_seconds=0.01)
+    await keep(warm_start, [sql])
     looks: list[None] = []
 
     def served() -> None:
         looks.append(None)
 
-    task = asyncio.create_task(last_known.keep(served))
+    task = asyncio.create_task(warm_start.keep(served))
     await wait_until(lambda: len(looks) > 1, timeout=10, description="it has looked twice")
     task.cancel()
-    assert set(last_known.read()) == {"sql"}
+    assert set(warm_start.read()) == {"sql"}
 
 
 async def test_a_damaged_file_is_told_and_nothing_is_offered(
     store: RevisionStore, place: Path, sql: Adapter, caplog: pytest.LogCaptureFixture
 ) -> None:
-    last_known = LastKnown(place, store, of="this catalog")
-    await keep(last_known, [sql])
+    warm_start = WarmStart(place, store, catalog="this catalog", interval_seconds=0.01)
+    await keep(warm_start, [sql])
     [path] = place.iterdir()
     path.write_bytes(path.read_bytes()[:-9])
-    assert last_known.read() == {}
+    assert warm_start.read() == {}
     assert f"what was served cannot be read path={path}" in caplog.text
 
 
@@ -123,10 +120,10 @@ async def test_a_disk_that_takes_nothing_is_told_and_tried_again(
     store: RevisionStore, place: Path, sql: Adapter, caplog: pytest.LogCaptureFixture
 ) -> None:
     place.write_text("in the way of the directory")
-    last_known = LastKnown(place, store, of="this catalog")
-    async with keeping(last_known, [sql]):
+    warm_start = WarmStart(place, store, catalog="this catalog", interval_seconds=0.01)
+    async with keeping(warm_start, [sql]):
         await wait_until(
             lambda: "what is served cannot be kept" in caplog.text, timeout=10, description="it is told"
         )
         place.unlink()
-        await wait_until(lambda: set(last_known.read()) == {"sql"}, timeout=10, description="it is kept")
+        await wait_until(lambda: set(warm_start.read()) == {"sql"}, timeout=10, description="it is kept")

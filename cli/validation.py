@@ -9,9 +9,10 @@ import msgspec
 
 from loradrop.catalog.adapter import CONFIG_FILENAME, AdapterState, Reason, WeightsFormat
 from loradrop.catalog.errors import DiscoveryError
-from loradrop.cli.outcomes import Misused
+from loradrop.catalog.printable import printable
+from loradrop.cli.errors import UsageError
 from loradrop.watcher.prefix.findings import Facts
-from loradrop.watcher.prefix.naming import Twins, shown, twin_reason
+from loradrop.watcher.prefix.naming import NameCollisions, collision_reason
 from loradrop.watcher.prefix.scan import scan
 from loradrop.watcher.validation.inspection import inspect_adapter
 
@@ -19,7 +20,7 @@ _ADAPTER_FILES = (CONFIG_FILENAME, *(weights.filename for weights in WeightsForm
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Validation:
     """What one directory was found to be. An accepted one has facts and a revision."""
 
     name: str
@@ -35,11 +36,11 @@ class Verdict:
         return self.state is AdapterState.READY
 
     def as_json(self) -> dict[str, Any]:
-        """Return the verdict in the words of the API."""
+        """Return the validation in the words of the API."""
         facts = self.facts
         return {
             "id": self.name,
-            "path": shown(str(self.path)),
+            "path": printable(str(self.path)),
             "accepted": self.is_accepted,
             "state": self.state,
             "reason": msgspec.to_builtins(self.reason),
@@ -51,26 +52,28 @@ class Verdict:
         }
 
 
-def verdicts(
+def validations(
     path: Path, *, allow_pickle: bool = True, allow_symlinks_to: Sequence[Path] = ()
-) -> Iterator[Verdict]:
-    """Yield the verdict on an adapter's directory, or on each adapter of a prefix, by name.
+) -> Iterator[Validation]:
+    """Yield the validation on an adapter's directory, or on each adapter of a prefix, by name.
 
-    Reads every byte, so that checksums are verified. Raises Misused where `path` cannot be read.
+    Reads every byte, so that checksums are verified. Raises UsageError where `path` cannot be read.
     """
     try:
         names = sorted(scan(path, {}).names)
     except DiscoveryError as error:
-        raise Misused(error.message) from error
+        raise UsageError(error.message) from error
     is_adapter = not names or any((path / filename).exists() for filename in _ADAPTER_FILES)
     directories = [path.absolute()] if is_adapter else [path / name for name in names]
-    twins = Twins(() if is_adapter else names)
+    collisions = NameCollisions(() if is_adapter else names)
     for directory in directories:
         name = directory.name
-        if others := twins.of(name, names):
-            yield Verdict(shown(name), directory, AdapterState.REJECTED, twin_reason(name, others[0]))
+        if others := collisions.of(name, names.__contains__):
+            yield Validation(
+                printable(name), directory, AdapterState.REJECTED, collision_reason(name, others[0])
+            )
             continue
         found = inspect_adapter(
             directory, allow_pickle=allow_pickle, allow_symlinks_to=allow_symlinks_to, with_revision=True
         )
-        yield Verdict(shown(name), directory, found.state, found.reason, found.revision, found.facts)
+        yield Validation(printable(name), directory, found.state, found.reason, found.revision, found.facts)

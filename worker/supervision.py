@@ -1,0 +1,39 @@
+"""Tasks that are kept running: our code may fail, vLLM must not notice."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+
+from loradrop.catalog.backoff import Backoff
+
+_log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def supervised(
+    tasks: Mapping[str, Callable[[], Awaitable[None]]], backoff: Callable[[], Backoff]
+) -> AsyncIterator[None]:
+    """Run `tasks`, by name, for the length of the block; one that breaks is started again after a pause."""
+    running = [
+        asyncio.create_task(_supervise(name, run, backoff()), name=f"loradrop-{name}")
+        for name, run in tasks.items()
+    ]
+    try:
+        yield
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+async def _supervise(name: str, run: Callable[[], Awaitable[None]], backoff: Backoff) -> None:
+    clock = asyncio.get_running_loop().time
+    while True:
+        started = clock()
+        try:
+            await run()
+        except Exception:  # noqa: BLE001 - vLLM must not notice
+            pause = backoff.pause_seconds(lasted_seconds=clock() - started)
+            _log.exception("task broke, starting it again task=%s pause=%.1f", name, pause)
+            await asyncio.sleep(pause)
