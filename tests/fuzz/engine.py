@@ -27,7 +27,7 @@ _INSTRUMENTED = [
     "loradrop.watcher.validation",
     "pickletools",
     "zipfile",
-    "tests.fuzz.planted",
+    "tests.fuzz.checks.planted",
 ]
 _HARD_SECONDS = 60
 """When libFuzzer ends a process that hangs where no Python runs."""

@@ -1,24 +1,25 @@
 """Every target there is, by name."""
 
-import importlib
-import importlib.util
-
-from tests.fuzz import decoding
-from tests.fuzz.planted import PLANTED
+from tests.fuzz.checks import decoding
+from tests.fuzz.checks.planted import PLANTED
 from tests.fuzz.target import Target
-
-_MORE = "tests.fuzz.targets"
-"""A module of functions `check_NAME(data)`; each begins with the seeds of the target `_ALIKE` names."""
-_ALIKE = {"safetensors": "safetensors_file", "zip": "archive", "pickle": "program", "config": "config"}
-_PREFIX = "check_"
 
 
 def all_targets() -> dict[str, Target]:
     """Return the targets to be fuzzed."""
-    from tests.fuzz import adapters
+    from tests.fuzz import targets
+    from tests.fuzz.checks import adapters
 
     own = {target.name: target for target in (*decoding.TARGETS, *adapters.TARGETS)}
-    return own | _more(own)
+    readers = {
+        "config_reader": (targets.check_config, own["config"]),
+        "safetensors_reader": (targets.check_safetensors, own["safetensors_file"]),
+        "zip_reader": (targets.check_zip, own["archive"]),
+        "pickle_reader": (targets.check_pickle, own["program"]),
+    }
+    return own | {
+        name: Target(name, check, alike.seeds, alike.tokens) for name, (check, alike) in readers.items()
+    }
 
 
 def target_called(name: str) -> Target:
@@ -27,16 +28,3 @@ def target_called(name: str) -> Target:
         if target.name == name:
             return target  # torch, which the others are held against, takes seconds to import
     return all_targets()[name]
-
-
-def _more(own: dict[str, Target]) -> dict[str, Target]:
-    if importlib.util.find_spec(_MORE) is None:
-        return {}
-    module = importlib.import_module(_MORE)
-    found: dict[str, Target] = {}
-    for attribute in vars(module):
-        alike = _ALIKE.get(attribute.removeprefix(_PREFIX))
-        if attribute.startswith(_PREFIX) and alike is not None:
-            name = f"{attribute.removeprefix(_PREFIX)}_reader"
-            found[name] = Target(name, getattr(module, attribute), own[alike].seeds, own[alike].tokens)
-    return found

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests.fuzz import findings
+from tests.fuzz.checks.planted import PLANTED
 from tests.fuzz.driver import Account, Place, fuzz
 from tests.fuzz.engine import failure_of
 from tests.fuzz.limits import Limits, TooSlow, arm
-from tests.fuzz.planted import PLANTED
 
 SECONDS = 6.0
 CULPRIT = b"LORAdrop"

@@ -56,7 +56,7 @@ class Fleet:
         return int(self._metric(r"loradrop_resident_revisions(?:\{[^}]*\})? (\S+)"))
 
     def until_at_rest(self) -> None:
-        """Wait until the worker has applied the whole catalog, and unloaded what it has replaced or evicted."""
+        """Wait until the worker has applied the whole catalog and unloaded what it replaced or evicted."""
         wait_until_sync(self._is_at_rest, timeout=_PATIENCE_SECONDS, description="the fleet is at rest")
 
     def weigh(self) -> Sample:

@@ -28,12 +28,13 @@ from loradrop.catalog.wire import (
     to_fields,
 )
 from tests.catalog.values import NOON, TRUNCATED, a_watcher, a_worker, an_adapter, revision
-from tests.fuzz.scratch import emptied
+from tests.fuzz.checks.scratch import emptied
 from tests.fuzz.target import Disagreement, Target
 
 _KINDS: tuple[type[Any], ...] = (RefreshRequest, RefreshResult, WatcherStatus, WorkerStatus)
 _JSON = (b'"', b"null", b"true", b"{", b"}", b"[", b"]", b":", b",", b"\\ud800", b"1e400", b"-0", b"NaN")
 _LINE = b"\n"
+_MARK = b"\xef\xbb\xbf"
 
 
 def check_record(data: bytes) -> None:
@@ -80,7 +81,7 @@ def check_key_file(data: bytes) -> None:
     for key in keys[:10]:
         admitted = ring.admit(b"Bearer " + key.secret.encode(), needed=Scope.READ)
         _same(admitted.secret, key.secret)
-    if any("\ufeff" in key.secret for key in keys):
+    if data.count(_MARK) == 1 and keys[0].secret.startswith(_MARK.decode()):
         raise Disagreement("a byte order mark is taken for a part of a key, which then opens nothing")
 
 
@@ -193,7 +194,7 @@ TARGETS = (
         "key_file",
         check_key_file,
         _texts(b"secret admin ops\n# comment\n\nother read\r\n", b"key read x\n", b"k\x00\n"),
-        (b"admin", b"read", b"#", b"\xef\xbb\xbf", b"\x85", b"\xe2\x80\xa8", b"\x1c", b","),
+        (b"admin", b"read", b"#", _MARK, b"\x85", b"\xe2\x80\xa8", b"\x1c", b","),
     ),
     Target(
         "refresh_body",

@@ -16,28 +16,12 @@ import torch
 from loradrop.catalog.adapter import AdapterState
 from loradrop.watcher.validation.inspection import Inspection, inspect_adapter
 from testkit.adapters import CONFIG, lora_weights
-from tests.fuzz.scratch import emptied
+from tests.fuzz.checks.scratch import emptied
 from tests.fuzz.target import Disagreement, Target
 
 _RANK = 4
-_EXAMPLE = Path(__file__).parents[2] / "examples/adapters/sql_adapter/adapter_config.json"
-_JSON = (
-    b'"',
-    b"null",
-    b"true",
-    b"{",
-    b"}",
-    b"[",
-    b"]",
-    b":",
-    b",",
-    b"\\u0000",
-    b"1e400",
-    b"-1",
-    b"NaN",
-    b"1.0",
-)
-_STEM = "base_model.model.model.layers.0.self_attn.q_proj"
+_EXAMPLE = Path(__file__).parents[3] / "examples/adapters/sql_adapter/adapter_config.json"
+_JSON = (b'"', b"null", b"true", b"{", b"}", b"[", b"]", b":", b",", b"\\u0000", b"1e400", b"-1", b"NaN", b"1.0")  # fmt: skip
 _MOST_DATA_BYTES = 1 << 20
 
 
@@ -179,67 +163,17 @@ def _program_seeds() -> list[bytes]:
 
 
 _PICKLE = (
-    *(b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctorch\nFloatStorage\n", b"ccollections\nOrderedDict\n"),
-    *(
-        b"ctorch\nHalfStorage\n",
-        b"ctorch._utils\n_rebuild_parameter\n",
-        b"cos\nsystem\n",
-        b"\x80\x02",
-        b"\x93",
-    ),
-    *(
-        b"(",
-        b")",
-        b"}",
-        b"]",
-        b"t",
-        b"\x85",
-        b"\x86",
-        b"\x87",
-        b"R",
-        b"Q",
-        b"u",
-        b"s",
-        b"b",
-        b".",
-        b"0",
-        b"1",
-        b"2",
-    ),
-    *(
-        b"q\x00",
-        b"h\x00",
-        b"K\x04",
-        b"M\x00\x01",
-        b"J\xff\xff\xff\x7f",
-        b"\x8a\x01\x04",
-        b"\x89",
-        b"\x88",
-        b"N",
-        b"a",
-        b"e",
-    ),
-)
-_ZIP = (
-    b"PK\x03\x04",
-    b"PK\x01\x02",
-    b"PK\x05\x06",
-    b"PK\x06\x06",
-    b"PK\x06\x07",
-    b"\xff\xff\xff\xff",
-    b"\x01\x00",
-)
+    b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctorch._utils\n_rebuild_parameter\n", b"ctorch\nFloatStorage\n",
+    b"ctorch\nHalfStorage\n", b"ccollections\nOrderedDict\n", b"cos\nsystem\n", b"\x80\x02", b"\x93",
+    b"(", b")", b"}", b"]", b"t", b"\x85", b"\x86", b"\x87", b"R", b"Q", b"u", b"s", b"b", b".", b"0", b"1",
+    b"2", b"q\x00", b"h\x00", b"K\x04", b"M\x00\x01", b"J\xff\xff\xff\x7f", b"\x8a\x01\x04", b"\x89", b"\x88",
+    b"N", b"a", b"e",
+)  # fmt: skip
+_ZIP = tuple(b"PK" + sign for sign in (b"\x03\x04", b"\x01\x02", b"\x05\x06", b"\x06\x06", b"\x06\x07"))
 _HEADER = (
-    b'"dtype"',
-    b'"shape"',
-    b'"data_offsets"',
-    b'"__metadata__"',
-    b"F32",
-    b"BF16",
-    b"F4",
-    b"lora_A",
-    _STEM.encode(),
-)
+    b'"dtype"', b'"shape"', b'"data_offsets"', b'"__metadata__"', b"F32", b"BF16", b"F4", b"lora_A",
+    b"base_model.model.model.layers.0.self_attn.q_proj",
+)  # fmt: skip
 
 TARGETS = (
     Target(
@@ -250,6 +184,6 @@ TARGETS = (
     ),
     Target("header", check_header, _header_seeds, (*_JSON, *_HEADER)),
     Target("safetensors_file", check_safetensors_file, _safetensors_seeds, (*_JSON, *_HEADER)),
-    Target("archive", check_archive, _archive_seeds, _ZIP),
+    Target("archive", check_archive, _archive_seeds, (*_ZIP, b"\xff\xff\xff\xff", b"\x01\x00")),
     Target("program", check_program, _program_seeds, _PICKLE),
 )
