@@ -23,7 +23,7 @@ DEVICE := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 BIN       := .venv/bin
 INSTALLED := .venv/.installed-$(DEVICE)
 
-.PHONY: help run test unit e2e lint types imports bench packaging chaos vllm-contract soak docs mutants lock clean
+.PHONY: help run test unit e2e lint types imports bench packaging chaos vllm-contract soak docs mutants fuzz lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 15
@@ -71,6 +71,9 @@ soak: $(INSTALLED) ## an hour's events compressed (about an hour): does anything
 mutants: $(INSTALLED) ## small wrong changes to the deciding modules, and which no test notices: MODULES, SAMPLE
 	@$(BIN)/python -m tests.mutants --sample $(SAMPLE) $(MODULES)
 
+fuzz: .venv/.installed-fuzz ## hunt for inputs that break what reads them, in SECONDS; findings go to tests/fuzz/corpus
+	@$(BIN)/python -m tests.fuzz $(SECONDS)
+
 vllm-contract: $(INSTALLED) ## what we rely on in vLLM, looked up in every release since 0.26 (1 GB of downloads)
 	@$(BIN)/python -m tests.vllm_releases
 
@@ -84,7 +87,7 @@ lock: $(INSTALLED) ## remake requirements/cpu.txt from pyproject.toml and requir
 	@mv requirements/cpu.txt.new requirements/cpu.txt
 
 clean: ## remove the virtual environment, the demo and every cache
-	rm -rf .venv demo .coverage* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv demo .fuzz .coverage* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 demo/model: | $(INSTALLED)
@@ -108,6 +111,10 @@ demo/model: | $(INSTALLED)
 
 .venv/.installed-bench: $(INSTALLED)
 	@$(BIN)/uv pip install --quiet -e '.[bench]'
+	@touch $@
+
+.venv/.installed-fuzz: $(INSTALLED)
+	@$(BIN)/uv pip install --quiet -e '.[fuzz]'
 	@touch $@
 
 $(BIN)/pip:

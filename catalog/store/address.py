@@ -113,7 +113,7 @@ def _parsed(url: str, mode: str, port: int) -> tuple[list[Address], str, dict[st
     given: dict[str, Any] = dict(
         parse_url(f"{parts.scheme.removesuffix(mode)}://{user}{at}server?{parts.query}")
     )
-    del given["host"]
+    given.pop("host", None)  # of a scheme that names a file, there is none
     if given.pop("connection_class", None):  # redis-py's for TLS
         given["ssl"] = True
     return [_address(host, port) for host in hosts.split(",")], parts.path.strip("/"), given

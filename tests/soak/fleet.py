@@ -56,7 +56,7 @@ class Fleet:
         return int(self._metric(r"loradrop_resident_revisions(?:\{[^}]*\})? (\S+)"))
 
     def until_at_rest(self) -> None:
-        """Wait until every worker has applied the whole catalog, and none is loading or draining."""
+        """Wait until the worker has applied the whole catalog and unloaded what it replaced or evicted."""
         wait_until_sync(self._is_at_rest, timeout=_PATIENCE_SECONDS, description="the fleet is at rest")
 
     def weigh(self) -> Sample:
@@ -71,11 +71,11 @@ class Fleet:
         return weigh_processes(pids) | weigh_redis(self.redis) | weigh_store(self.directory / "store")
 
     def _is_at_rest(self) -> bool:
+        if self.worker is None:
+            return True
         workers = self._ask("/v1/lora_workers")["data"]
-        return len(workers) == (self.worker is not None) and all(
-            not any((worker["lag"], worker["adapters"]["loading"], worker["adapters"]["draining"]))
-            for worker in workers
-        )
+        is_in_step = [(worker["lag"], worker["adapters"]["loading"]) for worker in workers] == [(0, 0)]
+        return is_in_step and self.in_engine() <= IN_ENGINE
 
     def _ask(self, path: str) -> Any:
         return self.http.get(f"{self.api.url}{path}").raise_for_status().json()
@@ -128,5 +128,6 @@ def _worker(directory: Path, url: str, prefix: Path) -> Iterator[Server]:
     try:
         worker.wait_ready()
         yield worker
+        worker.stop()  # a server that is killed leaves shared memory behind
     finally:
         worker.kill()

@@ -19,6 +19,7 @@ from loradrop.catalog.store.address import without_password
         "redis+sentinel://127.0.0.1:port/mymaster/0",
         "redis+sentinel://127.0.0.1/mymaster/first",
         "redis+sentinel://127.0.0.1/mymaster?sentinel_password=secret&no_such_option=1",
+        "unix:+cluster",
         "redis+cluster://",
         "redis+cluster://127.0.0.1,:1",
         "redis+cluster://127.0.0.1:port",
