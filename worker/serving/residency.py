@@ -137,8 +137,10 @@ class Residency:
         self._changed(handle.name)
         try:
             async with self._turn(handle.name, demand):
-                await self._make_room()
-                await self._engine.load(handle)
+                if not self._is_loaded(handle):  # else a failure would take it from the requests that use it
+                    await self._make_room()
+                    await self._engine.load(handle)
+                self._stay(handle.lora_id)  # before the turn ends: the next one may free what is leaving
         except BaseException:
             pinned.release()
             raise
@@ -148,15 +150,14 @@ class Residency:
 
     def serve(self, held: Held) -> None:
         """Point the handle's name at it; what it pointed at before leaves."""
-        returning = self._leaving.pop(held.handle.lora_id, None)
+        self._stay(held.handle.lora_id)
         previous = self._held.get(held.handle.name)
         self._held[held.handle.name] = held
         self._table.point(held.handle)
-        for old in (returning[0] if returning else None, previous):
-            if old is not None and old.handle.lora_id == held.handle.lora_id:
-                old.pinned.release()
-            elif old is not None:
-                self.leave(old)
+        if previous is not None and previous.handle.lora_id == held.handle.lora_id:
+            previous.pinned.release()
+        elif previous is not None:
+            self.leave(previous)
         self._changed(held.handle.name)
 
     def withdraw(self, name: str) -> None:
@@ -173,9 +174,7 @@ class Residency:
         if serving is not None and serving.handle.lora_id == held.handle.lora_id:
             held.pinned.release()  # loaded twice: the name points at it
             return
-        again = self._leaving.pop(held.handle.lora_id, None)
-        if again is not None:
-            again[0].pinned.release()
+        self._stay(held.handle.lora_id)
         self._leaving[held.handle.lora_id] = (held, asyncio.get_running_loop().time())
         self._changed(held.handle.name)
 
@@ -188,6 +187,19 @@ class Residency:
                 held, _ = self._leaving.pop(lora_id)
                 await self._let_go(held)
                 self._changed(held.handle.name)
+
+    def _is_loaded(self, handle: Handle) -> bool:
+        """Return whether the engine has it already: its name points at it, or it is leaving."""
+        serving = self._held.get(handle.name)
+        return handle.lora_id in self._leaving or (
+            serving is not None and serving.handle.lora_id == handle.lora_id
+        )
+
+    def _stay(self, lora_id: int) -> None:
+        """Take back what was leaving under this id: another load of it has a pin of its own."""
+        leaving = self._leaving.pop(lora_id, None)
+        if leaving is not None:
+            leaving[0].pinned.release()
 
     def _turn(self, name: str, demand: Demand | None) -> AbstractAsyncContextManager[None]:
         if demand is None:

@@ -246,11 +246,20 @@ async def test_a_client_that_goes_away_changes_nothing_of_what_was_loaded_before
 
 
 async def test_a_client_that_goes_away_while_the_same_bytes_load_again_takes_nothing_from_its_name(
-    reconciler: Reconciler, engine: FakeEngine, store: FakeStore, abandoned: Callable[[str], Awaitable[None]]
+    reconciler: Reconciler, engine: FakeEngine, store: FakeStore, no_grace: None
 ) -> None:
     await reconciler.by_hand.load("draft", "sql", in_place=False)
-    await abandoned("sql")
-    await wait_until(lambda: len(store.pinned()) == 1, timeout=5, description="the second pin is gone")
+    engine.gate.clear()
+    other = asyncio.create_task(reconciler.by_hand.load("other", "sql", in_place=False))
+    await wait_until(lambda: len(engine.loads) == 2, timeout=5, description="the engine is busy")
+    client = asyncio.create_task(reconciler.by_hand.load("draft", "sql", in_place=True))
+    await wait_until(lambda: len(store.pinned()) == 3, timeout=5, description="it waits for the engine")
+    client.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await client
+    engine.gate.set()
+    await other
+    await wait_until(lambda: len(store.pinned()) == 2, timeout=5, description="the second pin is gone")
     await reconciler._residency.free_unused()
     assert (await reconciler.resolve("draft")).lora_id in engine.holds
     assert engine.unloads == []

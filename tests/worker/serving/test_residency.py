@@ -95,15 +95,17 @@ async def test_a_revision_that_returned_and_left_again_before_its_turn_came_lose
         ground.residency.withdraw("sql")
 
     async with asyncio.TaskGroup() as group:
-        group.create_task(come_and_go())
+        group.create_task(ground.load("code", revision("b")))
         await asyncio.sleep(0)  # it holds the engine now
+        group.create_task(come_and_go())
+        await asyncio.sleep(0)  # this waits for its turn
         group.create_task(ground.residency.free_unused())
-        await asyncio.sleep(0)  # and this waits for its turn
+        await asyncio.sleep(0)  # and this for the one after
         later()
         engine.gate.set()
-    assert store.pinned() == []
-    assert engine.held_revisions() == []
-    assert not ground.residency.names()
+    assert store.pinned() == [revision("b")]
+    assert engine.held_revisions() == [("code", revision("b"))]
+    assert ground.residency.names() == {"code"}
     assert [handle.lora_id for handle in engine.unloads] == [old.lora_id]
 
 
@@ -181,3 +183,33 @@ async def test_letting_go_of_a_second_load_of_what_serves_releases_its_pin_and_n
     assert ground.residency.handle_of("sql") == handle
     assert engine.unloads == []
     assert store.pinned() == [revision("a")]
+
+
+async def test_what_was_loaded_again_while_it_left_is_not_unloaded_before_it_serves(
+    ground: Ground, engine: FakeEngine, table: FakeTable, store: FakeStore, later: Callable[[], None]
+) -> None:
+    handle = await ground.load("sql", revision("a"))
+    ground.residency.withdraw("sql")
+    later()
+    pinned = await store.prepare(Source(Path("/loras"), "sql", revision("a")))
+    held = await ground.residency.load(handle, pinned)
+    await ground.residency.free_unused()  # it waited for the load, and has the next turn
+    ground.residency.serve(held)
+    assert table.served == {"sql": handle}
+    assert engine.held_revisions() == [("sql", revision("a"))]
+    assert store.pinned() == [revision("a")]
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+async def test_what_is_loaded_is_not_loaded_again_so_no_failure_takes_it_from_its_requests(
+    ground: Ground, engine: FakeEngine, store: FakeStore, *, leaves: bool
+) -> None:
+    """A failed load is cleaned up under its id: the id that requests, and maybe the name, are using."""
+    old = await ground.load("sql", revision("a"))
+    if leaves:
+        await ground.load("sql", revision("b"))
+    engine.in_use = {old.lora_id}
+    engine.outcomes["sql"].append(failed())
+    assert await ground.load("sql", revision("a")) == old
+    assert ("sql", revision("a")) in engine.held_revisions()
+    assert ground.residency.handle_of("sql") == old
