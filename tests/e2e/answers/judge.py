@@ -3,9 +3,9 @@
 The contract: the old revision answers until the new one is loaded, and from then on the new one. Three rules
 follow from it:
 
-1. An answer comes from the revision that its name pointed to at some moment between the request's sending
-   and its first token, for in between vLLM looked the name up. Where vLLM's log says with which revision the
-   request was admitted, the answer comes from that one.
+1. An answer comes from the revision that its request was admitted with, and its name pointed to that one then.
+   vLLM logs an admission in the very step in which it has looked the name up. Where its log does not say, it
+   was at some moment between the request's sending and its first token.
 2. A name points to what the catalog held, in the catalog's order: each time to what was published by then,
    and never to something older than before. A rollback is published anew, so it is not older.
 3. A request is told that a name does not exist only where the worker may not have known it at some moment
@@ -75,6 +75,13 @@ class Answer:
     revision: str | None = None
     admitted: Pointing | None = None
 
+    @property
+    def looked_up(self) -> tuple[float, float]:
+        """Between which moments vLLM looked the name up for the last time."""
+        if self.admitted is not None:
+            return self.admitted.at, self.admitted.at
+        return self.sent, self.started
+
 
 @dataclass(frozen=True, slots=True)
 class History:
@@ -122,7 +129,7 @@ def fault(answer: Answer, history: History) -> str | None:
         return "matches no revision that ever was"
     if answer.admitted is not None and answer.admitted.revision != answer.revision:
         return "matches another revision than it was admitted with"
-    if answer.revision not in history.pointed_to(answer.name, answer.sent, answer.started):
+    if answer.revision not in history.pointed_to(answer.name, *answer.looked_up):
         return "matches a revision that its name did not point to"
     return None
 

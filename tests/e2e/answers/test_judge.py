@@ -1,5 +1,7 @@
 """The judge of answers, on histories made by hand: what the contract allows, and each way to break it."""
 
+from dataclasses import replace
+
 import pytest
 
 from tests.e2e.answers.judge import Answer, Applied, History, Offer, Pointing, evidence, fault, strays
@@ -100,7 +102,16 @@ def test_text_of_no_revision_is_wrong_whenever_it_comes() -> None:
 
 def test_text_of_another_revision_than_was_admitted_is_wrong_even_while_the_name_switches() -> None:
     assert fault(answered("A", sent=19, started=21, admitted="B"), UPDATE) == OTHER_WEIGHTS
-    assert fault(answered("B", sent=19, started=21, admitted="B"), UPDATE) is None
+    assert fault(answered("A", sent=19, started=21, admitted="A"), UPDATE) is None
+
+
+def test_a_request_admitted_after_the_switch_gets_the_new_revision_though_it_was_sent_before() -> None:
+    before, after = (Pointing(19, "A"), Pointing(20.5, "B"))
+    for admitted, wrong in ((before, "B"), (after, "A")):
+        right = Answer("sql", 18, 22, revision=admitted.revision, admitted=admitted)
+        assert fault(right, UPDATE) is None
+        late = Pointing(admitted.at, wrong)
+        assert fault(replace(right, revision=wrong, admitted=late), UPDATE) == NOT_POINTED_TO
 
 
 def test_any_failure_of_a_request_is_wrong() -> None:
