@@ -3,9 +3,9 @@
 The contract: the old revision answers until the new one is loaded, and from then on the new one. Three rules
 follow from it:
 
-1. An answer comes from the revision that its request was admitted with, and its name pointed to that one then.
-   vLLM logs an admission in the very step in which it has looked the name up. Where its log does not say, it
-   was at some moment between the request's sending and its first token.
+1. An answer comes from the revision that its request was admitted with, and its name pointed to that one
+   then: vLLM logs an admission in the very step in which it has looked the name up. Where its log does not
+   say, it was at some moment between the request's sending and its first token.
 2. A name points to what the catalog held, in the catalog's order: each time to what was published by then,
    and never to something older than before. A rollback is published anew, so it is not older.
 3. A request is told that a name does not exist only where the worker may not have known it at some moment
