@@ -4,8 +4,8 @@ import random
 import shutil
 from pathlib import Path
 
-from loradrop.catalog.adapter import CONFIG_FILENAME, Revision, WeightsFormat
-from loradrop.catalog.revision import RevisionHasher
+from loradrop.catalog.adapter import CONFIG_FILENAME, WeightsFormat
+from loradrop.catalog.revision import RevisionHasher, short
 from tests.e2e.prefix import Prefix
 
 SEEDS_PER_NAME = 5
@@ -26,8 +26,8 @@ class Churn:
             for number, name in enumerate(names)
         }
         self._last_seed: dict[str, int] = {}
-        self.on_disk: dict[str, Revision | None] = dict.fromkeys(names)
-        self.seeds: dict[Revision, int] = {}
+        self.on_disk: dict[str, str | None] = dict.fromkeys(names)
+        self.seeds: dict[str, int] = {}
         self.kinds: dict[str, int] = dict.fromkeys(("drop", "update", "rollback", "removal"), 0)
 
     def change(self, name: str) -> None:
@@ -54,10 +54,10 @@ class Churn:
         return left[max(1, len(left) // 2) :]
 
 
-def revision_of(directory: Path) -> Revision:
-    """Return the digest of an adapter's bytes, as watcher and worker compute it."""
+def revision_of(directory: Path) -> str:
+    """Return the first digits of the digest of an adapter's bytes, as watcher and worker compute it."""
     weights = (directory / WeightsFormat.SAFETENSORS.filename).read_bytes()
     config = (directory / CONFIG_FILENAME).read_bytes()
     hasher = RevisionHasher(WeightsFormat.SAFETENSORS, config, len(weights))
     hasher.update(weights)
-    return hasher.revision()
+    return short(hasher.revision())

@@ -2,6 +2,7 @@
 
 import json
 import time
+import uuid
 from dataclasses import dataclass, field
 
 import httpx
@@ -13,11 +14,13 @@ from testkit.vllm_server import PROMPT
 class Stream:
     """One greedy completion, streamed. Times are `time.time()`, the clock of the watcher's events.
 
-    `sent` is when it was asked for, `first` when its first token came: it had started by then.
+    `sent` is when it was asked for, `first` when its first token came: it had started by then. vLLM logs it
+    under `request_id`.
     """
 
     model: str
     sent: float
+    request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     first: float = 0.0
     done: float = 0.0
     status: int = 0
@@ -37,7 +40,8 @@ async def stream(client: httpx.AsyncClient, model: str, *, max_tokens: int, prom
     body |= {"temperature": 0, "stream": True, "return_token_ids": True}
     made = Stream(model, time.time())
     try:
-        async with client.stream("POST", "/v1/completions", json=body) as response:
+        headers = {"X-Request-Id": made.request_id}
+        async with client.stream("POST", "/v1/completions", json=body, headers=headers) as response:
             made.status = response.status_code
             if response.status_code != httpx.codes.OK:
                 made.error = (await response.aread()).decode()

@@ -19,9 +19,11 @@ from loradrop.worker.store.copying import digest_copy
 from testkit.servers import free_port
 from testkit.vllm_server import TINY_FLAGS, Server, running
 from testkit.waiting import wait_until
+from tests.e2e.answers.record import Record
+from tests.e2e.answers.verdict import assert_all_right, judged
+from tests.e2e.answers.worker_log import timed_logging
 from tests.e2e.churn import Churn
 from tests.e2e.prefix import Prefix
-from tests.e2e.record import Record
 from tests.e2e.stream import Stream, stream
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]  # half a minute of it is load on a quiet machine
@@ -63,9 +65,10 @@ def ground(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     api_port = free_port()
     command = [
         *("loradrop.worker", str(tiny_model), *TINY_FLAGS, *LIMITS, "--api-port", str(api_port)),
-        *("--lora-dir-prefix", str(prefix.directory), "--lora-settle", "0.2"),
+        *("--lora-dir-prefix", str(prefix.directory), "--lora-settle", "0.2", "--enable-log-requests"),
     ]
-    with running(command, directory=directory, name="churn", VLLM_SERVER_DEV_MODE="1") as server:
+    logging = {"VLLM_LOGGING_CONFIG_PATH": timed_logging(directory), "VLLM_SERVER_DEV_MODE": "1"}
+    with running(command, directory=directory, name="churn", **logging) as server:
         yield Ground(server, prefix, directory, f"http://127.0.0.1:{api_port}")
 
 
@@ -123,19 +126,6 @@ async def references(ground: Ground, record: Record, churn: Churn) -> dict[str, 
     return {names[answer.model]: answer.tokens for answer in answers}
 
 
-def fault(made: Stream, record: Record, references: dict[str, list[int]]) -> str | None:
-    """Return what is wrong with an answer, or None."""
-    offered = record.was_offered(made.model, made.sent, made.started)
-    if made.status != httpx.codes.OK or made.error:
-        gone = made.status == httpx.codes.NOT_FOUND and not offered
-        return None if gone else f"failed: {made.status} {made.error[:300]}"
-    current = record.current(made.model, made.sent, made.started)
-    answering = [revision for revision, tokens in references.items() if tokens == made.tokens]
-    if not answering:
-        return "matches no revision that ever was"
-    return None if answering[0] in current else "matches a revision that was not current"
-
-
 async def test_200_changes_under_8_streams_fail_no_request_and_leak_nothing(ground: Ground) -> None:
     randomness = random.Random(20)
     churn = Churn(ground.prefix, NAMES, randomness)
@@ -147,11 +137,16 @@ async def test_200_changes_under_8_streams_fail_no_request_and_leak_nothing(grou
         expected = await references(ground, record, churn)
         assert len({tuple(tokens) for tokens in expected.values()}) == len(expected)
 
-        faults = Counter(filter(None, (fault(each, record, expected) for each in made)))
+        answers, history = judged(made, expected, record, ground.server.log)
         print(f"\n{len(made)} streams, {churn.kinds}, {len(churn.seeds)} revisions")
-        assert not faults, (faults, churn.kinds)
+        assert_all_right(answers, history)
         assert len(made) >= CHANGES * ANSWERS_PER_CHANGE
         assert min(churn.kinds.values()) > 0
+        await wait_until(
+            lambda: serves_what_is_on_disk(ground, churn, expected),
+            timeout=60,
+            description="each name answers from what is on disk",
+        )
         assert ground.server.ask("tiny").tokens == base
 
         while left := churn.remove_all():
@@ -161,6 +156,15 @@ async def test_200_changes_under_8_streams_fail_no_request_and_leak_nothing(grou
                 description=f"{len(left)} are left",
             )
     await wait_nothing_is_left(ground)
+
+
+def serves_what_is_on_disk(ground: Ground, churn: Churn, expected: dict[str, list[int]]) -> bool:
+    there = {name: revision for name, revision in churn.on_disk.items() if revision is not None}
+    answers = {name: ground.server.ask(name, max_tokens=TOKENS) for name in there}
+    return all(
+        answers[name].status == httpx.codes.OK and answers[name].tokens == expected[revision]
+        for name, revision in there.items()
+    )
 
 
 async def wait_nothing_is_left(ground: Ground) -> None:

@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from loradrop.worker.outcomes import Failed
+from loradrop.worker.store.copying import Source
 from testkit.fakes import FakeEngine, FakeStore, FakeTable, failed
 from testkit.waiting import wait_until
 from tests.catalog.values import revision
@@ -178,3 +180,33 @@ async def test_letting_go_of_a_second_load_of_what_serves_releases_its_pin_and_n
     assert ground.residency.handle_of("sql") == handle
     assert engine.unloads == []
     assert store.pinned() == [revision("a")]
+
+
+async def test_what_was_loaded_again_while_it_left_is_not_unloaded_before_it_serves(
+    ground: Ground, engine: FakeEngine, table: FakeTable, store: FakeStore, later: Callable[[], None]
+) -> None:
+    handle = await ground.load("sql", revision("a"))
+    ground.residency.drain("sql")
+    later()
+    pinned = await store.prepare(Source(Path("/loras"), "sql", revision("a")))
+    loaded = await ground.residency.load(handle, pinned)
+    await ground.residency.unload_unused()  # it waited for the load, and has the next turn
+    ground.residency.serve(loaded)
+    assert table.served == {"sql": handle}
+    assert engine.held_revisions() == [("sql", revision("a"))]
+    assert store.pinned() == [revision("a")]
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+async def test_what_is_loaded_is_not_loaded_again_so_no_failure_takes_it_from_its_requests(
+    ground: Ground, engine: FakeEngine, store: FakeStore, *, leaves: bool
+) -> None:
+    """A failed load is cleaned up under its id: the id that requests, and maybe the name, are using."""
+    old = await ground.load("sql", revision("a"))
+    if leaves:
+        await ground.load("sql", revision("b"))
+    engine.in_use = {old.lora_id}
+    engine.outcomes["sql"].append(failed())
+    assert await ground.load("sql", revision("a")) == old
+    assert ("sql", revision("a")) in engine.held_revisions()
+    assert ground.residency.handle_of("sql") == old
