@@ -73,9 +73,7 @@ async def refresh(
     request: Request,
     backend: _Answering,
     body: RefreshBody | None = None,
-    prefer: Annotated[
-        list[str] | None, Header(description="`respond-async`: do not wait for the outcome")
-    ] = None,
+    prefer: Annotated[str, Header(description="`respond-async`: do not wait for the outcome")] = "",
 ) -> Response:
     """Ask the watcher for a look at the disk, then wait until every worker has observed what it found.
 
@@ -86,7 +84,7 @@ async def refresh(
     body = body or RefreshBody()
     async with in_time(backend.redis_seconds):
         refresh_id = await backend.queries.start_refresh(body, asked_by=caller_of(request.scope))
-    if _RESPOND_ASYNC in _preferences(prefer or ()):
+    if _RESPOND_ASYNC in _preferences(prefer):
         async with in_time(backend.redis_seconds):
             view = await backend.queries.refresh(refresh_id)
         backend.count_refresh(view.status)
@@ -139,7 +137,6 @@ async def lora_adapter(
         return await backend.queries.adapter(name)
 
 
-def _preferences(headers: list[str] | tuple[()]) -> set[str]:
-    """Return the names of what `Prefer` headers ask for (RFC 7240), without values and parameters."""
-    preferences = (part for header in headers for part in header.split(","))
-    return {part.partition(";")[0].partition("=")[0].strip().lower() for part in preferences}
+def _preferences(header: str) -> set[str]:
+    """Return the names of what a `Prefer` header asks for (RFC 7240), without values and parameters."""
+    return {part.partition(";")[0].partition("=")[0].strip().lower() for part in header.split(",")}
