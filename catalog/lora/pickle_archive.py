@@ -14,7 +14,8 @@ Not here: whether the tensors are those of a LoRA adapter (`tensors`).
 import re
 
 from loradrop.catalog.lora.faults import Incomplete, Rejected
-from loradrop.catalog.lora.pickle_opcodes import Unsafe, read_state_dict
+from loradrop.catalog.lora.pickle_opcodes import read_state_dict
+from loradrop.catalog.lora.pickle_values import Unsafe
 from loradrop.catalog.lora.tensors import Tensor
 from loradrop.catalog.lora.zip_directory import (
     Damaged,

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from loradrop.catalog.adapter import AdapterState, WeightsFormat
 from loradrop.catalog.lora.faults import Incomplete, Rejected
 from loradrop.catalog.lora.pickle_archive import check_sums, read_archive
-from loradrop.catalog.lora.pickle_opcodes import Unsafe, read_state_dict
+from loradrop.catalog.lora.pickle_opcodes import read_state_dict
+from loradrop.catalog.lora.pickle_values import Unsafe
 from loradrop.watcher.validation.inspection import Inspection, inspect_adapter
 from testkit.adapters import CONFIG
 
