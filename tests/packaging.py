@@ -23,8 +23,9 @@ _UNIT = ("-q", "-n", "2", "-p", "no:cacheprovider", "-m", "not e2e and not demo 
 _UV = Path(sys.executable).with_name("uv")
 
 
-def main(tests: Sequence[str]) -> None:
-    """Build, check, install and test; exits with the first command that fails."""
+def main(tests: Sequence[str]) -> int:
+    """Build, check, install and test; return how many installations failed a test."""
+    failed = 0
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         _run(_UV, "build", "--quiet", "--out-dir", work / "dist", ROOT)
@@ -39,7 +40,10 @@ def main(tests: Sequence[str]) -> None:
                 python = _environment(work / f"{kind}-{tool}")
                 install(python, *(["--editable"] if kind == "editable" else []), target)
                 _check_import(python, project, checkout if kind == "editable" else python.parents[1])
-                _run(python, "-m", "pytest", *_UNIT, *(tests or ["tests"]), cwd=project)
+                command = [python, "-m", "pytest", *_UNIT, *(tests or ["tests"])]
+                ended = subprocess.run(command, check=False, cwd=project, env=_variables())
+                failed += ended.returncode != 0
+    return failed
 
 
 def check_wheel(wheel: Path) -> None:
@@ -124,4 +128,4 @@ def _variables() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

@@ -86,11 +86,26 @@ class Nemesis:
 
     async def _strike(self) -> None:
         name, seconds = self._dice.choice(self._names), self._dice.uniform(0.5, _LONGEST_SECONDS)
+        if name in catalog_losses.LOSSES:
+            await self._until_recorded_as_whole()
         self._record.note("nemesis", "fault", name=name)
         self._struck = self._record.now
         async with self._faults[name]():
             await asyncio.sleep(seconds)  # how long it lasts at least
         self._record.note("nemesis", "over", name=name)
+
+    async def _until_recorded_as_whole(self) -> None:
+        """Wait until the record says that the catalog is complete: the judge tells a new one by its epoch."""
+        async with Connection(self._stage.server.url) as connection:
+            epoch = await _until_whole(Reader(connection))
+        await wait_until(
+            lambda: any(
+                entry["what"] == "holds" and entry["complete"] and entry["epoch"] == epoch
+                for entry in self._record.entries
+            ),
+            timeout=_PATIENCE_SECONDS,
+            description="the record says that the catalog is complete",
+        )
 
     async def _until_stale(self) -> None:
         """Wait until every worker and the API say that Redis is away, and see that it is in the record."""
