@@ -117,11 +117,9 @@ class Residency:
         try:
             async with self._turn(handle.name, demand):
                 if not self._is_loaded(handle):  # a second load that failed would take it from its requests
-                    await self._make_room()
+                    await self._make_room(most=self._capacity - 1)
                     await self._engine.load(handle)
-                self._cancel_drain(
-                    handle.lora_id
-                )  # before the turn ends: the next may unload what has drained
+                self._cancel_drain(handle.lora_id)  # in this turn: the next may unload what has drained
         except BaseException:
             pinned.release()
             raise
@@ -183,14 +181,16 @@ class Residency:
         self._changed(loaded.handle.name)
 
     async def unload_unused(self) -> None:
-        """Unload what has drained."""
+        """Unload what has drained, and what a burst of loads has left beyond the capacity."""
         for lora_id in list(self._draining):
             async with self._scheduler.exclusive():
-                if not self._has_drained(lora_id):
-                    continue
-                loaded, _ = self._draining.pop(lora_id)
-                await self._unload(loaded)
-                self._changed(loaded.handle.name)
+                if self._has_drained(lora_id):
+                    loaded, _ = self._draining.pop(lora_id)
+                    await self._unload(loaded)
+                    self._changed(loaded.handle.name)
+        if self.totals()[0] > self._capacity and self._least_recently_used() is not None:
+            async with self._scheduler.exclusive():
+                await self._make_room(most=self._capacity)
 
     def _is_loaded(self, handle: Handle) -> bool:
         """Return whether the engine has it: its name points at it, or it drains."""
@@ -216,8 +216,8 @@ class Residency:
         is_over = self._timings.clock() - draining[1] >= self._timings.grace_seconds
         return is_over and lora_id not in self._engine.ids_in_use()
 
-    async def _make_room(self) -> None:
-        while not self.has_room(None) and (name := self._least_recently_used()) is not None:
+    async def _make_room(self, *, most: int) -> None:
+        while self.totals()[0] > most and (name := self._least_recently_used()) is not None:
             self._table.remove(name)  # before the await: a request that comes now must not find it
             await self._unload(self._serving.pop(name))
             _log.debug("adapter made room name=%s", name)
@@ -233,9 +233,8 @@ class Residency:
             if loaded.handle.lora_id not in in_use
         }
         name = min(last_used, key=last_used.__getitem__, default=None)
-        if name is None or self._timings.clock() - last_used[name] < self._timings.grace_seconds:
-            return None
-        return name
+        oldest = self._timings.clock() - self._timings.grace_seconds
+        return name if name is not None and last_used[name] <= oldest else None
 
     async def _unload(self, loaded: Loaded) -> None:
         try:

@@ -21,7 +21,16 @@ from tests.fuzz.target import Disagreement, Target
 
 _RANK = 4
 _EXAMPLE = Path(__file__).parents[3] / "examples/adapters/sql_adapter/adapter_config.json"
-_JSON = (b'"', b"null", b"true", b"{", b"}", b"[", b"]", b":", b",", b"\\u0000", b"1e400", b"-1", b"NaN", b"1.0")  # fmt: skip
+_JSON = (
+    *(bytes([sign]) for sign in b'"{}[]:,'),
+    b"null",
+    b"true",
+    b"\\u0000",
+    b"1e400",
+    b"-1",
+    b"NaN",
+    b"1.0",
+)
 _MOST_DATA_BYTES = 1 << 20
 
 

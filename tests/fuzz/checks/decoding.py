@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -34,23 +33,23 @@ from tests.fuzz.target import Disagreement, Target
 _KINDS: tuple[type[Any], ...] = (RefreshRequest, RefreshResult, WatcherStatus, WorkerStatus)
 _JSON = (b'"', b"null", b"true", b"{", b"}", b"[", b"]", b":", b",", b"\\ud800", b"1e400", b"-0", b"NaN")
 _LINE = b"\n"
+_TELLING = 6
+"""Characters of a password that no word of an error's message has by chance."""
 _MARK = b"\xef\xbb\xbf"
 
 
 def check_record(data: bytes) -> None:
-    """A record of the catalog is refused, or is the same after it was written again."""
+    """A record of the catalog is refused, or is the same however often it is written again."""
     with suppress(RecordInvalid):
-        adapter = decode_adapter(_text(data))
-        _same(
-            decode_adapter(encode_adapter(adapter)), replace(adapter, seq=0)
-        )  # the publishing script adds it
+        written = encode_adapter(decode_adapter(_text(data)))
+        _same(encode_adapter(decode_adapter(written)), written)
 
 
 def check_worker_record(data: bytes) -> None:
     """So is a record of what a worker has made of an adapter."""
     with suppress(RecordInvalid):
-        adapter = decode_worker_adapter(_text(data))
-        _same(decode_worker_adapter(encode_worker_adapter(adapter)), adapter)
+        written = encode_worker_adapter(decode_worker_adapter(_text(data)))
+        _same(encode_worker_adapter(decode_worker_adapter(written)), written)
 
 
 def check_entry(data: bytes) -> None:
@@ -109,7 +108,7 @@ def check_redis_url(data: bytes) -> None:
     except CatalogRefused as error:
         shown += error.message
     secret = _password(url)
-    if secret and url.count(secret) == 1 and secret in shown:
+    if len(secret) >= _TELLING and url.count(secret) == 1 and secret in shown:
         raise Disagreement(f"the password {secret!r} of {url!r} is shown: {shown!r}")
 
 

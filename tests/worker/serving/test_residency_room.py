@@ -57,6 +57,19 @@ async def test_room_is_never_made_by_what_was_just_loaded_for_a_request_that_is_
     assert set(table.served) == {"sql", "code", "math"}
 
 
+async def test_what_a_burst_left_beyond_the_capacity_is_unloaded_once_it_is_unused(
+    ground: Ground, table: FakeTable, store: FakeStore, later: Callable[[], None]
+) -> None:
+    for name, digit in (("sql", "a"), ("code", "b"), ("math", "c")):
+        await ground.load(name, revision(digit))
+    await ground.residency.unload_unused()
+    assert set(table.served) == {"sql", "code", "math"}
+    later()
+    await ground.residency.unload_unused()
+    assert set(table.served) == {"code", "math"}
+    assert store.pinned() == [revision("b"), revision("c")]
+
+
 async def test_a_name_that_goes_while_room_is_made_is_no_obstacle(
     ground: Ground, engine: FakeEngine, table: FakeTable, later: Callable[[], None]
 ) -> None:
