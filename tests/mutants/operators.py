@@ -68,7 +68,7 @@ def _deciding_nodes(tree: ast.Module) -> list[ast.AST]:
             if in_function:
                 nodes.append(node)
             return
-        if in_function:
+        if in_function or isinstance(node, _Functions):
             nodes.append(node)
         for name, value in ast.iter_fields(node):
             if name in {"annotation", "returns", "decorator_list", "args"} and isinstance(

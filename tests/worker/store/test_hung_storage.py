@@ -29,7 +29,9 @@ async def test_storage_that_hangs_is_given_up_and_what_came_late_is_not_kept_fro
         description="the copy came late",
     )
     assert revisions_in(place) == {source.revision}, "the copy came late, and is good"
-    assert not is_pinned(place, source.revision)
+    await wait_until(
+        lambda: not is_pinned(place, source.revision), timeout=5, description="its pin is released"
+    )
     assert unfinished_in(place) == []
 
 
