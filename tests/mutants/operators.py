@@ -68,7 +68,7 @@ def _deciding_nodes(tree: ast.Module) -> list[ast.AST]:
             if in_function:
                 nodes.append(node)
             return
-        if in_function:
+        if in_function or isinstance(node, _Functions):
             nodes.append(node)
         for name, value in ast.iter_fields(node):
             if name in {"annotation", "returns", "decorator_list", "args"} and isinstance(
@@ -88,7 +88,7 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, _Change]]:
     yield from _value_changes(node)
     for field in ("body", "orelse", "finalbody"):
         block = getattr(node, field, None)
-        if isinstance(block, list):
+        if isinstance(block, list) and getattr(node, "name", "") != "__init__":
             yield from _block_changes(block, field)
 
 
@@ -125,7 +125,7 @@ def _block_changes(block: list[ast.stmt], field: str) -> Iterator[tuple[str, _Ch
     for index, statement in enumerate(block):
         if _has_effect(statement):
             yield "removed", _replace(field, index, [] if len(block) > 1 else [ast.Pass()])
-            if index + 1 < len(block) and _has_effect(block[index + 1]):
+            if index + 1 < len(block) and _order_matters(statement, block[index + 1]):
                 yield "swapped", _replace(field, index, [block[index + 1], statement], count=2)
         if isinstance(statement, ast.With | ast.AsyncWith) and not any(
             item.optional_vars for item in statement.items
@@ -159,6 +159,12 @@ def _has_effect(statement: ast.stmt) -> bool:
     if isinstance(statement, ast.AugAssign):
         return True
     return isinstance(statement, ast.Delete | ast.Raise | ast.Continue | ast.Break)
+
+
+def _order_matters(first: ast.stmt, second: ast.stmt) -> bool:
+    """Whether two statements may be noticed in the wrong order: not where both only set attributes."""
+    calls = [isinstance(node, ast.Call) for node in (*ast.walk(first), *ast.walk(second))]
+    return _has_effect(first) and _has_effect(second) and any(calls)
 
 
 def _is_flipped_anyway(test: ast.expr) -> bool:

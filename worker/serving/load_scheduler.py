@@ -88,7 +88,6 @@ class LoadScheduler:
             self._pause_ends_at = clock() + self._timings.pause_seconds(clock() - began)
 
     def _wait_seconds(self, ahead: Callable[[], bool]) -> float:
-        pause = self._pause_ends_at - self._timings.clock()
-        if pause <= 0 and ahead() and not self._is_idle():
+        if ahead() and not self._is_idle():
             return self._timings.idle_poll_seconds
-        return max(0.0, pause)
+        return max(0.0, self._pause_ends_at - self._timings.clock())

@@ -153,8 +153,7 @@ class Reconciler:
         return load
 
     def _drop_task(self, name: str, task: asyncio.Task[None]) -> None:
-        load = self._load_tasks.get(name)
-        if load is not None and load.task is task:  # else the next one has begun
+        if self._load_tasks[name].task is task:  # else the next one has begun
             del self._load_tasks[name]
 
     async def _load_desired(self, entry: Entry, requested: asyncio.Event) -> None:
@@ -196,12 +195,7 @@ class Reconciler:
         return serving is not None and entry.desired not in {None, serving}
 
     def _load_ahead(self, preload: int | None, now: datetime) -> None:
-        if (
-            preload == 0
-            or self._load_tasks
-            or not self._engine.is_idle()
-            or not self._residency.has_room(preload)
-        ):
+        if self._load_tasks or not self._engine.is_idle() or not self._residency.has_room(preload):
             return
         for entry in self._entries:
             missing = self._residency.revision_of(entry.name) is None

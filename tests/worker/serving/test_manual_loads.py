@@ -273,6 +273,6 @@ async def test_a_load_by_hand_ends_with_the_reconciler(
     client = asyncio.create_task(reconciler.manual_loads.load("draft", "sql", in_place=False))
     await wait_until(lambda: bool(engine.loads), timeout=5, description="the engine loads")
     await reconciler.aclose()
+    assert store.pinned() == [], "it has ended"
     with pytest.raises(asyncio.CancelledError):
         await client
-    assert store.pinned() == []

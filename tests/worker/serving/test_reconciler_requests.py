@@ -1,8 +1,10 @@
 """What a request for an adapter gets: its revision, loaded once, or why not and when to ask again."""
 
 import asyncio
+import contextlib
 
 import pytest
+from prometheus_client import REGISTRY
 
 from loradrop.catalog.adapter import AdapterState, Reason
 from loradrop.catalog.status import WorkerState
@@ -262,9 +264,9 @@ async def test_a_load_under_way_ends_with_the_reconciler(
     request = asyncio.create_task(reconciler.resolve("sql"))
     await until_state(reconciler, "sql", WorkerState.LOADING)
     await reconciler.aclose()
+    assert store.pinned() == [], "it has ended"
     with pytest.raises(asyncio.CancelledError):
         await request
-    assert store.pinned() == []
 
 
 @pytest.mark.parametrize("timings", [Timings(catalog_wait_seconds=3600.0)], ids=["patient"])
@@ -289,3 +291,44 @@ async def test_a_change_of_the_catalog_alone_makes_it_not_known(reconciler: Reco
     reconciler.apply(wanted("sql", revision("a")))
     with pytest.raises(NotServedYet):
         await reconciler.resolve("code")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "counted"),
+    [
+        (None, "loaded"),
+        (failed(), "failed"),
+        (ZeroDivisionError("our own fault"), "failed"),
+        (rejected(), "rejected"),
+    ],
+)
+async def test_every_try_is_counted_as_what_it_was(
+    reconciler: Reconciler, store: FakeStore, outcome: Exception | None, counted: str
+) -> None:
+    def counts() -> dict[str, float]:
+        return {
+            each: REGISTRY.get_sample_value("loradrop_loads_total", {"outcome": each}) or 0.0
+            for each in ("loaded", "failed", "rejected")
+        }
+
+    before = counts()
+    reconciler.apply(wanted("sql", revision("a")))
+    store.outcomes["sql"].append(outcome)
+    with contextlib.suppress(NotServedYet, Rejected):
+        await reconciler.resolve("sql")
+    assert {each for each, count in counts().items() if count != before[each]} == {counted}
+    assert counts()[counted] == before[counted] + 1
+
+
+async def test_the_same_failure_is_a_warning_once(
+    reconciler: Reconciler, store: FakeStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", "loradrop.worker.serving.loading")
+    reconciler.apply(wanted("sql", revision("a")))
+    store.outcomes["sql"] += [failed(), failed(), failed("out_of_memory")]
+    for digit in "abc":
+        reconciler.apply(wanted("sql", revision(digit)))
+        with pytest.raises(NotServedYet):
+            await reconciler.resolve("sql")
+    levels = [record.levelname for record in caplog.records if "adapter failed" in record.message]
+    assert levels == ["WARNING", "DEBUG", "WARNING"]

@@ -132,3 +132,19 @@ async def test_of_many_updates_that_wait_for_their_turn_only_the_last_is_loaded(
     store.gate.set()
     await until_serves(running, "sql", revision("9"))
     assert [each.revision for each in engine.loads] == [revision("0"), revision("9")]
+
+
+async def test_what_was_superseded_before_its_turn_gives_way_to_what_is_desired_by_then(
+    reconciler: Reconciler, table: FakeTable, store: FakeStore
+) -> None:
+    """Nothing but the task that gave up brings the last one: no request asks, and no visit is made."""
+    reconciler.apply(wanted("sql", revision("0")))
+    await reconciler.resolve("sql")
+    store.gate.clear()
+    reconciler.apply(wanted("sql", revision("1")))
+    await wait_until(lambda: len(store.sources) == 2, timeout=5, description="the first is copied")
+    reconciler.apply(wanted("sql", revision("2")))
+    store.gate.set()
+    await wait_until(
+        lambda: table.served["sql"].revision == revision("2"), timeout=5, description="the last is served"
+    )

@@ -11,7 +11,7 @@ from loradrop.worker.store.copying import Source
 from testkit.fakes import FakeEngine, FakeStore, FakeTable, failed
 from testkit.waiting import wait_until
 from tests.catalog.values import revision
-from tests.worker.ground import Ground
+from tests.worker.ground import GRACE_SECONDS, Clock, Ground
 
 
 async def test_a_loaded_revision_answers_for_its_name(ground: Ground, table: FakeTable) -> None:
@@ -210,3 +210,54 @@ async def test_what_is_loaded_is_not_loaded_again_so_no_failure_takes_it_from_it
     assert await ground.load("sql", revision("a")) == old
     assert ("sql", revision("a")) in engine.held_revisions()
     assert ground.residency.handle_of("sql") == old
+
+
+async def test_what_has_drained_is_told_once_it_has_left_the_engine(
+    ground: Ground, engine: FakeEngine, later: Callable[[], None]
+) -> None:
+    await ground.load("sql", revision("a"))
+    ground.residency.drain("sql")
+    later()
+    ground.changed.clear()
+    engine.unload_gate.clear()
+    unloading = asyncio.create_task(ground.residency.unload_unused())
+    await wait_until(lambda: bool(engine.unloads), timeout=5, description="it is unloading")
+    assert ground.changed == []
+    engine.unload_gate.set()
+    await unloading
+    assert ground.changed == ["sql"]
+
+
+async def test_the_grace_period_is_over_to_the_moment(
+    ground: Ground, engine: FakeEngine, clock: Clock
+) -> None:
+    await ground.load("sql", revision("a"))
+    ground.residency.drain("sql")
+    clock.advance(GRACE_SECONDS - 0.001)
+    await ground.residency.unload_unused()
+    assert engine.unloads == []
+    clock.advance(0.001)
+    await ground.residency.unload_unused()
+    assert len(engine.unloads) == 1
+
+
+async def test_a_revision_that_serves_again_before_its_turn_to_be_unloaded_stays(
+    ground: Ground, engine: FakeEngine, store: FakeStore, later: Callable[[], None]
+) -> None:
+    await ground.load("sql", revision("a"))
+    ground.residency.drain("sql")
+    later()
+    engine.gate.clear()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(ground.load("code", revision("b")))
+        await wait_until(lambda: len(engine.loads) == 2, timeout=5, description="it holds the engine")
+        group.create_task(ground.load("sql", revision("a")))
+        for _ in range(5):
+            await asyncio.sleep(0)  # it is next
+        group.create_task(ground.residency.unload_unused())
+        for _ in range(5):
+            await asyncio.sleep(0)  # and this after it
+        engine.gate.set()
+    assert ground.residency.revision_of("sql") == revision("a")
+    assert engine.unloads == []
+    assert store.pinned() == [revision("a"), revision("b")]

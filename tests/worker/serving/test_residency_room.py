@@ -111,3 +111,17 @@ async def test_there_is_room_below_the_limit_and_the_capacity(ground: Ground) ->
     ground.residency.drain("sql")
     await ground.load("code", revision("b"))
     assert not ground.residency.has_room(99), "what is leaving still takes its place"
+
+
+async def test_room_is_made_before_the_engine_loads(
+    ground: Ground, engine: FakeEngine, later: Callable[[], None]
+) -> None:
+    await ground.load("sql", revision("a"))
+    await ground.load("code", revision("b"))
+    later()
+    engine.gate.clear()
+    loading = asyncio.create_task(ground.load("math", revision("c")))
+    await wait_until(lambda: len(engine.loads) == 3, timeout=5, description="it is loading")
+    assert len(engine.holds) == 1
+    engine.gate.set()
+    await loading
