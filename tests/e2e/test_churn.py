@@ -26,7 +26,7 @@ from tests.e2e.churn import Churn
 from tests.e2e.prefix import Prefix
 from tests.e2e.stream import Stream, stream
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]  # half a minute of it is load on a quiet machine
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]  # half a minute of it is load on a quiet machine
 
 NAMES = [f"tenant-{number}" for number in range(6)]
 STREAMS = 8
@@ -105,7 +105,7 @@ async def churned(ground: Ground, record: Record, churn: Churn, randomness: rand
                 at_rest[:] = [name for name in NAMES if record.published(name) == churn.on_disk[name]]
                 return bool(at_rest) and len(made) >= number * ANSWERS_PER_CHANGE
 
-            await wait_until(look, timeout=30, description=f"change {number} can be made")
+            await wait_until(look, timeout=120, description=f"change {number} can be made")
             churn.change(randomness.choice(at_rest))
         stop.set()
     return made
@@ -118,7 +118,7 @@ async def references(ground: Ground, record: Record, churn: Churn) -> dict[str, 
         ground.prefix.rename_in(name, seed=churn.seeds[revision])
     await wait_until(
         lambda: all(record.published(name) == revision for name, revision in names.items()),
-        timeout=30,
+        timeout=120,
         description="all references are published",
     )
     async with ground.client() as client:
