@@ -29,7 +29,7 @@ def notifications_for(
 ) -> Notifications:
     """Return the notifications `settings` ask for; run them to begin."""
     return Notifications(
-        lambda: _make(settings.notifier, settings.prefix, on_hint),
+        lambda: make_notifier(settings.notifier, settings.prefix, filesystem_type(settings.prefix), on_hint),
         on_hint=on_hint,
         on_lost=on_lost,
         timings=timings,
@@ -73,13 +73,16 @@ class RescanOnly:
         """Do nothing."""
 
 
-def _make(choice: NotifierChoice, prefix: Path, on_hint: Callable[[Hint], None]) -> Notifier:
+def make_notifier(
+    choice: NotifierChoice, prefix: Path, filesystem: str | None, on_hint: Callable[[Hint], None]
+) -> Notifier:
+    """Return the notifier for `prefix`, which lies on `filesystem`; raises NotifierLost."""
     match choice:
         case NotifierChoice.NONE:
             return RescanOnly(prefix, attached=False)
         case NotifierChoice.WATCHDOG:
             return WatchdogNotifier(prefix, on_hint)
-        case NotifierChoice.AUTO if is_shared(filesystem_type(prefix)):
+        case NotifierChoice.AUTO if is_shared(filesystem):
             return RescanOnly(prefix, attached=True)
     if sys.platform == "linux":
         return InotifyNotifier(prefix, on_hint)

@@ -28,10 +28,13 @@ _SHARED_TYPES = frozenset(
 _MOUNTS = Path("/proc/self/mountinfo")
 
 
-def filesystem_type(path: str | Path) -> str | None:
-    """Return the type of the filesystem that holds `path` (`ext4`, `nfs4`, `fuse.sshfs`), None if unknown."""
+def filesystem_type(path: str | Path, *, mounts: Path = _MOUNTS) -> str | None:
+    """Return the type of the filesystem that holds `path` (`ext4`, `nfs4`, `fuse.sshfs`), None if unknown.
+
+    `mounts` is the table of mounts, as in /proc/self/mountinfo.
+    """
     try:
-        lines = _MOUNTS.read_text(errors="surrogateescape").splitlines()
+        lines = mounts.read_text(errors="surrogateescape").splitlines()
     except OSError:
         return None
     return filesystem_type_in(lines, os.path.realpath(path))

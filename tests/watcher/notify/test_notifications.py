@@ -10,11 +10,10 @@ import pytest
 
 from loradrop.catalog.adapter import Reason
 from loradrop.catalog.status import WatcherMode
-from loradrop.watcher.notify import selection as notifying
 from loradrop.watcher.notify.lost import NotifierLost
 from loradrop.watcher.notify.notifier import Hint, Notifications
-from loradrop.watcher.notify.selection import notifications_for
-from loradrop.watcher.settings import NotifierChoice, Settings
+from loradrop.watcher.notify.selection import make_notifier
+from loradrop.watcher.settings import NotifierChoice
 from loradrop.watcher.timings import Timings
 from tests.watcher.notifiers import until
 
@@ -152,22 +151,16 @@ async def test_names_are_covered_once_and_a_refusal_is_no_crash() -> None:
         (NotifierChoice.NONE, "ext4", WatcherMode.RESCAN),
     ],
 )
-async def test_the_notifier_fits_the_filesystem_unless_a_person_decides(
-    choice: NotifierChoice, kind: str, mode: WatcherMode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_the_notifier_fits_the_filesystem_unless_the_operator_decides(
+    choice: NotifierChoice, kind: str, mode: WatcherMode, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(notifying, "filesystem_type", lambda _path: kind)
-    settings = Settings(prefix=tmp_path, notifier=choice)
-    made: list[Hint] = []
-    notifications = notifications_for(settings, Timings(), on_hint=made.append, on_lost=lambda _reason: None)
-    task = asyncio.create_task(notifications.run())
-    await until(lambda: bool(made), "it began")
-    assert notifications.mode is mode
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    notifier = make_notifier(choice, tmp_path, kind, lambda _hint: None)
+    assert notifier.mode is mode
+    notifier.close()
 
 
 async def test_on_other_systems_watchdog_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
-    notifier = notifying._make(NotifierChoice.AUTO, tmp_path, lambda _hint: None)
+    notifier = make_notifier(NotifierChoice.AUTO, tmp_path, None, lambda _hint: None)
     assert notifier.mode is WatcherMode.WATCHDOG
     notifier.close()

@@ -3,10 +3,12 @@
 import asyncio
 import logging
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from watchdog.observers.api import EventEmitter
 
 from loradrop.watcher.notify.inotify import InotifyNotifier
 from loradrop.watcher.notify.lost import NotifierLost
@@ -45,7 +47,7 @@ async def test_a_notifier_nobody_follows_cannot_prove_that_it_lives(tmp_path: Pa
 async def test_watchdogs_dead_threads_are_noticed(tmp_path: Path) -> None:
     notifier = WatchdogNotifier(tmp_path, lambda _hint: None)
     async with following(notifier):
-        for emitter in notifier._observer.emitters:
+        for emitter in [thread for thread in threading.enumerate() if isinstance(thread, EventEmitter)]:
             emitter.stop()
             emitter.join()
         with pytest.raises(NotifierLost) as caught:

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from loradrop.watcher.prefix import filesystem as mounts
 from loradrop.watcher.prefix.filesystem import filesystem_type, filesystem_type_in, is_shared
 
 MOUNTINFO = """\
@@ -50,6 +49,5 @@ def test_this_machine_can_tell(tmp_path: Path) -> None:
     assert filesystem_type("/proc") == "proc"
 
 
-def test_without_a_mount_table_nothing_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mounts, "_MOUNTS", tmp_path / "nothing")
-    assert filesystem_type(tmp_path) is None
+def test_without_a_mount_table_nothing_is_known(tmp_path: Path) -> None:
+    assert filesystem_type(tmp_path, mounts=tmp_path / "nothing") is None
