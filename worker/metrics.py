@@ -16,23 +16,25 @@ LOAD_SECONDS = Histogram(
 )
 COPIED_BYTES = Counter("loradrop_copied_bytes", "Bytes read from the prefix for private copies.")
 DAMAGED = Counter("loradrop_damaged_revisions", "Private copies that were found damaged, and copied again.")
-ADAPTERS = Gauge(
+_ADAPTERS = Gauge(
     "loradrop_adapters", "Adapters of the catalog, by state here.", ["state"], multiprocess_mode="mostrecent"
 )
-RESIDENT = Gauge(
+_RESIDENT = Gauge(
     "loradrop_resident_revisions",
     "Revisions in the engine, as far as this process loaded them.",
     multiprocess_mode="max",
 )
-PINNED = Gauge("loradrop_pinned_revisions", "Private copies kept from eviction.", multiprocess_mode="livesum")
-OBSERVED_SEQ = Gauge(
+_PINNED = Gauge(
+    "loradrop_pinned_revisions", "Private copies kept from eviction.", multiprocess_mode="livesum"
+)
+_OBSERVED_SEQ = Gauge(
     "loradrop_observed_seq", "Last change of the catalog applied here.", multiprocess_mode="min"
 )
-CATALOG_STALE = Gauge(
+_CATALOG_STALE = Gauge(
     "loradrop_catalog_stale", "1 while the catalog cannot be read.", multiprocess_mode="max"
 )
 
-DEGRADED = Gauge(
+_DEGRADED = Gauge(
     "loradrop_worker_degraded", "1 where answers are not to be trusted any more.", multiprocess_mode="max"
 )
 
@@ -42,10 +44,10 @@ def show(
 ) -> None:
     """Set the gauges; `totals` are the revisions that are resident and those that are pinned."""
     for state, count in counts.items():
-        ADAPTERS.labels(state).set(count)
+        _ADAPTERS.labels(state).set(count)
     resident, pinned = totals
-    RESIDENT.set(resident)
-    PINNED.set(pinned)
-    OBSERVED_SEQ.set(seq)
-    CATALOG_STALE.set(stale)
-    DEGRADED.set(degraded)
+    _RESIDENT.set(resident)
+    _PINNED.set(pinned)
+    _OBSERVED_SEQ.set(seq)
+    _CATALOG_STALE.set(stale)
+    _DEGRADED.set(degraded)

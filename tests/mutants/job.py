@@ -15,7 +15,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-_OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning")
+_OPTIONS = (
+    "-x",
+    "-q",
+    "-p",
+    "no:cacheprovider",
+    "-W",
+    "ignore::pytest.PytestAssertRewriteWarning",
+    "-m",
+    "not faults and not e2e",
+)
 _OURS = ("loradrop", "tests", "__main__", "xdist", "conftest")
 _POLL_SECONDS = 0.02
 
