@@ -22,6 +22,7 @@ from redis.backoff import NoBackoff
 from loradrop.catalog.errors import CatalogRefused
 from loradrop.catalog.store.cluster import Address, Cluster, ClusterConnection, TLSClusterConnection
 
+_SCHEME = re.compile(r"[A-Za-z0-9+.-]*://")
 _BY_SENTINELS = "+sentinel"
 _SENTINEL_PORT = 26_379
 _BY_CLUSTER = "+cluster"
@@ -65,7 +66,8 @@ async def close(client: Any) -> None:
 
 def without_password(url: str) -> str:
     """Return `url` as it may be shown."""
-    start = url.index("://") + 3 if "://" in url else 0
+    scheme = _SCHEME.match(url)
+    start = scheme.end() if scheme else 0
     secret, _, shown = url[start:].rpartition("@")
     if "?" in secret:  # an @ among the options or a ? in the password: no telling
         shown = "..."

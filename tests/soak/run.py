@@ -63,8 +63,9 @@ def soak(plan: Plan, directory: Path) -> Iterator[Outcome]:
         writer = Writer(fleet.prefix)
         updates = Updates(fleet, writer)
         updates.publish(writer.names)
+        updates.make(plan.warm_up_updates)  # for every scenario: updates are part of the loads, too
         scenarios = [
-            Scenario("updates", updates.make, plan.updates, plan.warm_up_updates),
+            Scenario("updates", updates.make, plan.updates, warm_up=0),
             Scenario("refreshes", Refreshes(fleet, writer).make, plan.refreshes, plan.warm_up_refreshes),
         ]
         if plan.with_worker:

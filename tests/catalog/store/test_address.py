@@ -46,6 +46,7 @@ def test_a_database_of_a_cluster_is_refused(url: str) -> None:
         ("redis://redis:6379/0", "redis://redis:6379/0"),
         ("redis://user:secret@redis:6379/0", "redis://redis:6379/0"),
         ("redis://:sec@ret@redis:6379/0", "redis://redis:6379/0"),
+        ("redis:user:secret@redis/0?next=redis://other", "redis/0?next=redis://other"),
         ("redis://:sec/ret@redis:6379/0", "redis://redis:6379/0"),
         ("redis://:sec?ret@redis:6379/0", "redis://..."),
         ("redis://redis/0?password=sec@ret", "redis://..."),
