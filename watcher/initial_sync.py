@@ -22,11 +22,7 @@ class InitialSync:
         self._progress, self._is_disturbed = Progress(scan), False
 
     def advance(
-        self,
-        advanced: Callable[[Progress], Progress],
-        *,
-        disturbed: bool,
-        want_scan: Callable[[], int],
+        self, advanced: Callable[[Progress], Progress], *, disturbed: bool, want_scan: Callable[[], int]
     ) -> bool:
         """Return whether it has come to its end just now.
 

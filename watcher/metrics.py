@@ -4,12 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from loradrop.catalog.settings import SettingsInvalid
@@ -31,11 +26,7 @@ class WatcherCollector(Collector):
             ("notifications", "Hints heard from the notifier.", counts.notifications),
             ("hints_coalesced", "Hints whose look was due already.", counts.coalesced),
             ("examined", "Looks at a single adapter.", counts.examined),
-            (
-                "examined_seconds",
-                "Seconds that threads spent looking and reading.",
-                counts.examined_seconds,
-            ),
+            ("examined_seconds", "Seconds that threads spent looking and reading.", counts.examined_seconds),
             ("digested_bytes", "Bytes of adapters read in full.", counts.digested_bytes),
             ("scan_changed", "Adapters that scans found to look different.", counts.scan_changed),
             ("scan_failures", "Scans that could not read the prefix.", counts.scan_failures),

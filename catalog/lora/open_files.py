@@ -76,7 +76,7 @@ def opened_directory(prefix: str | Path, path: str, roots: Roots) -> Iterator[in
     """
     parent = os.open(prefix, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        directory = _open_within(parent, path, _DIRECTORY, roots)
+        directory = open_directory(parent, path, roots)
     finally:
         os.close(parent)
     try:
@@ -85,9 +85,13 @@ def opened_directory(prefix: str | Path, path: str, roots: Roots) -> Iterator[in
         os.close(directory)
 
 
-@contextmanager
-def opened_file(directory: int, name: str, roots: Roots) -> Iterator[tuple[int, os.stat_result]]:
-    """Open the regular file `name` in the open `directory`, and yield its descriptor and `fstat`.
+def open_directory(parent: int, path: str, roots: Roots) -> int:
+    """Open the directory `path` in the open `parent`; raises as `opened_directory` does."""
+    return _open_within(parent, path, _DIRECTORY, roots)
+
+
+def open_file(directory: int, name: str, roots: Roots) -> tuple[int, os.stat_result]:
+    """Open the regular file `name` in the open `directory`, and return its descriptor and `fstat`.
 
     Raises Rejected where it is something else or lies outside `roots`, and OSError.
     """
@@ -96,9 +100,10 @@ def opened_file(directory: int, name: str, roots: Roots) -> Iterator[tuple[int, 
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise _not_a_file(name)
-        yield descriptor, found
-    finally:
+    except BaseException:
         os.close(descriptor)
+        raise
+    return descriptor, found
 
 
 def _open_within(parent: int, path: str, flags: int, roots: Roots) -> int:

@@ -57,7 +57,7 @@ class Examiner:
         self._prefix = prefix
         self._marker = marker
         self._identity: RootIdentity | None = None
-        self._evaluator = Evaluator(str(prefix), rules, settle, rule)
+        self._evaluator = Evaluator(rules, settle, rule)
 
     def examine(self, requests: Sequence[ExamineRequest], *, budget_seconds: float) -> BatchResult:
         """Return findings for as many of `requests` as fit the budget, at least one. Raises nothing."""

@@ -69,15 +69,13 @@ class Evaluator:
 
     def __init__(
         self,
-        prefix: str,
         rules: Rules,
         settle: SettleRule,
         rule: EvaluationRule | None = None,
         *,
         clock: Callable[[], float] | None = None,
     ) -> None:
-        """Evaluate under `prefix` by these rules. `clock` counts seconds since 1970."""
-        self._prefix = prefix
+        """Evaluate by these rules. `clock` counts seconds since 1970."""
         self._rules = rules
         self._settle = settle
         self._rule = rule or EvaluationRule()
@@ -123,9 +121,8 @@ class Evaluator:
         return None
 
     def _prove(self, request: ExamineRequest, look: Look, rest: "_Rest", root_fd: int) -> Finding:
-        directory = f"{self._prefix}/{request.name}"
         try:
-            proof = prove(directory, self._rules, digest=rest.is_over)
+            proof = prove(request.name, root_fd, self._rules, digest=rest.is_over)
             if proof.signature != look.signature or _signature_now(request.name, root_fd) != look.signature:
                 raise Changed
         except Incomplete as error:

@@ -17,7 +17,7 @@ from asyncinotify import Event, Inotify, Mask, Watch
 from loradrop.catalog.adapter import CONFIG_FILENAME, Reason, WeightsFormat
 from loradrop.catalog.status import WatcherMode
 from loradrop.watcher.notify.lost import NotifierLost, overflowed, replaced, unwatchable
-from loradrop.watcher.notify.notifier import Hint
+from loradrop.watcher.notify.notifier import Hint, Notifier
 from loradrop.watcher.notify.proof import Proof
 from loradrop.watcher.prefix.naming import is_atomic_writer, is_ignored
 
@@ -39,7 +39,7 @@ _WATCH_LIMIT = (
 )
 
 
-class InotifyNotifier:
+class InotifyNotifier(Notifier):
     """Watches one prefix. Invariant: a name it covers is watched, or a hint about it is on its way."""
 
     mode = WatcherMode.INOTIFY
@@ -68,9 +68,6 @@ class InotifyNotifier:
     def blind(self) -> Reason | None:
         """Why some adapters are not watched, or None where all are."""
         return Reason("watch_limit", _WATCH_LIMIT) if self._limited else None
-
-    async def start(self) -> None:
-        """Return: it watches from its creation on."""
 
     def cover(self, names: Iterable[str]) -> None:
         """Watch inside these adapters, too, where that is not so already."""

@@ -3,6 +3,9 @@
 from pathlib import Path
 
 from loradrop.catalog.adapter import Reason
+from loradrop.catalog.errors import DiscoveryError
+from loradrop.watcher.prefix.findings import RootIdentity
+from loradrop.watcher.prefix.scan import identity_of
 
 
 class NotifierLost(Exception):
@@ -12,6 +15,14 @@ class NotifierLost(Exception):
         """Remember the reason."""
         super().__init__(message)
         self.reason = Reason(code, message)
+
+
+def identity_at(prefix: Path) -> RootIdentity:
+    """Return which directory is at `prefix` now; raises NotifierLost where none is."""
+    try:
+        return identity_of(prefix)
+    except DiscoveryError as error:
+        raise NotifierLost(error.code, error.message) from error
 
 
 def overflowed() -> NotifierLost:

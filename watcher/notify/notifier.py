@@ -14,12 +14,11 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
 
 from loradrop.catalog.adapter import Reason
 from loradrop.catalog.backoff import HALF_JITTER, Backoff
 from loradrop.catalog.status import WatcherMode
-from loradrop.watcher.exception_groups import first_of
+from loradrop.watcher.first_failure import first_failure
 from loradrop.watcher.notify.lost import NotifierLost
 from loradrop.watcher.timings import Timings
 
@@ -40,16 +39,18 @@ class Hint:
     arrived: bool = False
 
 
-class Notifier(Protocol):
-    """One mechanism, watching one prefix from `start` on. Every method raises NotifierLost."""
+class Notifier:
+    """One mechanism, watching one prefix from `start` on. Every method raises NotifierLost.
 
-    @property
-    def mode(self) -> WatcherMode:
-        """Which mechanism it is."""
+    What is written here is true of a mechanism that watches all of the prefix by itself.
+    """
+
+    mode: WatcherMode
 
     @property
     def blind(self) -> Reason | None:
         """Why some adapters are not watched, or None where all are."""
+        return None
 
     async def start(self) -> None:
         """Return when every later change will be noticed."""
@@ -57,8 +58,9 @@ class Notifier(Protocol):
     def cover(self, names: Iterable[str]) -> None:
         """Watch inside these adapters, too, where that is not so already."""
 
-    def covers(self, name: str) -> bool:
+    def covers(self, name: str) -> bool:  # noqa: ARG002 - every name is
         """Return whether changes inside this adapter are noticed."""
+        return True
 
     async def follow(self) -> None:
         """Pass on hints for ever."""
@@ -146,21 +148,16 @@ class Notifications:
 
 async def _follow(notifier: Notifier, timings: Timings) -> None:
     """Follow a notifier until it is lost; raises NotifierLost, whatever went wrong in it."""
-    lost: NotifierLost | None = None
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(notifier.follow())
-            tasks.create_task(_check_attached(notifier, timings.attached_seconds))
-            tasks.create_task(_check_alive(notifier, timings.alive_seconds))
-    except* NotifierLost as group:
-        lost = first_of(group)
-    except* Exception as group:  # noqa: BLE001 - whatever kills a notifier, it is replaced
-        lost = NotifierLost(
-            "notifier_died",
-            f"The notifier failed ({group.exceptions[0]!r}). It is replaced; rescans go on meanwhile.",
-        )
-    if lost is not None:
-        raise lost
+    error = await first_failure(
+        notifier.follow(),
+        _check_attached(notifier, timings.attached_seconds),
+        _check_alive(notifier, timings.alive_seconds),
+    )
+    if isinstance(error, NotifierLost):
+        raise error
+    raise NotifierLost(
+        "notifier_died", f"The notifier failed ({error!r}). It is replaced; rescans go on meanwhile."
+    ) from error
 
 
 async def _check_attached(notifier: Notifier, period_seconds: float) -> None:

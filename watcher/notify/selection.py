@@ -2,17 +2,15 @@
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 from loradrop.catalog.adapter import Reason
-from loradrop.catalog.errors import DiscoveryError
 from loradrop.catalog.status import WatcherMode
-from loradrop.watcher.notify.lost import NotifierLost, replaced
+from loradrop.watcher.notify.lost import identity_at, replaced
 from loradrop.watcher.notify.notifier import Hint, Notifications, Notifier
 from loradrop.watcher.notify.watchdog_notifier import WatchdogNotifier
 from loradrop.watcher.prefix.filesystem import filesystem_type, is_shared
-from loradrop.watcher.prefix.scan import identity_of
 from loradrop.watcher.settings import NotifierChoice, Settings
 from loradrop.watcher.timings import Timings
 
@@ -36,26 +34,15 @@ def notifications_for(
     )
 
 
-class RescanOnly:
+class RescanOnly(Notifier):
     """No notifications at all; with `attached`, a replaced prefix is still noticed."""
 
     mode = WatcherMode.RESCAN
-    blind: Reason | None = None
 
     def __init__(self, prefix: Path, *, attached: bool) -> None:
         """Remember which directory the prefix is; raises NotifierLost."""
         self._prefix = prefix
-        self._identity = _identity(prefix) if attached else None
-
-    async def start(self) -> None:
-        """Return: there is nothing to begin."""
-
-    def cover(self, names: Iterable[str]) -> None:
-        """Do nothing: there is nothing to watch with."""
-
-    def covers(self, name: str) -> bool:  # noqa: ARG002 - there is nothing to watch with
-        """Return True: nothing can be added."""
-        return True
+        self._identity = identity_at(prefix) if attached else None
 
     async def follow(self) -> None:
         """Wait for ever."""
@@ -63,14 +50,8 @@ class RescanOnly:
 
     async def prove_attached(self) -> None:
         """Return where the prefix is still the same directory; raises NotifierLost."""
-        if self._identity is not None and _identity(self._prefix) != self._identity:
+        if self._identity is not None and identity_at(self._prefix) != self._identity:
             raise replaced(self._prefix)
-
-    async def prove_alive(self, timeout_seconds: float) -> None:
-        """Return: there is nothing that could have died."""
-
-    def close(self) -> None:
-        """Do nothing."""
 
 
 def make_notifier(
@@ -87,10 +68,3 @@ def make_notifier(
     if sys.platform == "linux":
         return InotifyNotifier(prefix, on_hint)
     return WatchdogNotifier(prefix, on_hint)
-
-
-def _identity(prefix: Path) -> object:
-    try:
-        return identity_of(prefix)
-    except DiscoveryError as error:
-        raise NotifierLost(error.code, error.message) from error

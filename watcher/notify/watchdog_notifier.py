@@ -12,8 +12,8 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 
 from watchdog.events import (
@@ -30,15 +30,11 @@ from watchdog.events import (
 )
 from watchdog.observers import Observer
 
-from loradrop.catalog.adapter import Reason
-from loradrop.catalog.errors import DiscoveryError
 from loradrop.catalog.status import WatcherMode
-from loradrop.watcher.notify.lost import NotifierLost, overflowed, replaced, unwatchable
-from loradrop.watcher.notify.notifier import Hint
+from loradrop.watcher.notify.lost import NotifierLost, identity_at, overflowed, replaced, unwatchable
+from loradrop.watcher.notify.notifier import Hint, Notifier
 from loradrop.watcher.notify.proof import Proof
-from loradrop.watcher.prefix.findings import RootIdentity
 from loradrop.watcher.prefix.naming import is_atomic_writer, is_ignored
-from loradrop.watcher.prefix.scan import identity_of
 
 _FILTER: list[type[FileSystemEvent]] = [
     DirCreatedEvent,
@@ -57,14 +53,13 @@ _START_SECONDS = 60.0
 """How long watchdog may take to walk the prefix and set its watches."""
 
 
-class WatchdogNotifier:
+class WatchdogNotifier(Notifier):
     """Watches one prefix, recursively. Invariant: what watchdog says becomes a hint in the event loop.
 
     Invariant: watchdog, whose locks a thread of its own may die with, never holds up the event loop.
     """
 
     mode = WatcherMode.WATCHDOG
-    blind: Reason | None = None
 
     def __init__(self, prefix: Path, on_hint: Callable[[Hint], None]) -> None:
         """Prepare to watch; raises NotifierLost where that cannot be. Call it in the event loop."""
@@ -76,15 +71,18 @@ class WatchdogNotifier:
         logging.getLogger("watchdog.observers").addHandler(self._overflows)
         loop = asyncio.get_running_loop()
         try:
-            self._identity = identity_of(prefix)
+            self._identity = identity_at(prefix)
             handler = _Handler(loop, str(prefix), on_hint)
             private = str(self._proof.directory)
             proofs = _Handler(loop, private, lambda _hint: self._proof.notice())
             self._observer.schedule(proofs, private, recursive=False, event_filter=_FILTER)
             self._observer.schedule(handler, str(prefix), recursive=True, event_filter=_FILTER)
-        except (OSError, DiscoveryError) as error:
+        except NotifierLost:
             self.close()
-            raise _cannot(error, prefix) from error
+            raise
+        except OSError as error:
+            self.close()
+            raise unwatchable(error, prefix) from error
 
     async def start(self) -> None:
         """Begin to watch; raises NotifierLost where that cannot be."""
@@ -97,14 +95,7 @@ class WatchdogNotifier:
                 f"The prefix {self._prefix} could not be watched within {_START_SECONDS:g} s; rescans go on.",
             ) from error
         except OSError as error:
-            raise _cannot(error, self._prefix) from error
-
-    def cover(self, names: Iterable[str]) -> None:
-        """Do nothing: the watch is recursive."""
-
-    def covers(self, name: str) -> bool:  # noqa: ARG002 - the watch is recursive
-        """Return True."""
-        return True
+            raise unwatchable(error, self._prefix) from error
 
     async def follow(self) -> None:
         """Wait until the notifier is lost; hints come by themselves. Raises NotifierLost."""
@@ -112,11 +103,7 @@ class WatchdogNotifier:
 
     async def prove_attached(self) -> None:
         """Return where the prefix is still the directory that is watched; raises NotifierLost."""
-        try:
-            identity: RootIdentity = identity_of(self._prefix)
-        except DiscoveryError as error:
-            raise NotifierLost(error.code, error.message) from error
-        if identity != self._identity:
+        if identity_at(self._prefix) != self._identity:
             raise replaced(self._prefix)
         if not all(emitter.is_alive() for emitter in self._observer.emitters):
             raise NotifierLost(
@@ -185,31 +172,16 @@ async def _in_thread(action: Callable[[], None]) -> None:
 
     Unlike a thread of an executor, it does not keep the process from ending.
     """
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[None] = loop.create_future()
-
-    def settle(error: Exception | None) -> None:
-        if done.done():
-            return
-        if error is None:
-            done.set_result(None)
-        else:
-            done.set_exception(error)
+    done: Future[None] = Future()
+    done.set_running_or_notify_cancel()  # from now on only its thread ends it
 
     def run() -> None:
-        error: Exception | None = None
         try:
             action()
-        except Exception as raised:  # noqa: BLE001 - it is raised where it is awaited
-            error = raised
-        with suppress(RuntimeError):  # the loop is closed: nothing waits any more
-            loop.call_soon_threadsafe(settle, error)
+        except Exception as error:  # noqa: BLE001 - it is raised where it is awaited
+            done.set_exception(error)
+        else:
+            done.set_result(None)
 
     threading.Thread(target=run, name="loradrop-watchdog-start", daemon=True).start()
-    await done
-
-
-def _cannot(error: OSError | DiscoveryError, prefix: Path) -> NotifierLost:
-    if isinstance(error, DiscoveryError):
-        return NotifierLost(error.code, error.message)
-    return unwatchable(error, prefix)
+    await asyncio.wrap_future(done)

@@ -8,23 +8,10 @@ when files have settled.
 import os
 from pathlib import Path
 
-_SHARED_TYPES = frozenset(
-    {
-        "nfs",
-        "nfs4",
-        "cifs",
-        "smb3",
-        "smbfs",
-        "ceph",
-        "lustre",
-        "9p",
-        "virtiofs",
-        "gpfs",
-        "beegfs",
-        "afs",
-        "orangefs",
-    }
-)
+_SHARED_TYPES = frozenset({
+    "nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "lustre", "9p", "virtiofs", "gpfs", "beegfs", "afs",
+    "orangefs",
+})  # fmt: skip
 _MOUNTS = Path("/proc/self/mountinfo")
 
 

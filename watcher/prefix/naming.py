@@ -13,21 +13,9 @@ from loradrop.catalog.adapter import Reason, is_usable_name
 from loradrop.catalog.printable import printable
 
 TEMPORARY_SUFFIXES = (
-    "~",
-    ".tmp",
-    ".temp",
-    ".part",
-    ".partial",
-    ".crdownload",
-    ".download",
-    ".incomplete",
-    ".lock",
-    ".swp",
-    ".swx",
-    ".aria2",
-    ".aside",
-    ".filepart",
-)
+    "~", ".tmp", ".temp", ".part", ".partial", ".crdownload", ".download", ".incomplete", ".lock", ".swp",
+    ".swx", ".aria2", ".aside", ".filepart",
+)  # fmt: skip
 """How editors, downloaders and copy programs end the name of what they are still writing."""
 
 HIDDEN = (".", "#")

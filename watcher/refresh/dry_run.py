@@ -17,12 +17,7 @@ from loradrop.watcher.state.prefix_state import PrefixState
 
 
 async def preview(
-    request: RefreshRequest,
-    monitor: Monitor,
-    state: PrefixState,
-    records: Mapping[str, Adapter],
-    *,
-    seq: int,
+    request: RefreshRequest, monitor: Monitor, state: PrefixState, records: Mapping[str, Adapter], *, seq: int
 ) -> RefreshResult:
     """Return what a refresh would answer now, had it been asked to change something."""
     state = state.copy()

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from loradrop.catalog.adapter import Adapter, AdapterState, Reason, Revision
 from loradrop.catalog.printable import printable
-from loradrop.watcher.prefix.findings import Finding, Unreadable
+from loradrop.watcher.prefix.findings import Facts, Finding, Unreadable
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,24 +78,20 @@ def _wanted(
     if isinstance(found, Finding):
         record = replace(record, state=found.state)
         if found.facts is not None and found.revision is not None:
-            facts = found.facts
-            return replace(
-                record,
-                revision=found.revision,
-                size_bytes=facts.size_bytes,
-                format=facts.format,
-                rank=facts.rank,
-                base_model=facts.base_model,
-            )
+            return _with_bytes(record, found.revision, found.facts)
     if known is None or known.revision is None:
         return record
+    return _with_bytes(record, known.revision, known)
+
+
+def _with_bytes(record: Adapter, revision: Revision, facts: Facts | Adapter) -> Adapter:
     return replace(
         record,
-        revision=known.revision,
-        size_bytes=known.size_bytes,
-        format=known.format,
-        rank=known.rank,
-        base_model=known.base_model,
+        revision=revision,
+        size_bytes=facts.size_bytes,
+        format=facts.format,
+        rank=facts.rank,
+        base_model=facts.base_model,
     )
 
 

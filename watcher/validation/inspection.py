@@ -11,9 +11,9 @@ workers' business).
 import logging
 import os
 import re
+import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -22,7 +22,7 @@ from loradrop.catalog.adapter import CONFIG_FILENAME, AdapterState, Reason, Revi
 from loradrop.catalog.lora.adapter_files import AdapterFiles, opened_adapter
 from loradrop.catalog.lora.config import parse_config
 from loradrop.catalog.lora.faults import Changed, Fault, Incomplete, Rejected
-from loradrop.catalog.lora.open_files import Roots, is_gone, opened_directory
+from loradrop.catalog.lora.open_files import Roots, is_gone, open_directory
 from loradrop.catalog.lora.pickle_archive import check_sums
 from loradrop.catalog.lora.tensors import lora_pairs
 from loradrop.catalog.printable import printable
@@ -37,8 +37,7 @@ _logger = logging.getLogger(__name__)
 _CHUNK_BYTES = 1 << 20
 _ABANDONED_SECONDS = 60.0
 """A file that has not changed for this long is no longer written: its writer finished, or died."""
-
-
+_ADAPTER_FILES = (CONFIG_FILENAME, *(weights.filename for weights in WeightsFormat))
 _KEPT_BESIDE = re.compile(
     r"(~|\.(bak|backup|old|orig|prev|save|sha\d+|md5|sig|asc|lock|index\.json)[-~.\w]*)$", re.IGNORECASE
 )
@@ -93,7 +92,11 @@ def inspect_adapter(
         rules = Rules(Roots((directory.parent, *allow_symlinks_to)), allow_pickle)
         if not directory.is_dir() and not directory.is_symlink():
             raise Rejected("not_a_directory", f"{directory} is not a directory. Name an adapter's directory.")
-        proof = prove(str(directory), rules, digest=with_revision)
+        parent = os.open(directory.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            proof = prove(directory.name, parent, rules, digest=with_revision)
+        finally:
+            os.close(parent)
     except Fault as error:
         return Inspection(error.state, error.reason)
     except OSError as error:
@@ -105,37 +108,43 @@ def inspect_adapter(
     return Inspection(AdapterState.READY, None, proof.facts, proof.revision)
 
 
-def prove(directory: str, rules: Rules, *, digest: bool) -> Proof:
-    """Return the proof that `directory` is a complete, valid adapter.
+def prove(name: str, root_fd: int, rules: Rules, *, digest: bool) -> Proof:
+    """Return the proof that the directory `name` inside the prefix open at `root_fd` is an adapter.
 
     With `digest` every byte is read and the revision told; the files may not change meanwhile.
     Raises Incomplete, Rejected, Changed, and OSError where nothing can be concluded.
     """
     try:
-        return _prove(directory, rules, digest)
+        directory = open_directory(root_fd, name, rules.roots)
+        try:
+            return _prove(directory, rules, digest)
+        finally:
+            os.close(directory)
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and _is_link(name, root_fd):
+            raise Incomplete(
+                "link_dangling", "The directory is a link that leads nowhere. Put the adapter where it leads."
+            ) from error
         if is_gone(error):
             raise Changed from error  # a file was there a moment ago
         raise
 
 
-def _prove(directory: str, rules: Rules, digest: bool) -> Proof:
-    prefix, _, name = directory.rpartition("/")
+def _is_link(name: str, root_fd: int) -> bool:
     try:
-        with opened_directory(prefix, name, rules.roots) as descriptor:
-            return _prove_open(descriptor, rules, digest)
-    except FileNotFoundError as error:
-        if os.path.islink(directory):  # noqa: PTH114 - a Path costs more than the call
-            raise Incomplete(
-                "link_dangling", "The directory is a link that leads nowhere. Put the adapter where it leads."
-            ) from error
-        raise
+        return stat.S_ISLNK(os.stat(name, dir_fd=root_fd, follow_symlinks=False).st_mode)
+    except OSError:
+        return False
 
 
-def _prove_open(directory: int, rules: Rules, digest: bool) -> Proof:
+def _prove(directory: int, rules: Rules, digest: bool) -> Proof:
     if digest:
         _check_no_writer(directory)
-    with _files(directory, rules) as files:
+    try:
+        opened = opened_adapter(directory, rules.roots, allow_pickle=rules.allow_pickle)
+    except Incomplete as error:
+        raise explain(directory, error) from error
+    with opened as files:
         if digest:
             _check_written(files)
         config = parse_config(files.config)
@@ -151,18 +160,6 @@ def _prove_open(directory: int, rules: Rules, digest: bool) -> Proof:
         if signature_of(files.config_stat, os.fstat(files.weights)) != signature:
             raise Changed
     return Proof(signature, facts, revision)
-
-
-@contextmanager
-def _files(directory: int, rules: Rules) -> Iterator[AdapterFiles]:
-    with ExitStack() as stack:
-        try:
-            files = stack.enter_context(
-                opened_adapter(directory, rules.roots, allow_pickle=rules.allow_pickle)
-            )
-        except Incomplete as error:
-            raise explain(directory, error) from error
-        yield files
 
 
 def _check_written(files: AdapterFiles) -> None:
@@ -210,10 +207,9 @@ def _check_no_writer(directory: int) -> None:
 
 
 def _is_unfinished(name: str) -> bool:
-    finished = {CONFIG_FILENAME, *(weights.filename for weights in WeightsFormat)}
-    if name in finished or _KEPT_BESIDE.search(name):
+    if name in _ADAPTER_FILES or _KEPT_BESIDE.search(name):
         return False
-    return any(file in name for file in finished)
+    return any(file in name for file in _ADAPTER_FILES)
 
 
 def _digest(files: AdapterFiles, rules: Rules) -> Revision:

@@ -7,7 +7,7 @@ import pytest
 
 from loradrop.catalog.lora import open_files
 from loradrop.catalog.lora.faults import Rejected
-from loradrop.catalog.lora.open_files import Roots, opened_directory, opened_file
+from loradrop.catalog.lora.open_files import Roots, open_file, opened_directory
 from tests.faults.exchange import Ground, exchanging, outcomes
 
 
@@ -29,8 +29,12 @@ def _kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 def read(prefix: Path, name: str, *allowed: Path, file: str = "file") -> str:
     roots = Roots((prefix, *allowed))
-    with opened_directory(prefix, name, roots) as directory, opened_file(directory, file, roots) as (fd, _):
-        return os.read(fd, 100).decode()
+    with opened_directory(prefix, name, roots) as directory:
+        descriptor, _ = open_file(directory, file, roots)
+    try:
+        return os.read(descriptor, 100).decode()
+    finally:
+        os.close(descriptor)
 
 
 pytestmark = pytest.mark.usefixtures("_kernel")

@@ -24,7 +24,7 @@ RACY = EvaluationRule(racy_seconds=60.0)
 
 
 def evaluator(prefix: Path, settle: SettleRule = SETTLED, rule: EvaluationRule | None = None) -> Evaluator:
-    return Evaluator(str(prefix), Rules(Roots((prefix,))), settle, rule)
+    return Evaluator(Rules(Roots((prefix,))), settle, rule)
 
 
 def evaluate(
@@ -67,9 +67,7 @@ def test_a_fresh_adapter_settles_and_says_when_to_look_again(tmp_path: Path) -> 
 @pytest.mark.parametrize(("trusted", "state"), [(True, AdapterState.READY), (False, AdapterState.SETTLING)])
 def test_times_of_another_clock_prove_nothing(trusted: bool, state: AdapterState, tmp_path: Path) -> None:
     write_adapter(tmp_path / "sql")
-    an_hour_later = Evaluator(
-        str(tmp_path), Rules(Roots((tmp_path,))), PATIENT, clock=lambda: time.time() + 3600
-    )
+    an_hour_later = Evaluator(Rules(Roots((tmp_path,))), PATIENT, clock=lambda: time.time() + 3600)
     an_hour_later.trust_times(trusted)
     with open_root(tmp_path) as (root_fd, _):
         examined = an_hour_later.evaluate(ExamineRequest("sql", None), root_fd)

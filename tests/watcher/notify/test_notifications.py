@@ -11,18 +11,17 @@ import pytest
 from loradrop.catalog.adapter import Reason
 from loradrop.catalog.status import WatcherMode
 from loradrop.watcher.notify.lost import NotifierLost
-from loradrop.watcher.notify.notifier import Hint, Notifications
+from loradrop.watcher.notify.notifier import Hint, Notifications, Notifier
 from loradrop.watcher.notify.selection import make_notifier
 from loradrop.watcher.settings import NotifierChoice
 from loradrop.watcher.timings import Timings
 from tests.watcher.notifiers import until
 
 
-class Scripted:
+class Scripted(Notifier):
     """A notifier that does what a test says: dies, goes silent, or is replaced."""
 
     mode = WatcherMode.INOTIFY
-    blind: Reason | None = None
 
     def __init__(self) -> None:
         self.fault: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
@@ -109,6 +108,32 @@ async def test_a_notifier_that_fails_is_replaced_and_everything_is_looked_at(
         assert heard.made[0].is_closed
         assert heard.lost == [None, code, None]
         assert heard.hints == [Hint(None), Hint(None)]
+
+
+class FailsAsItStops(Scripted):
+    """A notifier whose mechanism answers the end of its task with an error of its own."""
+
+    async def follow(self) -> None:
+        try:
+            await self.fault
+        except asyncio.CancelledError:
+            raise RuntimeError("stopped in the middle") from None
+
+
+async def test_a_notifier_that_fails_as_it_is_stopped_does_not_keep_the_watcher_from_stopping() -> None:
+    started: list[Hint] = []
+    notifications = Notifications(
+        FailsAsItStops, on_hint=started.append, on_lost=lambda _reason: None, timings=Timings()
+    )
+    task = asyncio.create_task(notifications.run())
+    await until(lambda: bool(started), "it began")
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait({task}, timeout=10)
+    ended = task.cancelled()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert ended
 
 
 async def test_a_notifier_that_cannot_be_made_is_tried_again() -> None:

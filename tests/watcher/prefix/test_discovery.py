@@ -30,7 +30,7 @@ from tests.watcher.bad_adapters import BAD
 
 def findings_of(prefix: Path) -> dict[str, Finding]:
     """What examining everything under `prefix` finds, as if it had settled."""
-    evaluator = Evaluator(str(prefix), Rules(Roots((prefix,))), SettleRule(settle_seconds=0))
+    evaluator = Evaluator(Rules(Roots((prefix,))), SettleRule(settle_seconds=0))
     found = {}
     with open_root(prefix) as (root_fd, _):
         for name in scan(prefix, {}).names:
