@@ -33,7 +33,7 @@ from loradrop.catalog.errors import LeaseHeld, LeaseLost, LoradropError
 from loradrop.catalog.printable import printable
 from loradrop.catalog.status import WatcherStatus
 from loradrop.catalog.store import Connection, Refreshes
-from loradrop.watcher.exception_groups import first_of
+from loradrop.watcher.exception_groups import first_of, in_own_task
 from loradrop.watcher.initial_sync import InitialSync
 from loradrop.watcher.monitor.monitor import Monitor
 from loradrop.watcher.prefix.findings import RootIdentity
@@ -123,7 +123,7 @@ class Watcher:
         logged = ""
         while True:
             started = time.monotonic()
-            error = await self._session(tasks)
+            error = await in_own_task(self._session(tasks))
             lasted_seconds = time.monotonic() - started
             level = level_of(error) if error.message != logged else logging.DEBUG
             logged = error.message

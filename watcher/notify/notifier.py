@@ -19,7 +19,7 @@ from typing import Protocol
 from loradrop.catalog.adapter import Reason
 from loradrop.catalog.backoff import HALF_JITTER, Backoff
 from loradrop.catalog.status import WatcherMode
-from loradrop.watcher.exception_groups import first_of
+from loradrop.watcher.exception_groups import first_of, in_own_task
 from loradrop.watcher.notify.lost import NotifierLost
 from loradrop.watcher.timings import Timings
 
@@ -128,7 +128,7 @@ class Notifications:
                 self.mode = self._notifier.mode
                 self._on_lost(None)
                 self._on_hint(Hint(None))  # what changed before it watched
-                await _follow(self._notifier, timings)
+                await in_own_task(_follow(self._notifier, timings))
             except NotifierLost as lost:
                 self.mode = WatcherMode.RESCAN
                 self._on_lost(lost.reason)

@@ -30,6 +30,8 @@ class Scripted:
         self.is_closed = False
         self.is_attached = True
         self.refuses = False
+        self.is_followed = False
+        self.fails_when_cancelled = False
 
     async def start(self) -> None:
         pass
@@ -43,7 +45,13 @@ class Scripted:
         return name in self.covered
 
     async def follow(self) -> None:
-        raise await self.fault
+        self.is_followed = True
+        try:
+            raise await self.fault
+        except asyncio.CancelledError:
+            if self.fails_when_cancelled:
+                raise NotifierLost("notifier_silent", "x") from None
+            raise
 
     async def prove_attached(self) -> None:
         if not self.is_attached:
@@ -128,6 +136,20 @@ async def test_a_prefix_replaced_in_silence_is_noticed() -> None:
         heard.made[0].is_attached = False
         await until(lambda: len(heard.made) == 2, "a new one is made")
         assert heard.lost == [None, "prefix_replaced", None]
+
+
+async def test_a_notifier_that_fails_while_everything_ends_does_not_keep_it_from_ending() -> None:
+    heard = Heard()
+    notifications = Notifications(
+        heard.make, on_hint=heard.hints.append, on_lost=heard.on_lost, timings=Timings()
+    )
+    task = asyncio.create_task(notifications.run())
+    await until(lambda: bool(heard.made), "it began")
+    heard.made[0].fails_when_cancelled = True
+    await until(lambda: heard.made[0].is_followed, "it is followed")
+    task.cancel()
+    done, _ = await asyncio.wait({task}, timeout=10)
+    assert done == {task}
 
 
 async def test_names_are_covered_once_and_a_refusal_is_no_crash() -> None:
