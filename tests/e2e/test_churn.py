@@ -78,6 +78,7 @@ async def recorded(ground: Ground) -> Any:
         record = Record(connection)
         recording = asyncio.create_task(record.run())
         try:
+            await record.following.wait()
             yield record
         finally:
             recording.cancel()
