@@ -67,8 +67,7 @@ def _check_finite(weights: Weights) -> None:
     for name, largest in weights.largest.items():
         if not math.isfinite(largest):
             raise Rejected(
-                "weights_not_finite",
-                f"{name[:120]} holds NaN or infinite values: the training run diverged.",
+                "weights_not_finite", f"{name[:120]} holds NaN or infinite values: the training run diverged."
             )
 
 
