@@ -47,11 +47,9 @@ class Preparation:
         pinned = await self._store.obtain(source)
         try:
             if pinned.revision not in self._admitted:
+                seconds = self._deadline.seconds_for(source.size_bytes)
                 await self._admissions.run(
-                    lambda _: self._admit(pinned.directory),
-                    about=pinned.revision,
-                    seconds=self._deadline.seconds_for(source.size_bytes),
-                    discard=lambda _: None,
+                    lambda _: self._admit(pinned.directory), about=pinned.revision, seconds=seconds
                 )
                 self._admitted.add(pinned.revision)
         except BaseException:
