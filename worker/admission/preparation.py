@@ -11,7 +11,7 @@ from loradrop.worker.admission.base_fit import BaseModel
 from loradrop.worker.admission.checks import Limits, check_adapter
 from loradrop.worker.admission.weights import read_adapter
 from loradrop.worker.store.copying import Source
-from loradrop.worker.store.deadline import DEADLINE
+from loradrop.worker.store.deadline import DEADLINE, Deadline
 from loradrop.worker.store.deadline_threads import DeadlineThreads
 from loradrop.worker.store.pins import Pinned
 from loradrop.worker.store.revision_store import RevisionStore
@@ -23,13 +23,20 @@ class Preparation:
     """Invariant: what it returns is pinned, private, and fit for this base model and server."""
 
     def __init__(
-        self, store: RevisionStore, *, base: BaseModel | None, limits: Limits, allow_pickle: bool
+        self,
+        store: RevisionStore,
+        *,
+        base: BaseModel | None,
+        limits: Limits,
+        allow_pickle: bool,
+        deadline: Deadline = DEADLINE,
     ) -> None:
         """Prepare for an engine of these limits; `base` is None where its checkpoint is not known."""
         self._store = store
         self._base = base
         self._limits = limits
         self._allow_pickle = allow_pickle
+        self._deadline = deadline
         self._admitted: set[Revision] = set()
         self._admissions = DeadlineThreads(
             "Reading the private copy", late="admission_timed_out", at_once=_CONCURRENT_ADMISSIONS
@@ -40,11 +47,9 @@ class Preparation:
         pinned = await self._store.obtain(source)
         try:
             if pinned.revision not in self._admitted:
+                seconds = self._deadline.seconds_for(source.size_bytes)
                 await self._admissions.run(
-                    lambda _: self._admit(pinned.directory),
-                    about=pinned.revision,
-                    seconds=DEADLINE.seconds_for(source.size_bytes),
-                    discard=lambda _: None,
+                    lambda _: self._admit(pinned.directory), about=pinned.revision, seconds=seconds
                 )
                 self._admitted.add(pinned.revision)
         except BaseException:

@@ -15,12 +15,15 @@ from loradrop.worker.admission.preparation import Preparation
 from loradrop.worker.admission.weights import read_adapter
 from loradrop.worker.outcomes import Failed, Rejected
 from loradrop.worker.store.copying import Source, digest_copy
-from loradrop.worker.store.deadline_threads import patience_seconds
+from loradrop.worker.store.deadline import DEADLINE, Deadline
 from loradrop.worker.store.revision_store import RevisionStore
 from testkit.tiny_model import tiny_adapter_tensors, write_tiny_adapter
 from testkit.waiting import wait_until
 from tests.worker.sources import is_pinned
 
+SOON = Deadline(base_seconds=0.05)
+PATIENTLY_READ = 100_000_000
+"""A size in bytes that has ten seconds more."""
 LIMITS = Limits(max_lora_rank=8, largest_value=3.4e38)
 
 
@@ -34,9 +37,9 @@ def place(tmp_path: Path) -> Path:
     return tmp_path / "store"
 
 
-def preparation(place: Path, *, allow_pickle: bool = True) -> Preparation:
+def preparation(place: Path, *, allow_pickle: bool = True, deadline: Deadline = DEADLINE) -> Preparation:
     store = RevisionStore(place, max_bytes=1 << 30)
-    return Preparation(store, base=None, limits=LIMITS, allow_pickle=allow_pickle)
+    return Preparation(store, base=None, limits=LIMITS, allow_pickle=allow_pickle, deadline=deadline)
 
 
 async def test_a_good_adapter_comes_out_pinned(prefix: Path, place: Path) -> None:
@@ -77,7 +80,7 @@ async def test_a_pickle_is_admitted_unless_pickles_are_refused(prefix: Path, pla
 
 @pytest.fixture
 def hung_reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """Let reading the weights hang until the event is set, with patience that ends soon."""
+    """Let reading the weights hang until the event is set."""
     thawed = threading.Event()
 
     def hung(directory: Path, *, allow_pickle: bool) -> tuple[LoraConfig, Weights]:
@@ -85,7 +88,6 @@ def hung_reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
         return read_adapter(directory, allow_pickle=allow_pickle)
 
     monkeypatch.setattr("loradrop.worker.admission.preparation.read_adapter", hung)
-    monkeypatch.setattr("loradrop.worker.admission.preparation.patience_seconds", lambda _: 0.05)
     yield thawed
     thawed.set()
 
@@ -95,14 +97,14 @@ async def test_an_admission_that_hangs_is_a_failure_and_keeps_no_pin(
 ) -> None:
     write_tiny_adapter(prefix / "sql", seed=1)
     with pytest.raises(Failed, match=r"admission_timed_out.*0 s; check the storage"):
-        await preparation(place).prepare(Source(prefix, "sql"))
+        await preparation(place, deadline=SOON).prepare(Source(prefix, "sql"))
     assert not is_pinned(place, digest_copy(prefix / "sql"))
 
 
 async def test_admissions_that_hang_do_not_keep_others_from_being_made(
     prefix: Path, place: Path, hung_reads: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prepared = preparation(place)
+    prepared = preparation(place, deadline=SOON)
     sources = [
         Source(prefix, write_tiny_adapter(prefix / f"h{seed}", seed=seed).name) for seed in range(1, 6)
     ]
@@ -110,18 +112,20 @@ async def test_admissions_that_hang_do_not_keep_others_from_being_made(
     assert [type(outcome) for outcome in outcomes] == [Failed] * 5
     monkeypatch.undo()
     write_tiny_adapter(prefix / "good", seed=9)
-    assert (await prepared.prepare(Source(prefix, "good"))).revision == digest_copy(prefix / "good")
+    patient = Source(prefix, "good", size_bytes=PATIENTLY_READ)
+    assert (await prepared.prepare(patient)).revision == digest_copy(prefix / "good")
     with pytest.raises(Failed, match="storage_hung"):
         await prepared.prepare(sources[0])
     hung_reads.set()
     await wait_until(lambda: not prepared._admissions._hung, timeout=5, description="the threads have ended")
-    assert (await prepared.prepare(sources[0])).revision == digest_copy(prefix / "h1")
+    patient = Source(prefix, "h1", size_bytes=PATIENTLY_READ)
+    assert (await prepared.prepare(patient)).revision == digest_copy(prefix / "h1")
 
 
 def test_no_size_is_waited_for_longer_than_ten_minutes() -> None:
-    assert patience_seconds(0) == 30.0
-    assert patience_seconds(1_000_000_000) == 130.0
-    assert patience_seconds(10**13) == 600.0
+    assert DEADLINE.seconds_for(0) == 30.0
+    assert DEADLINE.seconds_for(1_000_000_000) == 130.0
+    assert DEADLINE.seconds_for(10**13) == 600.0
 
 
 async def test_what_is_not_there_is_a_failure(prefix: Path, place: Path) -> None:
