@@ -24,6 +24,7 @@ async def test_counts_say_how_many_adapters_are_in_each_state(
     reconciler: Reconciler, store: FakeStore
 ) -> None:
     reconciler.apply(catalog_of("1", "2", "3") | never_ready("a4", AdapterState.SETTLING))
+    reconciler.apply(never_ready("a5", AdapterState.INCOMPLETE))
     store.outcomes["a2"].append(rejected())
     await reconciler.resolve("a1")
     with pytest.raises(Rejected):
