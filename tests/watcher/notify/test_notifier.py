@@ -36,7 +36,7 @@ async def test_a_living_notifier_proves_it(
         await notifier.prove_attached()
 
 
-async def test_a_notifier_nobody_follows_cannot_prove_that_it_lives(tmp_path: Path) -> None:
+async def test_a_notifier_that_is_not_followed_cannot_prove_that_it_lives(tmp_path: Path) -> None:
     notifier = InotifyNotifier(tmp_path, lambda _hint: None)
     with pytest.raises(NotifierLost) as caught:
         await notifier.prove_alive(0.05)
@@ -117,7 +117,7 @@ async def test_a_directory_that_took_anothers_place_by_rename_has_arrived_and_no
 
 async def test_a_queue_that_overflows_loses_the_notifier(tmp_path: Path) -> None:
     notifier = InotifyNotifier(tmp_path, lambda _hint: None)
-    _overflow(tmp_path)  # nobody reads meanwhile
+    _overflow(tmp_path)  # it is not read meanwhile
     async with following(notifier) as task:
         assert await lost(task) == "notifications_overflowed"
 
