@@ -1,4 +1,4 @@
-"""What people are shown holds nothing of what the files hold, and no request reaches beyond the prefix."""
+"""What clients are shown holds nothing of what the files hold, and no request reaches beyond the prefix."""
 
 import json
 import struct

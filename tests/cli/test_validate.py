@@ -53,7 +53,7 @@ def test_every_adapter_of_a_prefix_gets_its_verdict(prefix: Path) -> None:
     assert len(good["revision"]) == 64
 
 
-def test_people_see_each_reason(prefix: Path) -> None:
+def test_each_reason_is_shown(prefix: Path) -> None:
     result = validate(prefix)
     assert "weights_truncated: " in result.output
     assert "config_missing: " in result.output

@@ -97,7 +97,7 @@ def digest_copy(directory: Path) -> Revision | None:
 def mend_copy(directory: Path, copy: Path, weights_format: WeightsFormat) -> None:
     """Move the files of `copy` over those of `directory`, a private copy that may be in use.
 
-    Each is there at every moment, and whoever has the old one open keeps it. Raises OSError.
+    Each is there at every moment, and a reader that has the old one open keeps it. Raises OSError.
     """
     for name in (CONFIG_FILENAME, weights_format.filename):
         (copy / name).rename(directory / name)

@@ -1,4 +1,4 @@
-"""Adapters loaded ahead of their first request: as many as asked for, and never in anybody's way."""
+"""Adapters loaded ahead of their first request: as many as asked for, and never in the way of a request."""
 
 from loradrop.catalog.adapter import AdapterState
 from loradrop.catalog.status import WorkerState
