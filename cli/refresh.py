@@ -42,12 +42,7 @@ def refresh(  # noqa: PLR0913 - one parameter a flag: Typer reads them from here
     client = ApiClient.at(api_url)
     body = client.post(
         _PATH,
-        {
-            "names": names or [],
-            "dry_run": dry_run,
-            "confirm_removals": confirm_removals,
-            "timeout": timeout,
-        },
+        {"names": names or [], "dry_run": dry_run, "confirm_removals": confirm_removals, "timeout": timeout},
         RefreshBody,
         headers={"Prefer": "respond-async"} if no_wait else {},
         seconds=timeout + _SPARE_SECONDS,

@@ -81,7 +81,6 @@ class Values:
     """What the settings of one process are."""
 
     def __init__(self, given: Mapping[Setting[Any], Any]) -> None:
-        """Know the values that were `given` by a flag or a variable."""
         self._given = given
 
     def __getitem__(self, setting: Setting[_Value]) -> _Value:

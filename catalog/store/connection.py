@@ -87,11 +87,9 @@ class Connection:
         await close(self.blocking)
 
     async def __aenter__(self) -> Self:
-        """Return itself."""
         return self
 
     async def __aexit__(self, *_exc: object) -> None:
-        """Close both clients."""
         await self.aclose()
 
 
