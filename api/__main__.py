@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         host=settings.host,
         port=settings.port,
         log_config=None,
-        proxy_headers="FORWARDED_ALLOW_IPS" in os.environ,  # else anyone on this host could name the caller
+        proxy_headers="FORWARDED_ALLOW_IPS" in os.environ,  # else any user of this host could name the caller
         access_log=False,  # /metrics counts requests; probes would drown everything else
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )

@@ -40,10 +40,8 @@ def create_app(settings: Settings) -> FastAPI:
 
     It starts whether or not Redis is there, and answers 503 while it is away.
     """
-    keys = KeyRing(
-        keys_from(settings.api_keys),
-        file=KeyFile(settings.api_key_file) if settings.api_key_file is not None else None,
-    )
+    key_file = KeyFile(settings.api_key_file) if settings.api_key_file is not None else None
+    keys = KeyRing(keys_from(settings.api_keys), file=key_file)
     connection = Connection(settings.redis_url, pool=settings.pool)
     stopping = asyncio.Event()
     services = Services(
@@ -71,11 +69,16 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,  # a redirect would lead wherever `Host` says
     )
     app.state.services = services
-    put_backend(app.state, _backend(services))
+    backend = Backend(
+        queries=services.queries,
+        redis_seconds=settings.redis_seconds,
+        stopping=stopping,
+        count_refresh=lambda status: services.metrics.refreshes.labels(status).inc(),
+    )
+    put_backend(app.state, backend)
     document(app, is_guarded=not keys.is_open)
-    app.include_router(shared)
-    app.include_router(v1)
-    app.include_router(service)
+    for router in (shared, v1, service):
+        app.include_router(router)
     add_problem_handlers(app)
     hosts = AllowedHosts(settings.host, *settings.allowed_hosts)
     app.add_middleware(AuthMiddleware, keys=keys, needed=_needed, refusal=problem_of, hosts=hosts)
@@ -88,15 +91,6 @@ def create_app(settings: Settings) -> FastAPI:
         )
     app.add_middleware(CountRequests, metrics=services.metrics)
     return app
-
-
-def _backend(services: Services) -> Backend:
-    return Backend(
-        queries=services.queries,
-        redis_seconds=services.settings.redis_seconds,
-        stopping=services.stopping,
-        count_refresh=lambda status: services.metrics.refreshes.labels(status).inc(),
-    )
 
 
 def _needed(method: str, _path: str) -> Scope:

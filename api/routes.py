@@ -67,11 +67,7 @@ class _EventStream(EventSourceResponse):
             self._feed.leave(self._start)
 
 
-@v1.get(
-    "/v1/lora_refreshes",
-    summary="Who asked for which refresh",
-    responses=errors(HTTPStatus.BAD_REQUEST),
-)
+@v1.get("/v1/lora_refreshes", summary="Who asked for which refresh", responses=errors(HTTPStatus.BAD_REQUEST))
 async def lora_refreshes(
     services: _Answering, limit: Annotated[int, Query(ge=1, le=1000)] = 100
 ) -> Listed[AskedRefresh]:
@@ -83,10 +79,7 @@ async def lora_refreshes(
         return Listed[AskedRefresh](data=await services.queries.refreshes(limit=limit))
 
 
-@v1.get(
-    "/v1/lora_workers",
-    summary="Every living worker",
-)
+@v1.get("/v1/lora_workers", summary="Every living worker")
 async def lora_workers(services: _Answering) -> Listed[WorkerView]:
     """Return how far each worker has come; `lag` counts the changes it has not observed yet."""
     async with in_time(services.settings.redis_seconds):

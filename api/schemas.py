@@ -5,6 +5,7 @@ from datetime import datetime
 from pydantic import BaseModel, Field
 
 from loradrop.catalog.adapter import Reason
+from loradrop.catalog.http.views import shared_fields
 from loradrop.catalog.status import WatcherMode, WatcherStatus
 
 
@@ -15,11 +16,7 @@ class Problem(BaseModel):
     """Stands for the kind of problem; `about:blank` where the status says it all."""
     title: str = Field(examples=["No watcher is alive"])
     status: int = Field(examples=[503])
-    detail: str = Field(
-        examples=[
-            "No watcher is alive to look at the prefix. Start one with `loradrop watch`, then ask again."
-        ]
-    )
+    detail: str = Field(examples=["No watcher is alive to look at the prefix. Start one, then ask again."])
     code: str = Field(examples=["no_watcher"])
     """Stable, for programs."""
 
@@ -48,17 +45,8 @@ class WatcherView(BaseModel):
     @classmethod
     def of(cls, status: WatcherStatus) -> "WatcherView":
         """Return the view of a heartbeat."""
-        return cls(
-            id=status.owner,
-            prefix=status.prefix,
-            mode=status.mode,
-            degraded=status.degraded,
-            heartbeat_at=status.heartbeat_at,
-            last_scan_at=status.last_scan_at,
-            last_scan_seconds=status.last_scan_seconds,
-            interval_seconds=status.interval_seconds,
-            adapters={str(state): count for state, count in status.counts.items()},
-        )
+        counts = {str(state): count for state, count in status.counts.items()}
+        return cls(id=status.owner, adapters=counts, **shared_fields(cls, status))
 
 
 class Readiness(BaseModel):

@@ -43,14 +43,10 @@ class Settings:
         )
 
     @property
-    def is_keyless(self) -> bool:
-        """Whether no client is asked for a key."""
-        return not self.api_keys and self.api_key_file is None
-
-    @property
     def is_public_without_key(self) -> bool:
         """Whether other hosts can reach `/v1` and none is asked for a key."""
-        return self.is_keyless and not _is_loopback(self.host)
+        is_keyless = not self.api_keys and self.api_key_file is None
+        return is_keyless and not _is_loopback(self.host)
 
 
 def _is_loopback(host: str) -> bool:

@@ -160,7 +160,7 @@ async def first_requests(stock: Stock, ours: Loradrop, prefix: Path, resolved: P
 
 
 def copy_to_disk(source: Path, target: Path) -> None:
-    """Copy an adapter and make it durable, as whoever fetches it must."""
+    """Copy an adapter and make it durable, as a downloader must."""
     shutil.copytree(source, target)
     for path in target.iterdir():
         with path.open("rb") as file:

@@ -59,7 +59,6 @@ class Reason:
     message: str
 
     def __str__(self) -> str:
-        """Return `code: message`, for logs and tables."""
         return f"{self.code}: {self.message}"
 
 

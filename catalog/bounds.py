@@ -7,6 +7,7 @@ filesystems bound them, and they must stay what they are. A record stays under 1
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 
@@ -23,6 +24,8 @@ _MAX_BASE_MODEL_BYTES = 256
 _MAX_LIST_BYTES = 64 * 1024
 """Of each list in the result of a refresh: some thousand names, or some hundred with reasons."""
 
+_LISTS = ("discovered", "updated", "removed")
+
 
 def bounded_adapter(adapter: Adapter) -> Adapter:
     """Return `adapter` as it may be published."""
@@ -37,21 +40,11 @@ def bounded_reason(reason: Reason) -> Reason:
 
 def bounded_result(result: RefreshResult) -> RefreshResult:
     """Return `result` as it may be kept; `omitted` counts the names that each list lost."""
-    lists: dict[str, tuple[str, ...]] = {
-        "discovered": _first(result.discovered),
-        "updated": _first(result.updated),
-        "removed": _first(result.removed),
-    }
-    rejected = _first_reasons(result.rejected)
-    kept = {name: len(names) for name, names in lists.items()} | {"rejected": len(rejected)}
-    omitted = {name: len(getattr(result, name)) - count for name, count in kept.items()}
-    return replace(
-        result,
-        **lists,  # type: ignore[arg-type]  # names of fields and their values
-        rejected=rejected,
-        error=result.error and bounded_reason(result.error),
-        omitted={name: count for name, count in omitted.items() if count},
-    )
+    kept: dict[str, Any] = {name: _first(getattr(result, name)) for name in _LISTS}
+    kept["rejected"] = _first_reasons(result.rejected)
+    omitted = {name: len(getattr(result, name)) - len(names) for name, names in kept.items()}
+    error = result.error and bounded_reason(result.error)
+    return replace(result, error=error, omitted={name: n for name, n in omitted.items() if n}, **kept)
 
 
 def shortened(text: str, max_bytes: int) -> str:

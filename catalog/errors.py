@@ -1,26 +1,4 @@
-"""The errors of loradrop, named for the outcome.
-
-LoradropError
-├── CatalogUnavailable      Redis is away or refuses for now: try again later
-├── CatalogDenied           Redis refuses this user or a permission: an operator must act
-├── CatalogRefused          Redis answered with an error that retrying will not mend: an operator must act
-├── RecordInvalid           a record does not decode: skipped; the watcher publishes it again
-├── ResyncNeeded            what was read is no longer a consistent prefix: list again
-├── LeaseHeld               another watcher publishes
-├── LeaseLost               another watcher has taken over, or the catalog was replaced
-├── NoWatcher               no watcher is alive to answer a refresh
-├── PrefixNotConfigured     nothing to discover
-├── UnknownAdapter          no such name in the catalog
-├── UnknownRefresh          no such refresh, or it has expired
-├── KeysInvalid             the configured API keys are malformed
-├── KeyNeeded               a request without a key, or with an unknown one
-├── AdminKeyNeeded          a request with a key that may only read
-├── ForeignOrigin           a request that another site's web page sends, to a server without keys
-├── HostNotAllowed          a request under a name that a server without keys does not have
-├── RequestTooLarge         a body above the limit
-├── TooManyRefreshes        more refreshes in a minute than a pool accepts
-└── DiscoveryError          the prefix could not be read as a whole
-"""
+"""The errors of loradrop, named for the outcome; all are LoradropError."""
 
 from loradrop.catalog.adapter import Reason
 
@@ -32,14 +10,14 @@ NO_CATALOG = (
 
 
 class LoradropError(Exception):
-    """Base of all errors. `reason` is what is shown: a code and a sentence."""
+    """Base of all errors. `message` is a sentence that says what happened and what to do."""
 
     code = "error"
+    default_message = ""
 
-    def __init__(self, message: str) -> None:
-        """Remember the sentence that says what happened and what to do."""
-        super().__init__(message)
-        self.message = message
+    def __init__(self, message: str = "") -> None:
+        self.message = message or self.default_message
+        super().__init__(self.message)
 
     @property
     def reason(self) -> Reason:
@@ -54,19 +32,19 @@ class CatalogUnavailable(LoradropError):
 
 
 class CatalogDenied(LoradropError):
-    """Redis refuses our credentials or permissions."""
+    """Redis refuses this user or a permission: an operator must act."""
 
     code = "catalog_denied"
 
 
 class CatalogRefused(LoradropError):
-    """Redis answered with an error that trying again will not mend."""
+    """Redis answered with an error that trying again will not mend: an operator must act."""
 
     code = "catalog_refused"
 
 
 class RecordInvalid(LoradropError):
-    """A record in Redis does not decode: edited by hand, or written by another schema."""
+    """A record in Redis does not decode, edited by hand or of another schema: the watcher mends it."""
 
     code = "record_invalid"
 
@@ -83,7 +61,6 @@ class LeaseHeld(LoradropError):
     code = "lease_held"
 
     def __init__(self, owner: str) -> None:
-        """Name the watcher that publishes now."""
         super().__init__(f"The watcher {owner} publishes this pool; standing by until it stops.")
         self.owner = owner
 
@@ -104,12 +81,9 @@ class PrefixNotConfigured(LoradropError):
     """No directory was given to discover adapters in."""
 
     code = "prefix_not_configured"
-
-    def __init__(self) -> None:
-        """Say how to configure one."""
-        super().__init__(
-            "No prefix is configured, so there is nothing to discover. Start with --lora-dir-prefix PATH."
-        )
+    default_message = (
+        "No prefix is configured, so there is nothing to discover. Start with --lora-dir-prefix PATH."
+    )
 
 
 class UnknownAdapter(LoradropError):
@@ -134,39 +108,30 @@ class KeyNeeded(LoradropError):
     """A request carries no key, or an unknown one."""
 
     code = "invalid_api_key"
-
-    def __init__(self) -> None:
-        """Say how to send one."""
-        super().__init__(
-            "Send `Authorization: Bearer KEY` with one of the keys in LORADROP_API_KEY, or in the file that "
-            "LORADROP_API_KEY_FILE names, of this server."
-        )
+    default_message = (
+        "Send `Authorization: Bearer KEY` with one of the keys in LORADROP_API_KEY, or in the file that "
+        "LORADROP_API_KEY_FILE names, of this server."
+    )
 
 
 class AdminKeyNeeded(LoradropError):
     """A request that changes what is served carries a key that may only read."""
 
     code = "admin_key_needed"
-
-    def __init__(self) -> None:
-        """Say which keys would do."""
-        super().__init__(
-            "This key has the scope read, and this request changes what is served. Send a key whose scope is "
-            "admin; one that is configured without a scope is."
-        )
+    default_message = (
+        "This key has the scope read, and this request changes what is served. Send a key whose scope is "
+        "admin; one that is configured without a scope is."
+    )
 
 
 class ForeignOrigin(LoradropError):
     """A page of another site sends a request that acts, and no key is asked for."""
 
     code = "foreign_origin"
-
-    def __init__(self) -> None:
-        """Say how to ask from elsewhere."""
-        super().__init__(
-            "A web page of another site may not ask for this. Give the server a key with LORADROP_API_KEY, "
-            "and send it."
-        )
+    default_message = (
+        "A web page of another site may not ask for this. Give the server a key with LORADROP_API_KEY, "
+        "and send it."
+    )
 
 
 class HostNotAllowed(LoradropError):
@@ -175,7 +140,6 @@ class HostNotAllowed(LoradropError):
     code = "host_not_allowed"
 
     def __init__(self, host: str) -> None:
-        """Name what was asked for."""
         super().__init__(
             f"This server is not known as {host[:255]!r}, and it asks for no key. Use its address, allow the "
             "name with LORADROP_API_ALLOWED_HOST, or give it a key with LORADROP_API_KEY."
@@ -188,7 +152,6 @@ class RequestTooLarge(LoradropError):
     code = "request_too_large"
 
     def __init__(self, max_bytes: int, *, what: str = "The body has") -> None:
-        """Say how large `what` may be."""
         super().__init__(
             f"{what} more than {max_bytes} bytes. Name fewer adapters, or none: then all are looked at."
         )
@@ -200,7 +163,6 @@ class TooManyRefreshes(LoradropError):
     code = "too_many_refreshes"
 
     def __init__(self, *, per_minute: int, retry_after_seconds: int) -> None:
-        """Say when to ask again."""
         super().__init__(
             f"{per_minute} refreshes were asked for in the last minute, and no more are taken. Ask again in "
             f"{retry_after_seconds} s; one refresh without names looks at everything."

@@ -22,11 +22,7 @@ from loradrop.catalog.status import WorkerAdapter
 SCHEMA = "1"
 
 _Value = TypeVar("_Value")
-_NESTED = (
-    msgspec.inspect.DictType,
-    msgspec.inspect.VarTupleType,
-    msgspec.inspect.DataclassType,
-)
+_NESTED = (msgspec.inspect.DictType, msgspec.inspect.VarTupleType, msgspec.inspect.DataclassType)
 _adapter_decoder = msgspec.json.Decoder(Adapter)
 _worker_adapter_decoder = msgspec.json.Decoder(WorkerAdapter)
 

@@ -6,7 +6,7 @@ from urllib.parse import quote
 import typer
 
 from loradrop.cli import tables
-from loradrop.cli.bodies import AdapterBody, AdaptersBody, WorkersBody
+from loradrop.cli.bodies import AdapterBody, Listed, WorkerBody
 from loradrop.cli.client import ApiClient
 from loradrop.cli.options import DEFAULT_API_URL, ApiUrl, AsJson
 
@@ -26,7 +26,7 @@ def ls(
         adapters = [client.get(f"/v1/lora_adapters/{quote(name, safe='')}", AdapterBody) for name in names]
         body: Any = {"object": "list", "data": adapters}
     else:
-        body = client.get("/v1/lora_adapters", AdaptersBody)
+        body = client.get("/v1/lora_adapters", Listed[AdapterBody])
         adapters = body["data"]
     if as_json:
         tables.print_json(body)
@@ -34,7 +34,7 @@ def ls(
     if not adapters:
         tables.say("No adapters yet. Copy one into the prefix, or ask for a look with `loradrop refresh`.")
         return
-    workers_total = len(client.get("/v1/lora_workers", WorkersBody)["data"])
+    workers_total = len(client.get("/v1/lora_workers", Listed[WorkerBody])["data"])
     tables.console().print(tables.adapters_table(adapters, workers_total))
     served = sum(adapter["revision"] is not None for adapter in adapters)
     tables.say(f"{len(adapters)} adapters, {served} served, {workers_total} workers")

@@ -1,10 +1,17 @@
 """What the API answers with, as far as the commands read it. Extra fields are left alone."""
 
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, Generic, TypedDict, TypeVar
 
 import msgspec
 
+_Item = TypeVar("_Item")
 _Timestamp = Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$")]
+
+
+class Listed(TypedDict, Generic[_Item]):
+    """A list, in OpenAI's shape."""
+
+    data: list[_Item]
 
 
 class ReasonBody(TypedDict):
@@ -34,12 +41,6 @@ class AdapterBody(TypedDict):
     workers: dict[str, OnWorkerBody]
 
 
-class AdaptersBody(TypedDict):
-    """The list of adapters."""
-
-    data: list[AdapterBody]
-
-
 class WorkerBody(TypedDict):
     """A worker."""
 
@@ -51,12 +52,6 @@ class WorkerBody(TypedDict):
     adapters: dict[str, int]
     last_heartbeat: _Timestamp
     degraded: ReasonBody | None
-
-
-class WorkersBody(TypedDict):
-    """The list of workers."""
-
-    data: list[WorkerBody]
 
 
 class RejectedBody(TypedDict):

@@ -54,18 +54,6 @@ class ApiClient:
         """Return the body of a good answer."""
         return self.good("GET", self.ask("GET", path), kind)
 
-    def post(
-        self,
-        path: str,
-        body: Any,
-        kind: type[_Body],
-        *,
-        headers: Mapping[str, str],
-        seconds: float = _SECONDS,
-    ) -> _Body:
-        """Return the body of a good answer, waiting for it up to `seconds`."""
-        return self.good("POST", self.ask("POST", path, body, headers=headers, seconds=seconds), kind)
-
     def ask(
         self,
         method: str,

@@ -40,18 +40,15 @@ def refresh(  # noqa: PLR0913 - one parameter a flag: Typer reads them from here
     Exits with 0 where they all do, and with 1 where time ran out or a NAME asked for is not ready.
     """
     client = ApiClient.at(api_url)
-    body = client.post(
-        _PATH,
-        {
-            "names": names or [],
-            "dry_run": dry_run,
-            "confirm_removals": confirm_removals,
-            "timeout": timeout,
-        },
-        RefreshBody,
-        headers={"Prefer": "respond-async"} if no_wait else {},
-        seconds=timeout + _SPARE_SECONDS,
-    )
+    asked = {
+        "names": names or [],
+        "dry_run": dry_run,
+        "confirm_removals": confirm_removals,
+        "timeout": timeout,
+    }
+    headers = {"Prefer": "respond-async"} if no_wait else {}
+    answer = client.ask("POST", _PATH, asked, headers=headers, seconds=timeout + _SPARE_SECONDS)
+    body = client.good("POST", answer, RefreshBody)
     if as_json:
         tables.print_json(body)
     elif no_wait:

@@ -15,13 +15,9 @@ def validate(
         typer.Argument(metavar="PATH", exists=True, help="An adapter's directory, or a prefix of them."),
     ],
     *,
-    allow_pickle: Annotated[
-        bool,
-        typer.Option(envvar=ALLOW_PICKLE.variable, help=ALLOW_PICKLE.help),
-    ] = True,
+    allow_pickle: Annotated[bool, typer.Option(envvar=ALLOW_PICKLE.variable, help=ALLOW_PICKLE.help)] = True,
     allow_symlinks_to: Annotated[
-        list[Path] | None,
-        typer.Option(envvar=ALLOW_SYMLINKS_TO.variable, help=ALLOW_SYMLINKS_TO.help),
+        list[Path] | None, typer.Option(envvar=ALLOW_SYMLINKS_TO.variable, help=ALLOW_SYMLINKS_TO.help)
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the validations as JSON.")] = False,
 ) -> None:

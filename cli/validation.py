@@ -17,6 +17,7 @@ from loradrop.watcher.prefix.scan import scan
 from loradrop.watcher.validation.inspection import inspect_adapter
 
 _ADAPTER_FILES = (CONFIG_FILENAME, *(weights.filename for weights in WeightsFormat))
+_FACTS = ("format", "size_bytes", "rank", "base_model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,6 @@ class Validation:
 
     def as_json(self) -> dict[str, Any]:
         """Return the validation in the words of the API."""
-        facts = self.facts
         return {
             "id": self.name,
             "path": printable(str(self.path)),
@@ -45,10 +45,7 @@ class Validation:
             "state": self.state,
             "reason": msgspec.to_builtins(self.reason),
             "revision": self.revision,
-            "format": facts.format if facts else None,
-            "size_bytes": facts.size_bytes if facts else None,
-            "rank": facts.rank if facts else None,
-            "base_model": facts.base_model if facts else None,
+            **{name: getattr(self.facts, name, None) for name in _FACTS},
         }
 
 

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import typer
 
 from loradrop.cli import tables
-from loradrop.cli.bodies import AdapterBody, WorkersBody
+from loradrop.cli.bodies import AdapterBody, Listed, WorkerBody
 from loradrop.cli.client import ApiClient
 from loradrop.cli.errors import CommandFailed, TimedOut, UsageError
 from loradrop.cli.options import DEFAULT_API_URL, ApiUrl
@@ -105,9 +105,8 @@ def progress_of(target: Target, adapter: AdapterBody, workers: Sequence[str]) ->
     has_revision = revision is not None and revision.startswith(target.revision)
     if adapter["state"] == "rejected" and not (target.revision and has_revision):
         return Progress(Outcome.REJECTED, f"{target.name}: {tables.reason_text(adapter['reason'])}", adapter)
-    if not has_revision:
-        return Progress(Outcome.PENDING, _not_ready(target, adapter), adapter, pending=workers)
-    if not target.revision and adapter["state"] != "ready":  # an update is under way
+    is_updating = not target.revision and adapter["state"] != "ready"
+    if not has_revision or is_updating:
         return Progress(Outcome.PENDING, _not_ready(target, adapter), adapter, pending=workers)
     return _on_workers(target, adapter, workers)
 
@@ -141,7 +140,7 @@ def _ask(client: ApiClient, target: Target, *, was_there: bool) -> Progress:
             return Progress(Outcome.REMOVED, f"{target.name} was removed from the prefix meanwhile.")
         return Progress(Outcome.PENDING, f"{target.name} is not under the prefix.")
     adapter = client.good("GET", answer, AdapterBody)
-    workers = [worker["id"] for worker in client.get("/v1/lora_workers", WorkersBody)["data"]]
+    workers = [worker["id"] for worker in client.get("/v1/lora_workers", Listed[WorkerBody])["data"]]
     return progress_of(target, adapter, workers)
 
 

@@ -19,7 +19,7 @@ class SessionFailed(LoradropError):
 
 
 def level_of(error: LoradropError) -> int:
-    """Return the log level of the end of a session: standing by is normal, a refusal needs a person."""
+    """Return the log level of the end of a session: standing by is normal, a refusal needs the operator."""
     if isinstance(error, LeaseHeld):
         return logging.INFO
     refusals = CatalogDenied | CatalogRefused | SessionFailed

@@ -33,7 +33,7 @@ from loradrop.catalog.errors import LeaseHeld, LeaseLost, LoradropError
 from loradrop.catalog.printable import printable
 from loradrop.catalog.status import WatcherStatus
 from loradrop.catalog.store import Connection, Refreshes
-from loradrop.watcher.first_failure import first_failure
+from loradrop.watcher.exception_groups import first_of, in_own_task
 from loradrop.watcher.initial_sync import InitialSync
 from loradrop.watcher.monitor.monitor import Monitor
 from loradrop.watcher.prefix.findings import RootIdentity
@@ -123,7 +123,7 @@ class Watcher:
         logged = ""
         while True:
             started = time.monotonic()
-            error = await self._session(tasks)
+            error = await in_own_task(self._session(tasks))
             lasted_seconds = time.monotonic() - started
             level = level_of(error) if error.message != logged else logging.DEBUG
             logged = error.message
@@ -147,19 +147,24 @@ class Watcher:
 
     async def _session(self, tasks: asyncio.TaskGroup) -> LoradropError:
         """Lead and publish until something ends it, and return what did."""
+        ended: LoradropError | None = None
         try:
             await self._mirror.lead()
             self._refreshes.clear()
             self._state.begin_session(self._mirror.remembered, RootIdentity.parse(self._mirror.root))
             self._initial_sync.begin(self._monitor.begin_session())
-            ended = await first_failure(self._report(), self._refreshes.take_requests(), self._turns(tasks))
-        except Exception as error:  # noqa: BLE001 - it is logged below
-            ended = error
-        if isinstance(ended, LoradropError):
-            return ended
-        # Whatever was found on the disk or in Redis, the adapters are to be watched on.
-        _logger.error("Session failed", exc_info=ended)
-        return SessionFailed(ended)
+            async with asyncio.TaskGroup() as session:
+                session.create_task(self._report())
+                session.create_task(self._refreshes.take_requests(session))
+                session.create_task(self._turns(tasks))
+        except* LoradropError as group:
+            ended = first_of(group)
+        except* Exception as group:
+            # Whatever was found on the disk or in Redis, the adapters are to be watched on.
+            _logger.exception("Session failed")
+            ended = ended or SessionFailed(first_of(group))
+        assert ended is not None  # turns go on until an error
+        return ended
 
     async def _turns(self, tasks: asyncio.TaskGroup) -> None:
         had_scan = self._monitor.last_scan is not None

@@ -33,7 +33,6 @@ _OBSERVED_SEQ = Gauge(
 _CATALOG_STALE = Gauge(
     "loradrop_catalog_stale", "1 while the catalog cannot be read.", multiprocess_mode="max"
 )
-
 _DEGRADED = Gauge(
     "loradrop_worker_degraded", "1 where answers are not to be trusted any more.", multiprocess_mode="max"
 )

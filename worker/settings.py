@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from loradrop.catalog.settings import Process, Values, declared, read_values
+from loradrop.catalog.settings import Process, declared, read_values
 from loradrop.catalog.settings import add_flags as add_declared
 
 NAMED = "loradrop"
@@ -79,13 +79,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def settings_from(arguments: argparse.Namespace, environment: Mapping[str, str]) -> WorkerSettings:
     """Return the settings given by flags and variables; raises SettingsInvalid."""
     values = read_values(declared.settings_of(Process.SERVE), Process.SERVE, arguments, environment)
-    is_named = getattr(arguments, NAMED, False) or "loradrop" in environment.get("VLLM_PLUGINS", "").split(
-        ","
-    )
-    return _made(values, named=is_named)
-
-
-def _made(values: Values, *, named: bool) -> WorkerSettings:
+    named_plugins = environment.get("VLLM_PLUGINS", "").split(",")
     return WorkerSettings(
         lora_dir_prefix=values.given(declared.LORA_DIR_PREFIX),
         lora_discovery_interval=values[declared.LORA_DISCOVERY_INTERVAL],
@@ -106,7 +100,7 @@ def _made(values: Values, *, named: bool) -> WorkerSettings:
         allow_symlinks_to=values.given(declared.ALLOW_SYMLINKS_TO) or (),
         api_keys=values.given(declared.API_KEY) or (),
         api_key_file=values.given(declared.API_KEY_FILE),
-        named=named,
+        named=getattr(arguments, NAMED, False) or "loradrop" in named_plugins,
     )
 
 

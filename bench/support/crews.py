@@ -22,7 +22,7 @@ IN_PLACE = "bench:in-place"
 GO = "bench:go"
 
 _LEAD_SECONDS = 0.3
-"""The word is given this long ahead, so that it has reached everybody when it counts."""
+"""The word is given this long ahead, so that it has reached every client when it counts."""
 _PATIENCE_SECONDS = 120
 
 _Result = TypeVar("_Result")

@@ -1,4 +1,4 @@
-"""The two servers a benchmark compares, driven the way people drive them."""
+"""The two servers a benchmark compares, driven as operators and clients drive them."""
 
 import asyncio
 import time
@@ -54,7 +54,7 @@ class Loradrop:
         self.catalog = catalog
 
     async def publish(self, name: str) -> None:
-        """Publish `name` and wait until it is listed: what goes on before anybody asks."""
+        """Publish `name` and wait until it is listed: what goes on before the first request."""
         await self.catalog.publish(name)
         await self.until_listed(name)
 

@@ -25,7 +25,6 @@ class AllowedHosts:
     """The names by which a server may be asked: addresses, localhost, those of this host, and those told."""
 
     def __init__(self, *told: str) -> None:
-        """Allow `told` beside what is always allowed."""
         self._names = {name.casefold() for name in (*told, "localhost", socket.gethostname())}
 
     def check(self, headers: Iterable[tuple[bytes, bytes]]) -> None:

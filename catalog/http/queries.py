@@ -40,7 +40,6 @@ class Queries:
     """Answers about one pool. Every method raises CatalogUnavailable, CatalogDenied or CatalogRefused."""
 
     def __init__(self, connection: Connection) -> None:
-        """Ask over `connection`."""
         self._reader = Reader(connection)
         self._reports = Reports(connection)
         self._refreshes = Refreshes(connection)

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from loradrop.catalog.adapter import Reason
 from loradrop.catalog.events import RefreshRequest
+from loradrop.catalog.http.views import shared_fields
 from loradrop.catalog.status import RefreshResult, RefreshStatus, WorkerStatus
 
 _MAX_NAME_BYTES = 255
@@ -111,15 +112,7 @@ def refresh_view(result: RefreshResult, workers: Sequence[WorkerStatus], *, epoc
 
 def asked_refresh(request: RefreshRequest, status: RefreshStatus | None) -> AskedRefresh:
     """Return who asked for what, and how far it has come."""
-    return AskedRefresh(
-        id=request.id,
-        asked_by=request.asked_by,
-        asked_at=request.at,
-        names=list(request.names),
-        dry_run=request.dry_run,
-        confirm_removals=request.confirm_removals,
-        status=status,
-    )
+    return AskedRefresh(asked_at=request.at, status=status, **shared_fields(AskedRefresh, request))
 
 
 def out_of_time(view: RefreshView) -> RefreshView:

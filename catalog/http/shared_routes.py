@@ -53,7 +53,7 @@ _Answering = Annotated[Backend, Depends(_backend_of)]
 
 
 def errors(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
-    """Return the documentation of a route's errors, but for those that every route has."""
+    """Return the documentation of the errors that not every route has."""
     return {int(status): {"description": status.phrase} for status in statuses}
 
 
@@ -93,8 +93,7 @@ async def refresh(
     try:
         async with in_time(body.timeout + backend.redis_seconds):
             view = await unless_stopping(
-                backend.stopping,
-                backend.queries.finished_refresh(refresh_id, timeout_seconds=body.timeout),
+                backend.stopping, backend.queries.finished_refresh(refresh_id, timeout_seconds=body.timeout)
             )
     except DiscoveryError:
         backend.count_refresh(RefreshStatus.FAILED)
@@ -104,9 +103,7 @@ async def refresh(
 
 
 @router.get(
-    REFRESH_PATH + "/{refresh_id}",
-    summary="How a refresh goes",
-    responses=errors(HTTPStatus.NOT_FOUND),
+    REFRESH_PATH + "/{refresh_id}", summary="How a refresh goes", responses=errors(HTTPStatus.NOT_FOUND)
 )
 async def refresh_as_it_stands(
     backend: _Answering, refresh_id: Annotated[str, Path(examples=["0f3c1d2e4b5a6978"])]
@@ -125,9 +122,7 @@ async def lora_adapters(backend: _Answering) -> Response:
 
 
 @router.get(
-    "/v1/lora_adapters/{name}",
-    summary="One adapter, on every worker",
-    responses=errors(HTTPStatus.NOT_FOUND),
+    "/v1/lora_adapters/{name}", summary="One adapter, on every worker", responses=errors(HTTPStatus.NOT_FOUND)
 )
 async def lora_adapter(
     backend: _Answering, name: Annotated[str, Path(examples=["sql_adapter"])]

@@ -8,7 +8,7 @@ Names and shapes are a contract. Not here: refreshes (`refresh_views`), and how 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field
 
@@ -68,10 +68,6 @@ class ReportedWorker:
     status: WorkerStatus
     adapters: Mapping[str, WorkerAdapter]
 
-    def has_observed(self, epoch: str, seq: int) -> bool:
-        """Return whether the worker has applied the catalog of `epoch` up to `seq`."""
-        return self.status.epoch == epoch and self.status.observed_seq >= seq
-
     def state_of(self, adapter: Adapter, epoch: str, *, listed: WorkerAdapter) -> WorkerAdapter | None:
         """Return the state of `adapter` on the worker; None where the worker cannot know of it yet.
 
@@ -80,45 +76,28 @@ class ReportedWorker:
         said = self.adapters.get(adapter.name)
         if said is not None:
             return said
-        if adapter.revision is None or not self.has_observed(epoch, adapter.seq):
-            return None
-        return listed
+        has_observed = self.status.epoch == epoch and self.status.observed_seq >= adapter.seq
+        return listed if has_observed and adapter.revision is not None else None
+
+
+def shared_fields(view: type[BaseModel], value: object) -> dict[str, Any]:
+    """Return what `value` says for the fields of `view`, by those names that both have."""
+    return {name: getattr(value, name) for name in view.model_fields if hasattr(value, name)}
 
 
 def adapter_view(adapter: Adapter, epoch: str, workers: Mapping[str, ReportedWorker]) -> AdapterView:
     """Return one adapter with its state on every worker."""
     listed = WorkerAdapter(state=WorkerState.LISTED, revision=adapter.revision)
-    return AdapterView(
-        id=adapter.name,
-        revision=adapter.revision,
-        state=adapter.state,
-        reason=adapter.reason,
-        path=adapter.path,
-        prefix=adapter.prefix,
-        format=adapter.format,
-        size_bytes=adapter.size_bytes,
-        rank=adapter.rank,
-        base_model=adapter.base_model,
-        discovered_at=adapter.discovered_at,
-        updated_at=adapter.updated_at,
-        workers={
-            worker_id: state
-            for worker_id, worker in workers.items()
-            if (state := worker.state_of(adapter, epoch, listed=listed)) is not None
-        },
-    )
+    states = {
+        worker_id: state
+        for worker_id, worker in workers.items()
+        if (state := worker.state_of(adapter, epoch, listed=listed)) is not None
+    }
+    return AdapterView(id=adapter.name, workers=states, **shared_fields(AdapterView, adapter))
 
 
 def worker_view(status: WorkerStatus, *, epoch: str, seq: int) -> WorkerView:
     """Return one worker; in another epoch than the catalog's, all of the catalog is ahead of it."""
     observed = status.observed_seq if status.epoch == epoch else 0
-    return WorkerView(
-        id=status.id,
-        base_model=status.base_model,
-        url=status.url,
-        observed_seq=status.observed_seq,
-        lag=max(0, seq - observed),
-        adapters=dict(status.counts),
-        last_heartbeat=status.last_heartbeat,
-        degraded=status.degraded,
-    )
+    lag = max(0, seq - observed)
+    return WorkerView(lag=lag, adapters=dict(status.counts), **shared_fields(WorkerView, status))

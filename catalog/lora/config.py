@@ -167,8 +167,7 @@ def _alpha(value: Any, name: str) -> float:
     if type(value) in (int, float) and 0 < value <= sys.float_info.max:
         return float(value)
     raise Rejected(
-        "alpha_invalid",
-        f"{name} is {_brief(value)} in adapter_config.json; it must be a positive number.",
+        "alpha_invalid", f"{name} is {_brief(value)} in adapter_config.json; it must be a positive number."
     )
 
 

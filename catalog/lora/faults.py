@@ -9,7 +9,6 @@ class Fault(Exception):
     state: AdapterState
 
     def __init__(self, code: str, message: str) -> None:
-        """Remember the reason."""
         super().__init__(f"{code}: {message}")
         self.reason = Reason(code, message)
 
@@ -36,5 +35,4 @@ class Changed(Fault):
         code: str = "settling",
         message: str = "The files are complete and still fresh. They are published once they rest.",
     ) -> None:
-        """Remember the reason."""
         super().__init__(code, message)

@@ -106,6 +106,16 @@ def open_file(directory: int, name: str, roots: Roots) -> tuple[int, os.stat_res
     return descriptor, found
 
 
+def read_at(descriptor: int, length: int, offset: int) -> bytes:
+    """Return `length` bytes from `offset`, or fewer where the file ends before; raises OSError."""
+    parts = []
+    while length > 0 and (part := os.pread(descriptor, length, offset)):
+        parts.append(part)
+        length -= len(part)
+        offset += len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
 def _open_within(parent: int, path: str, flags: int, roots: Roots) -> int:
     beneath = _open_beneath(parent, path, flags)
     if beneath is not None:

@@ -32,7 +32,6 @@ class PossibleValues:
     """What a pattern may say of a module: all it could, where it holds regular expressions."""
 
     def __init__(self, pattern: Mapping[str, int], *, default: int) -> None:
-        """Look at the whole pattern once."""
         self._pattern = pattern
         self._default = frozenset({default})
         self._any = frozenset({default, *pattern.values()}) if any(map(is_regex, pattern)) else None

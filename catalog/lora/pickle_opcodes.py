@@ -151,18 +151,13 @@ class _Machine:
         self._depth -= len(self._stack) + 1
         return taken
 
-    def _push_container(self, container: dict[Any, Any] | list[Any]) -> None:
+    def hold(self, container: dict[Any, Any] | list[Any]) -> None:
+        """Push a container, and know it, to clear it in the end."""
         self._containers.append(container)
         self._stack.append(container)
 
-    def empty_dict(self) -> None:
-        self._push_container({})
-
-    def empty_list(self) -> None:
-        self._push_container([])
-
     def tuple_of_marked(self) -> None:
-        taken = self._since_mark()
+        taken = self._since_mark()  # first: it puts another stack in place
         self._stack.append(tuple(taken))
 
     def text(self) -> None:
@@ -172,8 +167,7 @@ class _Machine:
         self._stack.append(int.from_bytes(self._read(self._read(1)[0]), "little", signed=True))
 
     def name(self) -> None:
-        text = f"{self._line()} {self._line()}"
-        self._stack.append(name_of(text))
+        self._stack.append(name_of(f"{self._line()} {self._line()}"))
 
     def storage(self) -> None:
         """Take a persistent id: torch makes a storage once, whatever type a second reference names."""
@@ -234,23 +228,20 @@ _TUPLES = {0x85: 1, 0x86: 2, 0x87: 3}
 _PUTS = {ord("q"): "<B", ord("r"): "<I"}
 _GETS = {ord("h"): "<B", ord("j"): "<I"}
 _STEPS: dict[int, Callable[[_Machine], None]] = {
-    ord(code): step
-    for code, step in {
-        b"\x80": _Machine.protocol,
-        b"(": _Machine.mark,
-        b"}": _Machine.empty_dict,
-        b"]": _Machine.empty_list,
-        b"t": _Machine.tuple_of_marked,
-        b"X": _Machine.text,
-        b"\x8a": _Machine.long,
-        b"c": _Machine.name,
-        b"Q": _Machine.storage,
-        b"R": _Machine.reduce,
-        b"b": _Machine.build,
-        b"s": _Machine.set_item,
-        b"u": _Machine.set_items,
-        b"a": _Machine.append,
-        b"e": _Machine.appends,
-    }.items()
+    0x80: _Machine.protocol,
+    ord("("): _Machine.mark,
+    ord("}"): lambda machine: machine.hold({}),
+    ord("]"): lambda machine: machine.hold([]),
+    ord("t"): _Machine.tuple_of_marked,
+    ord("X"): _Machine.text,
+    0x8A: _Machine.long,
+    ord("c"): _Machine.name,
+    ord("Q"): _Machine.storage,
+    ord("R"): _Machine.reduce,
+    ord("b"): _Machine.build,
+    ord("s"): _Machine.set_item,
+    ord("u"): _Machine.set_items,
+    ord("a"): _Machine.append,
+    ord("e"): _Machine.appends,
 }
 """With the tables above, what torch.save writes with protocol 2."""

@@ -13,7 +13,6 @@ the final ones: a file allocated in full and not yet filled passes.
 """
 
 import json
-import os
 import struct
 import sys
 from collections.abc import Iterable
@@ -22,6 +21,7 @@ from typing import Any, NamedTuple
 
 from loradrop.catalog.lora.faults import Incomplete, Rejected
 from loradrop.catalog.lora.json_structure import outside_strings
+from loradrop.catalog.lora.open_files import read_at
 from loradrop.catalog.lora.tensors import Tensor
 
 _MAX_HEADER_BYTES = 10_000_000
@@ -35,30 +35,15 @@ _MAX_DIMENSIONS = 8
 _FIELDS = {"dtype", "shape", "data_offsets"}
 _ENDS = 2
 
-BITS = {
-    "BOOL": 8,
-    "U8": 8,
-    "I8": 8,
-    "F8_E5M2": 8,
-    "F8_E4M3": 8,
-    "F8_E8M0": 8,
-    "F8_E4M3FNUZ": 8,
-    "F8_E5M2FNUZ": 8,
-    "F4": 4,
-    "F6_E2M3": 6,
-    "F6_E3M2": 6,
-    "I16": 16,
-    "U16": 16,
-    "F16": 16,
-    "BF16": 16,
-    "I32": 32,
-    "U32": 32,
-    "F32": 32,
-    "C64": 64,
-    "I64": 64,
-    "U64": 64,
-    "F64": 64,
+_TYPES_OF_BITS = {
+    4: ("F4",),
+    6: ("F6_E2M3", "F6_E3M2"),
+    8: ("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"),
+    16: ("I16", "U16", "F16", "BF16"),
+    32: ("I32", "U32", "F32"),
+    64: ("C64", "I64", "U64", "F64"),
 }
+BITS = {dtype: bits for bits, dtypes in _TYPES_OF_BITS.items() for dtype in dtypes}
 """Bits an element of each type takes."""
 
 _LENGTH = struct.Struct("<Q")
@@ -113,18 +98,13 @@ def _short(have: int, want: int, more: str = "") -> Incomplete:
 
 
 def _exactly(fd: int, length: int, offset: int) -> bytes:
-    parts = []
-    while length > 0:
-        part = os.pread(fd, length, offset)
-        if not part:
-            raise Incomplete(
-                "weights_truncated",
-                "adapter_model.safetensors became shorter while it was read. Wait for the copy.",
-            )
-        parts.append(part)
-        length -= len(part)
-        offset += len(part)
-    return b"".join(parts)
+    found = read_at(fd, length, offset)
+    if len(found) != length:
+        raise Incomplete(
+            "weights_truncated",
+            "adapter_model.safetensors became shorter while it was read. Wait for the copy.",
+        )
+    return found
 
 
 def _parse(text: bytes) -> tuple[list[Tensor], int]:

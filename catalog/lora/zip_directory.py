@@ -17,6 +17,8 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from loradrop.catalog.lora.open_files import read_at
+
 MAX_RECORDS = 100_000
 _MAX_DIRECTORY_BYTES = 16 << 20
 _MAX_NAME_BYTES = 255
@@ -231,12 +233,7 @@ def _text(name: bytes) -> str:
 
 def _exactly(fd: int, length: int, offset: int) -> bytes:
     """Return `length` bytes from `offset`; raises Damaged where there are fewer."""
-    parts = []
-    while length > 0:
-        part = os.pread(fd, length, offset)
-        if not part:
-            raise Damaged("it ends early")
-        parts.append(part)
-        length -= len(part)
-        offset += len(part)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    found = read_at(fd, length, offset)
+    if len(found) != length:
+        raise Damaged("it ends early")
+    return found

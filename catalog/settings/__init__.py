@@ -3,19 +3,18 @@
 kinds          from text to a value, or a sentence that says what can be used
 setting        what a declaration holds, and how flags and variables are read by it
 declared       the declarations
-command_line   the command lines of `loradrop watch` and `loradrop api`
 
 Flags win over variables, variables over defaults. vLLM's own parser takes the flags of `serve` from here, and
 the README and docs/settings.md are generated from here (`make docs`).
 """
 
-from loradrop.catalog.settings.command_line import parse_command_line
 from loradrop.catalog.settings.setting import (
     Process,
     Setting,
     SettingsInvalid,
     Values,
     add_flags,
+    parse_command_line,
     read_values,
 )
 

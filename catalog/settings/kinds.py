@@ -8,7 +8,6 @@ from typing import Generic, TypeVar
 
 _Value = TypeVar("_Value")
 
-_HIGHEST_PORT = 65_535
 _TRUE = {"1", "true", "t", "yes", "y", "on"}
 _FALSE = {"0", "false", "f", "no", "n", "off"}
 
@@ -29,6 +28,19 @@ class Kind(Generic[_Value]):
 def _one(metavar: str, parse: Callable[[str], _Value]) -> Kind[_Value]:
     """Return a kind of which the last text counts."""
     return Kind(metavar, lambda texts: parse(texts[-1]))
+
+
+def _where(
+    metavar: str, is_valid: Callable[[str], bool], make: Callable[[str], _Value], demand: str
+) -> Kind[_Value]:
+    """Return a kind of texts for which `is_valid`; any other must `demand`."""
+
+    def parse(given: str) -> _Value:
+        if not is_valid(given):
+            raise ValueError(f"must {demand}")
+        return make(given)
+
+    return _one(metavar, parse)
 
 
 def several(kind: Kind[_Value], separator: str) -> Kind[tuple[_Value, ...]]:
@@ -73,13 +85,7 @@ def choice(*words: str, shown: Sequence[str] = ()) -> Kind[str]:
 
 def text(metavar: str) -> Kind[str]:
     """Return the kind of any text but an empty one."""
-
-    def parse(given: str) -> str:
-        if not given.strip():
-            raise ValueError("must not be empty")
-        return given
-
-    return _one(metavar, parse)
+    return _where(metavar, lambda given: bool(given.strip()), str, "not be empty")
 
 
 def _path(given: str) -> Path:
@@ -88,25 +94,6 @@ def _path(given: str) -> Path:
     if not given.isprintable():
         raise ValueError("must be a path in UTF-8, without control characters")
     return Path(given).expanduser().absolute()
-
-
-def _whole(given: str) -> int:
-    if not given.isdecimal():
-        raise ValueError("must be a whole number, 0 or more")
-    return int(given)
-
-
-def _port(given: str) -> int:
-    if not given.isdecimal() or int(given) > _HIGHEST_PORT:
-        raise ValueError("must be a port, 0 to 65535")
-    return int(given)
-
-
-def _switch(given: str) -> bool:
-    word = given.lower()
-    if word not in _TRUE | _FALSE:
-        raise ValueError("must be 1 or 0")
-    return word in _TRUE
 
 
 def _preload(given: str) -> int | None:
@@ -120,23 +107,21 @@ def _preload(given: str) -> int | None:
     return int(given)
 
 
-def _pool(given: str) -> str:
-    if not given or not given.isprintable() or any(sign in given for sign in "{}: "):
-        raise ValueError("must be a word without braces, colons or spaces")
-    return given
+def _is_pool(given: str) -> bool:
+    return bool(given) and given.isprintable() and not any(sign in given for sign in "{}: ")
 
 
-def _file_name(given: str) -> str:
-    if not given or "/" in given or given in {".", ".."}:
-        raise ValueError("must be the name of a file")
-    return given
+def _is_file_name(given: str) -> bool:
+    return "/" not in given and given not in {"", ".", ".."}
 
 
 SECONDS = number("SECONDS")
 PATH = _one("PATH", _path)
-WHOLE = _one("N", _whole)
-PORT = _one("PORT", _port)
-SWITCH = _one("", _switch)
+WHOLE = _where("N", str.isdecimal, int, "be a whole number, 0 or more")
+PORT = _where("PORT", lambda given: given.isdecimal() and int(given) < 1 << 16, int, "be a port, 0 to 65535")
+SWITCH = _where(
+    "", lambda given: given.lower() in _TRUE | _FALSE, lambda given: given.lower() in _TRUE, "be 1 or 0"
+)
 PRELOAD = _one("none|all|N", _preload)
-POOL = _one("NAME", _pool)
-FILE_NAME = _one("NAME", _file_name)
+POOL = _where("NAME", _is_pool, str, "be a word without braces, colons or spaces")
+FILE_NAME = _where("NAME", _is_file_name, str, "be the name of a file")

@@ -5,15 +5,17 @@ arguments of a server, which vLLM logs and hands to other processes, stay what w
 """
 
 import argparse
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from loradrop.catalog.errors import LoradropError
 from loradrop.catalog.settings.kinds import SWITCH, Kind
 
 _Value = TypeVar("_Value")
+_Made = TypeVar("_Made")
 
 _VARIABLE_PREFIX = "LORADROP_"
 
@@ -81,7 +83,6 @@ class Values:
     """What the settings of one process are."""
 
     def __init__(self, given: Mapping[Setting[Any], Any]) -> None:
-        """Know the values that were `given` by a flag or a variable."""
         self._given = given
 
     def __getitem__(self, setting: Setting[_Value]) -> _Value:
@@ -102,7 +103,8 @@ def add_flags(parser: Any, settings: Iterable[Setting[Any]], process: Process) -
         flag = setting.flag(process)
         if flag is None:
             continue
-        text = f"{setting.help} [{setting.variable}{_default_in_help(setting)}]".replace("%", "%%")
+        default = f"; default: {setting.shown_default}" if setting.shown_default else ""
+        text = f"{setting.help} [{setting.variable}{default}]".replace("%", "%%")
         given: dict[str, Any] = {"default": argparse.SUPPRESS, "help": text}
         if setting.kind is SWITCH:
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, **given)
@@ -139,6 +141,36 @@ def read_values(
     return Values(given)
 
 
+def parse_command_line(
+    settings: Iterable[Setting[Any]],
+    process: Process,
+    make: Callable[[Values], _Made],
+    *,
+    description: str,
+    arguments: Sequence[str] | None,
+    environment: Mapping[str, str],
+) -> _Made:
+    """Return what `make` makes of the flags and variables, or end the process with a sentence and code 2."""
+    settings = tuple(settings)
+    parser = _Parser(
+        prog=f"loradrop {process}", description=description, usage="%(prog)s [FLAGS]", allow_abbrev=False
+    )
+    add_flags(parser, settings, process)
+    parsed = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return make(read_values(settings, process, parsed, environment))
+    except SettingsInvalid as error:
+        parser.error(error.message)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Ends with one sentence instead of all flags."""
+
+    def error(self, message: str) -> NoReturn:
+        sentence = message[:1].upper() + message[1:]
+        self.exit(2, f"{self.prog}: {sentence}\n`{self.prog} --help` lists the flags.\n")
+
+
 def _checked(setting: Setting[Any]) -> Callable[[str], str]:
     def checked(text: str) -> str:
         try:
@@ -163,7 +195,3 @@ def _split(setting: Setting[Any], text: str) -> list[str]:
     if not separator:
         return [text]
     return [part for entry in text.split(separator) if (part := entry.strip())]
-
-
-def _default_in_help(setting: Setting[Any]) -> str:
-    return f"; default: {setting.shown_default}" if setting.shown_default else ""

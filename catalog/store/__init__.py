@@ -11,7 +11,7 @@ reports      heartbeats of workers and of the watcher
 refreshes    manual refreshes, from the request to the result
 """
 
-from loradrop.catalog.store.connection import DEFAULT_REDIS_URL, Connection, Timeouts
+from loradrop.catalog.store.connection import Connection, Timeouts
 from loradrop.catalog.store.listing import Batch, Listing
 from loradrop.catalog.store.publisher import Lease, Publisher, Withdrawal
 from loradrop.catalog.store.reader import Reader
@@ -19,7 +19,6 @@ from loradrop.catalog.store.refreshes import Refreshes
 from loradrop.catalog.store.reports import Reports
 
 __all__ = [
-    "DEFAULT_REDIS_URL",
     "Batch",
     "Connection",
     "Lease",

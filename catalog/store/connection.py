@@ -19,7 +19,6 @@ from loradrop.catalog.errors import CatalogDenied, CatalogRefused, CatalogUnavai
 from loradrop.catalog.redis_keys import DEFAULT_POOL, Keys
 from loradrop.catalog.store.address import client_of, close
 
-DEFAULT_REDIS_URL = "redis://127.0.0.1:6379/0"
 _MAX_CONNECTIONS = 1_000
 """Of one client. redis-py's default of 100 turns a burst of requests into errors; Redis accepts 10 000."""
 _DENIED_IN_SCRIPT = "ACL failure in script"
@@ -87,11 +86,9 @@ class Connection:
         await close(self.blocking)
 
     async def __aenter__(self) -> Self:
-        """Return itself."""
         return self
 
     async def __aexit__(self, *_exc: object) -> None:
-        """Close both clients."""
         await self.aclose()
 
 

@@ -1,6 +1,7 @@
 """What readers are given: the catalog as it was listed, and what changed after that."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from loradrop.catalog.adapter import Adapter
@@ -43,15 +44,9 @@ class Batch:
 def decode_records(records: Mapping[str, str]) -> tuple[dict[str, Adapter], frozenset[str]]:
     """Return the adapters by name, and the names whose record does not decode or is another name's."""
     adapters: dict[str, Adapter] = {}
-    unreadable: set[str] = set()
     for name, record in records.items():
-        try:
+        with suppress(RecordInvalid):
             adapter = decode_adapter(record)
-        except RecordInvalid:
-            unreadable.add(name)
-            continue
-        if adapter.name == name:
-            adapters[name] = adapter
-        else:
-            unreadable.add(name)
-    return adapters, frozenset(unreadable)
+            if adapter.name == name:
+                adapters[name] = adapter
+    return adapters, frozenset(records.keys() - adapters.keys())

@@ -18,7 +18,8 @@ record as it became, so a reader in step asks nothing more. A reader that is far
 records from the hash instead: what was published in between is no longer needed.
 """
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from typing import TypeVar
 
 from loradrop.catalog.adapter import Adapter
 from loradrop.catalog.errors import (
@@ -32,6 +33,8 @@ from loradrop.catalog.events import AdapterEvent, EventType
 from loradrop.catalog.store.connection import Connection, translated
 from loradrop.catalog.store.listing import Batch, Listing, decode_records
 from loradrop.catalog.wire import SCHEMA, decode_adapter, decode_event, decode_place, decode_seq
+
+_Decoded = TypeVar("_Decoded")
 
 _COUNT = 256
 _MANY = 1_000
@@ -102,7 +105,7 @@ class Reader:
             if not listing.complete and not listing.damaged and await self._is_complete():
                 raise ResyncNeeded("The catalog is complete now.")
             if not entries and await self._is_ahead(listing.epoch, seq):
-                entries = await self._read_now(cursor)
+                entries = await self._read(cursor)
                 if not entries:
                     raise ResyncNeeded(f"The catalog is ahead of seq {seq}, and the stream does not say why.")
             if not entries:
@@ -111,7 +114,7 @@ class Reader:
             if len(entries) == _COUNT and await self._newest_seq() - seq >= max(_MANY, listing.size):
                 raise ResyncNeeded(f"As many changes came after seq {seq} as there are adapters.")
             for _, fields in entries:
-                if _place(fields) != (listing.epoch, seq + 1):
+                if _followed(decode_place, fields) != (listing.epoch, seq + 1):
                     raise ResyncNeeded(
                         f"Expected seq {seq + 1} of epoch {listing.epoch}, "
                         f"read {fields['seq']} of {fields['epoch']}."
@@ -126,7 +129,7 @@ class Reader:
         `$` stands for "from now on". Says nothing about gaps: for displays, not for workers.
         """
         entries = await self._read(cursor, self._block_seconds)
-        return [(entry_id, _event(fields)) for entry_id, fields in entries]
+        return [(entry_id, _followed(decode_event, fields)) for entry_id, fields in entries]
 
     async def newest_cursor(self) -> str:
         """Return the id of the newest entry, from where to follow what comes next."""
@@ -141,26 +144,19 @@ class Reader:
                 await self._connection.commands.xrange(self._connection.keys.events, entry_id, entry_id)
             )
 
-    async def _read(self, cursor: str, block_seconds: float) -> list[tuple[str, dict[str, str]]]:
-        events = self._connection.keys.events
+    async def _read(
+        self, cursor: str, block_seconds: float | None = None
+    ) -> list[tuple[str, dict[str, str]]]:
+        connection, block = self._connection, block_seconds and max(1, int(block_seconds * 1000))
+        client = connection.commands if block is None else connection.blocking
         async with translated():
-            answer = await self._connection.blocking.xread(
-                {events: cursor}, count=_COUNT, block=max(1, int(block_seconds * 1000))
-            )
+            answer = await client.xread({connection.keys.events: cursor}, count=_COUNT, block=block)
         entries: list[tuple[str, dict[str, str]]] = answer[0][1] if answer else []
         return entries
 
     async def _newest_seq(self) -> int:
         async with translated():
             return decode_seq(await self._connection.commands.hget(self._connection.keys.meta, "seq") or "0")
-
-    async def _read_now(self, cursor: str) -> list[tuple[str, dict[str, str]]]:
-        async with translated():
-            answer = await self._connection.commands.xread(
-                {self._connection.keys.events: cursor}, count=_COUNT
-            )
-        entries: list[tuple[str, dict[str, str]]] = answer[0][1] if answer else []
-        return entries
 
     async def _is_ahead(self, epoch: str, seq: int) -> bool:
         """Return whether the catalog has come further than `seq`; raises ResyncNeeded where it fell back."""
@@ -200,15 +196,9 @@ class Reader:
         return dict(zip(names, records, strict=True))
 
 
-def _place(fields: Mapping[str, str]) -> tuple[str, int]:
+def _followed(decode: Callable[[Mapping[str, str]], _Decoded], fields: Mapping[str, str]) -> _Decoded:
+    """Return what `fields` hold; no reader can follow a stream of which an entry does not decode."""
     try:
-        return decode_place(fields)
-    except RecordInvalid as error:
-        raise ResyncNeeded(error.message) from error
-
-
-def _event(fields: Mapping[str, str]) -> AdapterEvent:
-    try:
-        return decode_event(fields)
+        return decode(fields)
     except RecordInvalid as error:
         raise ResyncNeeded(error.message) from error

@@ -41,7 +41,6 @@ class Reports:
     """Writes and reads the status of workers and of the watcher."""
 
     def __init__(self, connection: Connection) -> None:
-        """Report over `connection`."""
         self._connection = connection
 
     async def report_worker(

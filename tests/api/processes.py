@@ -1,4 +1,4 @@
-"""A real API process, as people start it."""
+"""A real API process, as an operator starts it."""
 
 import os
 import signal
@@ -37,10 +37,10 @@ class ApiProcess:
     def wait_until_alive(self) -> None:
         wait_until_sync(self._is_alive, timeout=60, description="the API answers /healthz")
 
-    def stop(self, number: signal.Signals = signal.SIGTERM, *, seconds: float = 10) -> int:
-        """Send a signal and return the exit code; raises TimeoutExpired."""
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal and return the exit code; raises TimeoutExpired where it does not end at all."""
         self.process.send_signal(number)
-        return self.process.wait(seconds)
+        return self.process.wait(60)
 
     def _is_alive(self) -> bool:
         assert self.process.poll() is None, self.log

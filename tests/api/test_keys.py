@@ -98,7 +98,9 @@ def test_keys_that_cannot_be_meant_end_the_start(tmp_path: Path) -> None:
             create_app(settings)
 
 
-async def test_a_body_nobody_needs_is_a_413_and_is_not_read_to_its_end(guarded: httpx.AsyncClient) -> None:
+async def test_a_body_that_is_too_large_is_a_413_and_is_not_read_to_its_end(
+    guarded: httpx.AsyncClient,
+) -> None:
     sent = 0
 
     async def endless() -> AsyncIterator[bytes]:

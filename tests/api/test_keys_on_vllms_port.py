@@ -127,7 +127,7 @@ async def test_a_key_that_leaves_the_file_opens_nothing_any_more(
     assert (answer.status_code, answer.json()["error"]["type"]) == (401, "invalid_api_key")
 
 
-async def test_a_body_nobody_needs_is_a_413(client: httpx.AsyncClient) -> None:
+async def test_a_body_larger_than_needed_is_a_413(client: httpx.AsyncClient) -> None:
     body = b" " * (MAX_REFRESH_BYTES + 1)
     answer = await client.post(REFRESH_PATH, content=body, headers=bearer("first"))
     assert (answer.status_code, answer.json()["error"]["type"]) == (413, "request_too_large")

@@ -123,7 +123,7 @@ async def test_a_body_that_is_not_json_is_a_400_that_says_how_to_send_it(
 
 
 async def test_a_refused_user_is_a_502_with_advice(redis_url: str) -> None:
-    async with api_client(Settings(redis_url=redis_url.replace("://", "://nobody:wrong@"))) as client:
+    async with api_client(Settings(redis_url=redis_url.replace("://", "://unknown:wrong@"))) as client:
         answer = await client.get("/v1/lora_adapters")
     detail = assert_problem(answer, 502, "catalog_denied")
     assert "--redis-url" in detail
@@ -202,7 +202,7 @@ def failing_app(error: Exception) -> FastAPI:
         (RuntimeError("bug with a secret in it"), 500, "internal_error"),
     ],
 )
-async def test_every_error_is_a_problem_even_one_nobody_foresaw(
+async def test_every_error_is_a_problem_even_an_unforeseen_one(
     error: Exception, status: int, code: str
 ) -> None:
     transport = httpx.ASGITransport(failing_app(error), raise_app_exceptions=False)

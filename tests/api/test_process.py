@@ -1,4 +1,4 @@
-"""The API as a process: starts without Redis, streams events, stops at once."""
+"""The API as a process: starts without Redis, streams events, stops with streams and requests open."""
 
 import asyncio
 import signal
@@ -69,7 +69,7 @@ async def test_events_arrive_can_be_resumed_and_do_not_keep_it_from_stopping(
     assert '"name":"one"' in first["data"]
     async with event_stream(api, Last_Event_ID=first["id"]) as lines:
         assert '"name":"two"' in (await one_event(lines))["data"]
-        assert api.stop(number, seconds=10) == 0
+        assert api.stop(number) == 0
     assert "Traceback" not in api.log
 
 
@@ -83,7 +83,7 @@ async def test_it_stops_although_a_refresh_waits_for_thirty_seconds(
             return bool(await connection.commands.exists("loradrop:{default}:refreshes"))
 
         await wait_until(asked, timeout=10, description="the refresh was asked for")
-        assert api.stop(seconds=20) == 0
+        assert api.stop() == 0
     assert (waiting.result().status_code, waiting.result().json()["code"]) == (503, "stopping")
     assert "Traceback" not in api.log
 

@@ -140,7 +140,7 @@ def test_a_value_comes_back_from_flat_text(value: Any) -> None:
     assert from_fields(type(value), fields) == value
 
 
-def test_fields_are_text_that_people_can_read() -> None:
+def test_fields_are_text_that_an_operator_can_read() -> None:
     fields = to_fields(a_watcher(degraded=None))
     assert fields["last_scan_at"] == "2026-11-23T12:00:00Z"
     assert fields["degraded"] == ""

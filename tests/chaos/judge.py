@@ -1,9 +1,10 @@
 """What must hold of a record.
 
-The invariants: bytes are never partial (I1), all converges (I2), nothing is dropped on doubt (I3), nobody
-goes back within an epoch (I4), what is loaded is loaded once (I5), nobody is blind in silence (I6), the last
-good one is kept (I7), nothing piles up (I8). For I2 the driver waits; a run in which it does not come ends as
-a failure by itself. Not here: I6 and what else the API says (`judge_api`), and I8 (`judge_growth`).
+The invariants: bytes are never partial (I1), all converges (I2), nothing is dropped on doubt (I3), no
+position goes back within an epoch (I4), what is loaded is loaded once (I5), no process is blind in silence
+(I6), the last good one is kept (I7), nothing piles up (I8). For I2 the driver waits; a run in which it does
+not come ends as a failure by itself. Not here: I6 and what else the API says (`judge_api`), and I8
+(`judge_growth`).
 """
 
 from collections import Counter, defaultdict
@@ -32,7 +33,7 @@ def broken(entries: list[Entry]) -> list[str]:
 
 
 def never_partial(entries: list[Entry]) -> Iterator[str]:
-    """I1: what an engine loads, and what anybody lists, was once completely on disk under that name."""
+    """I1: what an engine loads, and what any process lists, was once completely on disk under that name."""
     written = {(entry["name"], entry["revision"]) for entry in entries if entry["what"] == "wrote"}
     for entry in entries:
         if entry["what"] in {"loaded", "listed"} and (entry["name"], entry["revision"]) not in written:
@@ -53,11 +54,11 @@ def never_dropped_on_doubt(entries: list[Entry]) -> Iterator[str]:
         elif entry["what"] == "unlisted" and entry["who"] != "api" and name not in removed:
             yield f"{entry['who']} no longer lists what was never removed: {entry}"
         elif entry["what"] in {"unloaded", "withdrawn"} and current.get(name) == entry["revision"]:
-            yield f"{entry['who']} let go of what is wanted: {entry}"
+            yield f"{entry['who']} unloaded what is wanted: {entry}"
 
 
 def never_back(entries: list[Entry]) -> Iterator[str]:
-    """I4: within an epoch nobody's position goes back, and no epoch comes again."""
+    """I4: within an epoch no position goes back, and no epoch comes again."""
     seen: dict[str, dict[str, int]] = defaultdict(dict)
     latest: dict[str, str] = {}
     for entry in entries:

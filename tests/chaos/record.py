@@ -1,4 +1,4 @@
-"""What everybody did and saw in one run, in order."""
+"""What every process did and saw in one run, in order."""
 
 import json
 import time

@@ -16,7 +16,7 @@ async def request(followers: list[Follower], names: list[str], record: Record, *
         follower, name = dice.choice(followers), dice.choice(names)
         try:
             handle = await follower.reconciler.resolve(name)
-        except Exception as error:  # noqa: BLE001 - whatever it is, nobody got an answer
+        except Exception as error:  # noqa: BLE001 - whatever it is, there was no answer
             record.note(follower.id, "refused", name=name, why=repr(error))
         else:
             record.note(follower.id, "answered", name=name, revision=handle.revision)

@@ -88,7 +88,7 @@ async def test_an_empty_catalog_says_what_to_do(loradrop: Loradrop, redis_url: s
     assert "Copy one into the prefix" in result.output
 
 
-async def test_without_workers_there_is_nobody_to_count(loradrop: Loradrop, redis_url: str) -> None:
+async def test_without_workers_there_is_none_to_count(loradrop: Loradrop, redis_url: str) -> None:
     async with fleet(redis_url, disk={"good": GOOD}, workers=0):
         result = await loradrop("ls")
     assert row(result.output, "good")[-1] == "-"

@@ -37,7 +37,7 @@ async def test_it_says_what_was_found_and_that_every_worker_knows(loradrop: Lora
     assert result.output.endswith("converged: 2 of 2 workers know\n")
 
 
-async def test_a_mass_removal_that_is_held_back_is_made_when_a_person_confirms_it(
+async def test_a_mass_removal_that_is_held_back_is_made_when_the_operator_confirms_it(
     loradrop: Loradrop, connection: Connection, tmp_path: Path
 ) -> None:
     for name in ("a", "b", "c", "d", "e", "kept"):
@@ -116,7 +116,7 @@ async def test_a_prefix_that_cannot_be_read_is_a_no(loradrop: Loradrop, redis_ur
     assert result.stderr == "/srv/loras is not there; mount it.\n"
 
 
-async def test_without_a_watcher_nobody_answers(loradrop: Loradrop) -> None:
+async def test_without_a_watcher_there_is_no_answer(loradrop: Loradrop) -> None:
     result = await loradrop("refresh")
     assert result.exit_code == 3
     assert "loradrop watch" in result.stderr

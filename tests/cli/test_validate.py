@@ -53,10 +53,10 @@ def test_every_adapter_of_a_prefix_gets_its_verdict(prefix: Path) -> None:
     assert len(good["revision"]) == 64
 
 
-def test_people_see_each_reason(prefix: Path) -> None:
+def test_each_reason_is_shown(prefix: Path) -> None:
     result = validate(prefix)
     assert "weights_truncated: " in result.output
-    assert "config_missing: " in result.output
+    assert "directory_empty: " in result.output
     assert result.output.endswith("1 of 4 accepted\n")
 
 
@@ -78,10 +78,10 @@ def test_names_that_differ_only_in_case_are_rejected(tmp_path: Path) -> None:
     assert [verdict["reason"]["code"] for verdict in verdicts] == ["name_twin", "name_twin"]
 
 
-def test_an_empty_directory_is_an_adapter_without_files(tmp_path: Path) -> None:
+def test_an_empty_directory_is_called_empty(tmp_path: Path) -> None:
     result = validate(tmp_path, "--json")
     assert result.exit_code == 1
-    assert [verdict["reason"]["code"] for verdict in json.loads(result.stdout)] == ["config_missing"]
+    assert [verdict["reason"]["code"] for verdict in json.loads(result.stdout)] == ["directory_empty"]
 
 
 def test_pickle_can_be_refused_here_as_in_the_watcher(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ async def test_what_may_still_come_is_waited_for_until_the_time_is_up(
     assert said in result.stderr
 
 
-async def test_without_workers_nobody_serves_it(loradrop: Loradrop, redis_url: str) -> None:
+async def test_without_workers_it_is_not_served(loradrop: Loradrop, redis_url: str) -> None:
     async with fleet(redis_url, disk={"good": GOOD}, workers=0):
         result = await loradrop("wait", "good", "--timeout", "0.1")
     assert result.exit_code == 4
@@ -148,7 +148,7 @@ async def test_what_is_no_name_and_revision_is_a_usage_error(loradrop: Loradrop,
     assert "NAME@REVISION" in result.stderr
 
 
-async def test_where_nobody_answers_it_does_not_wait(loradrop: Loradrop, api: ApiProcess) -> None:
+async def test_without_an_answer_it_does_not_wait(loradrop: Loradrop, api: ApiProcess) -> None:
     assert (await loradrop("wait", "good", "--api-url", f"http://127.0.0.1:{free_port()}")).exit_code == 3
     without_catalog = await loradrop("wait", "good")
     assert without_catalog.exit_code == 3

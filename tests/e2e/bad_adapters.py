@@ -25,7 +25,7 @@ Tensors = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Bad:
-    """One kind: how to write it, and a part of the reason's code that people must be shown."""
+    """One kind: how to write it, and a part of the reason's code that clients must be shown."""
 
     name: str
     write: Write
@@ -34,7 +34,7 @@ class Bad:
 
 
 def owned_file(directory: Path) -> Path:
-    """What the malicious pickle would make, if anybody ran it."""
+    """What the malicious pickle would make, if it were run."""
     return directory.parent.parent / "owned"
 
 

@@ -1,4 +1,4 @@
-"""A prefix full of adapters for the tiny model, changed the ways people change it."""
+"""A prefix full of adapters for the tiny model, changed the ways writers change it."""
 
 import shutil
 from pathlib import Path

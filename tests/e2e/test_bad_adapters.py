@@ -92,7 +92,7 @@ def ground(all_in_one: AllInOne) -> Iterator[Ground]:
     ground.api.close()
 
 
-def test_each_bad_kind_is_refused_with_its_reason_and_nobody_else_notices(ground: Ground) -> None:
+def test_each_bad_kind_is_refused_with_its_reason_and_no_other_request_notices(ground: Ground) -> None:
     for bad in BAD:
         ground.drop(bad, bad.name)
         ground.refresh(bad.name)

@@ -78,6 +78,7 @@ async def recorded(ground: Ground) -> Any:
         record = Record(connection)
         recording = asyncio.create_task(record.run())
         try:
+            await wait_until(lambda: record.following, timeout=30, description="the catalog is followed")
             yield record
         finally:
             recording.cancel()

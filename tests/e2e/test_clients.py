@@ -70,6 +70,6 @@ def test_ten_requests_at_once_for_a_new_adapter_load_it_once(all_in_one: AllInOn
 
 
 def test_an_unknown_model_is_a_404_and_vllms_load_route_is_not_there(all_in_one: AllInOne) -> None:
-    assert all_in_one.server.ask("nobody").status == httpx.codes.NOT_FOUND
+    assert all_in_one.server.ask("unknown").status == httpx.codes.NOT_FOUND
     load = {"lora_name": "x", "lora_path": str(all_in_one.prefix.directory)}
     assert all_in_one.server.client.post("/v1/load_lora_adapter", json=load).status_code == 404

@@ -1,4 +1,4 @@
-"""The command lines people already have: vLLM's own, with our flags, with variables, and without us."""
+"""The command lines operators already have: vLLM's own, with our flags, with variables, and without us."""
 
 import contextlib
 import sys
@@ -116,7 +116,7 @@ def test_without_our_flags_vllm_is_as_it_is_without_us(
         routes = server.client.get("/openapi.json").json()["paths"]
         assert not [route for route in routes if "lora" in route]
         assert server.models() == {"tiny"}
-        assert server.ask("nobody").status == httpx.codes.NOT_FOUND
+        assert server.ask("unknown").status == httpx.codes.NOT_FOUND
         log = server.log.replace(str(Path(sys.prefix).parent), "")  # which may be a directory of that name
         assert "loradrop" not in log.replace("Found endpoint plugin(s) ['loradrop']", "")
 

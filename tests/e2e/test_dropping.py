@@ -1,4 +1,4 @@
-"""Drop a folder, get a model: `loradrop serve` alone, asked as people ask it."""
+"""Drop a folder, get a model: `loradrop serve` alone, asked as clients ask it."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""`make run` as a person meets it: wait for the banner, paste its commands, press Ctrl-C."""
+"""`make run` as a newcomer meets it: wait for the banner, paste its commands, press Ctrl-C."""
 
 import json
 import os

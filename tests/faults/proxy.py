@@ -45,7 +45,7 @@ class Proxy:
             connection.cancel()
 
     def stall(self) -> None:
-        """Carry nothing, and tell nobody, until `flow`."""
+        """Carry nothing, and close no connection, until `flow`."""
         self._flowing.clear()
 
     def flow(self) -> None:

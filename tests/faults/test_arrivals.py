@@ -1,4 +1,4 @@
-"""Many adapters at once, by every tool people use: none lost, none before it is complete, each exactly once.
+"""Many adapters at once, by every tool a writer uses: none lost or incomplete, each exactly once.
 
 `LORADROP_TEST_ADAPTERS=1000` plays it at full size.
 """

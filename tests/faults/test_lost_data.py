@@ -44,7 +44,7 @@ async def test_emptied(
 
 @pytest.fixture
 def replica(server: ValkeyServer, tmp_path: Path) -> Iterator[ValkeyServer]:
-    """A second Valkey, that is nobody's replica yet."""
+    """A second Valkey, that is no replica yet."""
     directory = tmp_path / "replica"
     directory.mkdir()
     with valkey(directory) as replica:

@@ -101,7 +101,7 @@ async def test_prefix_renamed_and_replaced(connection: Connection, prefix: Path,
 
 @needs_mounts
 @pytest.mark.parametrize("count", [1, 3, 10])
-async def test_13_an_unmounted_bind_mount_without_a_marker(
+async def test_unmounted_bind_mount_without_a_marker(
     count: int, connection: Connection, prefix: Path, tmp_path: Path, row: Row
 ) -> None:
     store = tmp_path / "store"

@@ -23,7 +23,7 @@ from tests.faults.watchers import drop, since, watcher_process
 from tests.watcher.running import PATIENCE_SECONDS
 
 REFRESHES = 200
-EVERYBODY = 100
+FLEET_SIZE = 100
 
 
 async def until_loaded(reports: Reports, worker_id: str, wanted: Mapping[str, Revision]) -> float:
@@ -99,7 +99,7 @@ async def test_a_hundred_workers_start_together(
         await history.until_revisions(wanted)
         await history.until_complete()
         started = time.monotonic()
-        async with following(server.url, tmp_path, count=EVERYBODY) as fleet:
+        async with following(server.url, tmp_path, count=FLEET_SIZE) as fleet:
             await fleet.until_listed(wanted)
             row.detect_seconds = since(started)
             server.kill()
@@ -109,7 +109,7 @@ async def test_a_hundred_workers_start_together(
             back = time.monotonic()
             await fleet.until_listed(wanted)
             row.converge_seconds = since(back)
-            assert [follower.reader.listings for follower in fleet.followers] == [1] * EVERYBODY
+            assert [follower.reader.listings for follower in fleet.followers] == [1] * FLEET_SIZE
             await fleet.check(row, history, wanted)
 
 

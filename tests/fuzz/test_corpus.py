@@ -11,20 +11,12 @@ from tests.fuzz.target import MAX_BYTES
 CORPUS = Path(__file__).parent / "corpus"
 FOUND = sorted(path for path in CORPUS.glob("*/*") if path.is_file())
 
-OPEN = {
-    "key_file/f1945cd6c19e": "a byte order mark is taken for a part of a key, which then opens nothing",
-}
-"""Findings that are not mended yet, and what is wrong. A change that mends one removes its line."""
-
 _MOST_FILE_BYTES = 8 << 10
 _MOST_PEAK_BYTES = 64 << 20
 
 
 @pytest.mark.parametrize("path", FOUND, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_a_finding_stays_mended(path: Path, request: pytest.FixtureRequest) -> None:
-    why = OPEN.get(f"{path.parent.name}/{path.name}")
-    if why is not None:
-        request.applymarker(pytest.mark.xfail(reason=why, strict=True))
+def test_a_finding_stays_mended(path: Path) -> None:
     target = all_targets()[path.parent.name]
     tracemalloc.start()
     try:

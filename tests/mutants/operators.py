@@ -108,7 +108,7 @@ def _value_changes(node: ast.AST) -> Iterator[tuple[str, _Change]]:
         yield from _constant_changes(node.value)
     if isinstance(node, ast.Name) and node.id in _OPPOSITES:
         yield "min and max", _set("id", _OPPOSITES[node.id])
-    if isinstance(node, ast.Return) and not (node.value is None or _is_none(node.value)):
+    if isinstance(node, ast.Return) and not (node.value is None or _is_falsy(node.value)):
         yield "returns None", _set("value", ast.Constant(None))
 
 
@@ -182,5 +182,5 @@ def _is_silent(value: ast.expr) -> bool:
     return isinstance(value, ast.Name) and value.id in _SILENT
 
 
-def _is_none(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and node.value is None
+def _is_falsy(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and not node.value

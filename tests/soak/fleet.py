@@ -13,6 +13,7 @@ import httpx
 import psutil
 import redis
 
+from loradrop.catalog.redis_keys import Keys
 from testkit.servers import ValkeyServer, valkey
 from testkit.tiny_model import build_tiny_model
 from testkit.vllm_server import TINY_FLAGS, Server, start
@@ -41,6 +42,11 @@ class Fleet:
     api: ApiProcess
     worker: Server | None
     http: httpx.Client
+
+    @property
+    def epoch(self) -> str | None:
+        """Which catalog it is: a new one makes every worker list again."""
+        return self.redis.hget(Keys().meta, "epoch")
 
     def revisions(self) -> dict[str, str | None]:
         """Return the revision of each name, as the API lists them."""
@@ -99,6 +105,11 @@ def running_fleet(directory: Path, *, with_worker: bool) -> Iterator[Fleet]:
         api = stack.enter_context(api_process(directory / "api.log", "--redis-url", server.url))
         worker = stack.enter_context(_worker(directory, server.url, prefix)) if with_worker else None
         http = stack.enter_context(httpx.Client(timeout=_PATIENCE_SECONDS))
+        wait_until_sync(
+            lambda: http.get(f"{api.url}/readyz").is_success,
+            timeout=_PATIENCE_SECONDS,
+            description="there is a catalog",
+        )
         yield Fleet(directory, prefix, server, client, watcher, api, worker, http)
         assert watcher.poll() is None, "the watcher ended"
 

@@ -60,7 +60,7 @@ def soak(plan: Plan, directory: Path) -> Iterator[Outcome]:
     """
     deadline = time.monotonic() + plan.minutes * 60
     with running_fleet(directory, with_worker=plan.with_worker) as fleet:
-        writer = Writer(fleet.prefix)
+        writer, epoch = Writer(fleet.prefix), fleet.epoch
         updates = Updates(fleet, writer)
         updates.publish(writer.names)
         updates.make(plan.warm_up_updates)  # for every scenario: updates are part of the loads, too
@@ -74,6 +74,7 @@ def soak(plan: Plan, directory: Path) -> Iterator[Outcome]:
         for scenario in scenarios:
             if scenario.events:
                 yield _outcome(fleet, scenario, deadline)
+                assert fleet.epoch == epoch, "the catalog was begun anew, though nothing was lost"
 
 
 def _outcome(fleet: Fleet, scenario: Scenario, deadline: float) -> Outcome:

@@ -30,7 +30,7 @@ SOON = {
     "settle": SettleRule(settle_seconds=0.2, unstable_after_seconds=1.0),
     "removal": RemovalRule(grace_seconds=0.2, mass_grace_seconds=0.5),
 }
-"""Settings that shorten what people wait for; the rules are the same."""
+"""Settings that shorten what tests wait for; the rules are the same."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What counts as an adapter in a prefix: usable names, one of two twins, and what links lead to."""
+"""What counts as an adapter in a prefix: usable names, one of two that collide, what links lead to."""
 
 import logging
 import os
@@ -16,7 +16,7 @@ from testkit.waiting import wait_until
 from tests.watcher.running import ADDED, MODIFIED, PATIENCE_SECONDS, READY, SOON, fence, revision_of, watching
 
 
-async def test_names_nobody_can_type_are_reported_and_never_served(
+async def test_names_that_cannot_be_typed_are_reported_and_never_served(
     connection: Connection, prefix: Path
 ) -> None:
     write_adapter(prefix / "with space")
@@ -45,7 +45,7 @@ async def test_of_two_names_that_differ_in_case_the_served_one_stays(
         assert "sql" not in await catalog.adapters()
 
 
-async def test_files_and_temporary_directories_in_the_prefix_are_nobodys_adapters(
+async def test_files_and_temporary_directories_in_the_prefix_are_no_adapters(
     connection: Connection, prefix: Path, notified: dict[str, Any]
 ) -> None:
     async with watching(connection, prefix, **notified) as catalog:

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 
 from loradrop.catalog.adapter import Revision
@@ -55,9 +54,7 @@ class HungStorage:
         self.waiting = 0
         self._thawed = threading.Event()
 
-    def copy_adapter(
-        self, source: Source, into: Path, permit: Permit, *, allow_symlinks_to: Sequence[Path]
-    ) -> Copy:
+    def copy_adapter(self, source: Source, into: Path, permit: Permit) -> Copy:
         if source.path in self.hung:
             self.waiting += 1
             self._thawed.wait(30)

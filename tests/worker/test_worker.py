@@ -44,8 +44,9 @@ def settings(redis_url: str, tmp_path: Path) -> WorkerSettings:
     )
 
 
-IMPATIENT = WorkerOptions(catch_up_seconds=0.2, warm_start_seconds=0.05)
-"""Where the catalog is there, its listing is, too; else the start waits for a moment."""
+OPTIONS = WorkerOptions(warm_start_seconds=0.05)
+IMPATIENT = dataclasses.replace(OPTIONS, catch_up_seconds=0.2)
+"""Where there is no catalog to be waited for."""
 
 
 class _Server:
@@ -59,7 +60,7 @@ class _Server:
 
 @asynccontextmanager
 async def serving(
-    settings: WorkerSettings, tmp_path: Path, options: WorkerOptions = IMPATIENT
+    settings: WorkerSettings, tmp_path: Path, options: WorkerOptions = OPTIONS
 ) -> AsyncIterator[_Server]:
     client = FakeClient(model=str(tmp_path / "no-model"))
     models = serving_models(client)
@@ -147,7 +148,7 @@ async def test_a_redis_that_is_away_delays_the_start_and_does_not_prevent_it(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     away = dataclasses.replace(settings, redis_url=f"redis://127.0.0.1:{free_port()}/0")
-    async with serving(away, tmp_path) as server:
+    async with serving(away, tmp_path, IMPATIENT) as server:
         assert server.worker.reconciler.listed() == []
         assert "adapters follow" in caplog.text
 
@@ -174,7 +175,7 @@ async def test_started_while_redis_is_away_it_serves_what_it_served_before_and_t
                 )
             redis_server.kill()
             shutil.rmtree(tmp_path / "loras")
-            async with serving(settings, tmp_path) as server:
+            async with serving(settings, tmp_path, IMPATIENT) as server:
                 reconciler = server.worker.reconciler
                 await wait_until(
                     lambda: [adapter.name for adapter in reconciler.listed()] == ["sql"],

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from loradrop.catalog.adapter import Reason
 from loradrop.catalog.backoff import HALF_JITTER, Backoff
 from loradrop.catalog.status import WatcherMode
-from loradrop.watcher.first_failure import first_failure
+from loradrop.watcher.exception_groups import first_of, in_own_task
 from loradrop.watcher.notify.lost import NotifierLost
 from loradrop.watcher.timings import Timings
 
@@ -130,7 +130,7 @@ class Notifications:
                 self.mode = self._notifier.mode
                 self._on_lost(None)
                 self._on_hint(Hint(None))  # what changed before it watched
-                await _follow(self._notifier, timings)
+                await in_own_task(_follow(self._notifier, timings))
             except NotifierLost as lost:
                 self.mode = WatcherMode.RESCAN
                 self._on_lost(lost.reason)
@@ -148,16 +148,21 @@ class Notifications:
 
 async def _follow(notifier: Notifier, timings: Timings) -> None:
     """Follow a notifier until it is lost; raises NotifierLost, whatever went wrong in it."""
-    error = await first_failure(
-        notifier.follow(),
-        _check_attached(notifier, timings.attached_seconds),
-        _check_alive(notifier, timings.alive_seconds),
-    )
-    if isinstance(error, NotifierLost):
-        raise error
-    raise NotifierLost(
-        "notifier_died", f"The notifier failed ({error!r}). It is replaced; rescans go on meanwhile."
-    ) from error
+    lost: NotifierLost | None = None
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(notifier.follow())
+            tasks.create_task(_check_attached(notifier, timings.attached_seconds))
+            tasks.create_task(_check_alive(notifier, timings.alive_seconds))
+    except* NotifierLost as group:
+        lost = first_of(group)
+    except* Exception as group:  # noqa: BLE001 - whatever kills a notifier, it is replaced
+        lost = NotifierLost(
+            "notifier_died",
+            f"The notifier failed ({group.exceptions[0]!r}). It is replaced; rescans go on meanwhile.",
+        )
+    if lost is not None:
+        raise lost
 
 
 async def _check_attached(notifier: Notifier, period_seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Hints from watchdog: FSEvents, kqueue and Windows, and inotify where a person asks for it.
+"""Hints from watchdog: FSEvents, kqueue and Windows, and inotify where an operator asks for it.
 
 Only what cannot be had more simply is used: "something changed at this path". Handlers run on watchdog's
 own thread, which an exception would kill without a word, and its queue has no bound; so the handler does

@@ -60,7 +60,7 @@ def signature_of(config: os.stat_result, weights: os.stat_result) -> Signature:
 
 
 def unreadable(error: OSError) -> Reason:
-    """Return what people are told where the disk answers with `error`."""
+    """Return the reason where the disk answers with `error`."""
     why = error.strerror or type(error).__name__
     if isinstance(error, PermissionError):
         return Reason(
@@ -73,7 +73,7 @@ def unreadable(error: OSError) -> Reason:
 
 
 def failed(error: Exception) -> Reason:
-    """Return what people are told where looking at an adapter failed in a way nobody has thought of."""
+    """Return the reason where looking at an adapter failed in an unforeseen way."""
     return Reason(
         "inspection_failed",
         f"Looking at the adapter failed ({type(error).__name__}: {str(error)[:200]}). Nothing is concluded"

@@ -72,12 +72,8 @@ class RefreshHandler:
             is_open=self._monitor.is_open,
         )
 
-    async def take_requests(self) -> None:
+    async def take_requests(self, session: asyncio.TaskGroup) -> None:
         """Take in requests for ever."""
-        async with asyncio.TaskGroup() as dry_runs:
-            await self._take_requests(dry_runs)
-
-    async def _take_requests(self, dry_runs: asyncio.TaskGroup) -> None:
         cursor = "0-0"
         while True:
             cursor, requests = await _stoppable(self._inbox.requests_after(cursor))
@@ -86,7 +82,7 @@ class RefreshHandler:
                 scope = len(request.names) or "all"
                 _logger.info("Refresh is asked for id=%s names=%s", printable(request.id), scope)
                 if request.dry_run:
-                    dry_runs.create_task(self._answer_dry_run(request))
+                    session.create_task(self._answer_dry_run(request))
                 else:
                     self._accept(request, listed)
                 await asyncio.sleep(0)  # each may have many names: heartbeats go first

@@ -190,7 +190,7 @@ def _is_fresh(found: os.stat_result) -> bool:
 def _check_no_writer(directory: int) -> None:
     """Raise Changed where a copy that will replace one of the files is under way beside it.
 
-    rsync, scp and careful publishers write to a temporary name first; one that nobody has written to for
+    rsync, scp and careful publishers write to a temporary name first; one without a write for
     long was left behind.
     """
     with os.scandir(directory) as entries:

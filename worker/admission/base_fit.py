@@ -89,6 +89,5 @@ def _missing(config: LoraConfig, present: frozenset[str], base: BaseModel) -> It
 
 def _some(names: list[str]) -> str:
     shown = ", ".join(names[:_NAMED_IN_MESSAGES])
-    return (
-        shown if len(names) <= _NAMED_IN_MESSAGES else f"{shown} and {len(names) - _NAMED_IN_MESSAGES} more"
-    )
+    more = len(names) - _NAMED_IN_MESSAGES
+    return f"{shown} and {more} more" if more > 0 else shown

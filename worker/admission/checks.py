@@ -1,8 +1,7 @@
 """Would this adapter work on this base model and this server?
 
 Pure: what is known of the adapter, the base model and the server goes in, a reason or None comes out.
-vLLM itself half-loads or silently ignores much of what is refused here (tensors of a smaller model,
-layers that do not exist, ranks that disagree), and not-finite weights poison its cache for all requests.
+vLLM itself half-loads adapters whose ranks disagree; not-finite weights poison its cache for all requests.
 
 What cannot be known, because the base model's checkpoint is not on this machine, is admitted; the caller
 says so. Here are the server's limits and the values of the weights; not here: whether they are an adapter's
@@ -67,8 +66,7 @@ def _check_finite(weights: Weights) -> None:
     for name, largest in weights.largest.items():
         if not math.isfinite(largest):
             raise Rejected(
-                "weights_not_finite",
-                f"{name[:120]} holds NaN or infinite values: the training run diverged.",
+                "weights_not_finite", f"{name[:120]} holds NaN or infinite values: the training run diverged."
             )
 
 

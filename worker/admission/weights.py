@@ -89,9 +89,7 @@ def _largest(tensor: torch.Tensor) -> float:
     integers = _SAME_SIZE[tensor.element_size()]
     bits = tensor.detach().contiguous().view(integers).numpy()
     without_sign = torch.iinfo(integers).max
-    largest_positive, largest_negative = (
-        int(bits.max()),
-        int(bits.view(f"u{bits.dtype}").max()) & without_sign,
-    )
+    largest_positive = int(bits.max())
+    largest_negative = int(bits.view(f"u{bits.dtype}").max()) & without_sign
     largest = torch.tensor([max(largest_positive, largest_negative)], dtype=integers)
     return float(largest.view(tensor.dtype).to(torch.float64))

@@ -49,10 +49,8 @@ class ModelTable:
         self._served = models.lora_requests = _Served(models.lora_requests)
         self._stock_resolve = models.resolve_lora
         self._stock_unload = models.unload_lora_adapter
-        self._other_resolvers = bool(models.lora_resolvers) and os.environ.get(_ALLOW_UPDATES, "0") not in {
-            "",
-            "0",
-        }
+        updates_allowed = os.environ.get(_ALLOW_UPDATES, "0") not in {"", "0"}
+        self._other_resolvers = bool(models.lora_resolvers) and updates_allowed
         self._resolve: _Resolve | None = None
         self._load: _ManualLoad | None = None
         self._unload: _ManualUnload | None = None

@@ -25,9 +25,6 @@ from loradrop.worker.serving.reconciler import Reconciler
 
 _log = logging.getLogger(__name__)
 
-_FIRST_PAUSE_SECONDS = 0.2
-_LAST_PAUSE_SECONDS = 4.0
-
 
 @dataclass(frozen=True, slots=True)
 class Position:
@@ -58,7 +55,7 @@ class CatalogFollower:
         self._reconciler = reconciler
         self._moved = moved
         self._warm_start = warm_start
-        self._backoff = backoff or Backoff(_FIRST_PAUSE_SECONDS, _LAST_PAUSE_SECONDS, jitter=HALF_JITTER)
+        self._backoff = backoff or Backoff(0.2, 4.0, jitter=HALF_JITTER)
         self._listing: Listing | None = None
         self._position = Position()
 

@@ -22,13 +22,7 @@ from loradrop.catalog.http.shared_routes import Backend, put_backend
 from loradrop.catalog.http.shared_routes import router as shared
 from loradrop.catalog.process_log import PrintableRecords
 from loradrop.worker.outcomes import NotServedYet
-from loradrop.worker.server.routes import (
-    answer_error,
-    models_router,
-    needed_scope,
-    not_served_yet,
-    refusal,
-)
+from loradrop.worker.server.routes import answer_error, models_router, needed_scope, not_served_yet, refusal
 from loradrop.worker.settings import settings_from
 
 _log = logging.getLogger(__name__)

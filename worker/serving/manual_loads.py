@@ -6,7 +6,6 @@ its load is done has loaded nothing.
 """
 
 import asyncio
-import contextlib
 import functools
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from loradrop.worker.serving.residency import Loaded, Residency
 from loradrop.worker.serving.timings import TIMINGS, Timings
 from loradrop.worker.store.copying import Source, size_bytes
 from loradrop.worker.store.deadline_threads import DeadlineThreads
+from loradrop.worker.supervision import cancelled
 
 _CONCURRENT_READS = 4
 
@@ -54,12 +54,8 @@ class ManualLoads:
         """
         if self._entries.is_taken(name):
             raise NameTaken
-        source = await self._reads.run(
-            lambda _: self._find(path),
-            about=path,
-            seconds=self._deadline.seconds_for(0),
-            discard=lambda _: None,
-        )
+        seconds = self._deadline.seconds_for(0)
+        source = await self._reads.run(lambda _: self._find(path), about=path, seconds=seconds)
         entry = self._entries.get_or_add(name)
         if entry.adapter is not None and entry.adapter.revision is not None and not in_place:
             raise Rejected("already_served", "It is discovered under the prefix; just ask for it.")
@@ -86,12 +82,7 @@ class ManualLoads:
 
     async def aclose(self) -> None:
         """Stop the loads in progress."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        for task in tasks:
-            with contextlib.suppress(asyncio.CancelledError, Rejected, Failed):
-                await task
+        await cancelled(self._tasks)
 
     def source_of(self, entry: Entry) -> Source | None:
         """Return where a manual load came from, or None where the catalog decides."""

@@ -16,7 +16,6 @@ Not here: one try (`loading`), what requests are answered (`resolver`), vLLM's l
 """
 
 import asyncio
-import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -36,6 +35,7 @@ from loradrop.worker.serving.resolver import Resolver
 from loradrop.worker.serving.status import AdapterStatus, ChangedNames
 from loradrop.worker.serving.timings import TIMINGS, Timings
 from loradrop.worker.store.copying import Source
+from loradrop.worker.supervision import cancelled
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +118,7 @@ class Reconciler:
     async def aclose(self) -> None:
         """Stop the loads in progress."""
         await self.manual_loads.aclose()
-        tasks = [load.task for load in self._load_tasks.values()]
-        for task in tasks:
-            task.cancel()
-        for task in tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await cancelled(load.task for load in self._load_tasks.values())
 
     def _apply(self, changes: Mapping[str, Adapter | None], *, is_whole: bool) -> None:
         self._resolver.note_catalog_change(is_whole=is_whole)

@@ -105,7 +105,7 @@ class Residency:
     def has_room(self, limit: int | None) -> bool:
         """Return whether fewer than `limit` (None: as many as fit) revisions are loaded."""
         most = self._capacity if limit is None else min(limit, self._capacity)
-        return len(self._serving) + len(self._draining) < most
+        return self.totals()[0] < most
 
     async def load(self, handle: Handle, pinned: Pinned, demand: Demand | None = None) -> Loaded:
         """Load `handle`, whose bytes `pinned` keeps: immediately, or in the background given a `demand`.

@@ -81,14 +81,15 @@ def digest_copy(directory: Path) -> Revision | None:
     """Return the revision of a private copy, or None where it is not whole."""
     try:
         config = (directory / CONFIG_FILENAME).read_bytes()
-        weights_format, weights = _find_weights(directory)
-        with weights.open("rb", buffering=0) as file:
+        # safetensors first: it is preferred where both are there
+        weights_format = next(kind for kind in WeightsFormat if (directory / kind.filename).exists())
+        with (directory / weights_format.filename).open("rb", buffering=0) as file:
             hasher = RevisionHasher(weights_format, config, os.fstat(file.fileno()).st_size)
             buffer = bytearray(_CHUNK_BYTES)
             view = memoryview(buffer)
             while count := file.readinto(buffer):
                 hasher.update(view[:count])
-    except (OSError, Failed):
+    except (OSError, StopIteration):
         return None
     return hasher.revision()
 
@@ -96,7 +97,7 @@ def digest_copy(directory: Path) -> Revision | None:
 def mend_copy(directory: Path, copy: Path, weights_format: WeightsFormat) -> None:
     """Move the files of `copy` over those of `directory`, a private copy that may be in use.
 
-    Each is there at every moment, and whoever has the old one open keeps it. Raises OSError.
+    Each is there at every moment, and a reader that has the old one open keeps it. Raises OSError.
     """
     for name in (CONFIG_FILENAME, weights_format.filename):
         (copy / name).rename(directory / name)
@@ -131,14 +132,6 @@ def sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _find_weights(directory: Path) -> tuple[WeightsFormat, Path]:
-    for weights_format in WeightsFormat:  # safetensors first: it is preferred where both are there
-        path = directory / weights_format.filename
-        if path.exists():
-            return weights_format, path
-    raise Failed("source_gone", "The adapter's weights are no longer there.")
 
 
 def _copy_weights(descriptor: int, target: Path, hasher: RevisionHasher, permit: Permit) -> int:

@@ -40,7 +40,7 @@ class DeadlineThreads:
         *,
         about: str,
         seconds: float,
-        discard: Callable[[_Result], object],
+        discard: Callable[[_Result], object] = lambda _: None,
     ) -> _Result:
         """Return what `work` returns; its argument is an event that is set once its result is not awaited.
 
@@ -51,42 +51,33 @@ class DeadlineThreads:
         async with self._slots:
             if about in self._hung.values() or len(self._hung) >= self._max_hung:
                 raise Failed("storage_hung", f"{self._doing} still hangs; check the storage.")
-            return await self._run(work, about, seconds, discard)
+            given_up = threading.Event()
+            future: Future[_Result] = Future()
+            future.set_running_or_notify_cancel()  # giving up on it must not end it for the thread
 
-    async def _run(
-        self,
-        work: Callable[[threading.Event], _Result],
-        about: str,
-        seconds: float,
-        discard: Callable[[_Result], object],
-    ) -> _Result:
-        given_up = threading.Event()
-        future: Future[_Result] = Future()
-        future.set_running_or_notify_cancel()  # giving up on it must not end it for the thread
+            def body() -> None:
+                try:
+                    future.set_result(work(given_up))
+                except BaseException as error:  # noqa: BLE001 - it is raised again where the future is awaited
+                    future.set_exception(error)
 
-        def body() -> None:
+            def take_back(future: Future[_Result]) -> None:
+                self._hung.pop(future, None)
+                if future.exception() is None:
+                    discard(future.result())
+
+            threading.Thread(target=body, name="loradrop-storage", daemon=True).start()
             try:
-                future.set_result(work(given_up))
-            except BaseException as error:  # noqa: BLE001 - it is raised again where the future is awaited
-                future.set_exception(error)
-
-        def take_back(future: Future[_Result]) -> None:
-            self._hung.pop(future, None)
-            if future.exception() is None:
-                discard(future.result())
-
-        threading.Thread(target=body, name="loradrop-storage", daemon=True).start()
-        try:
-            async with asyncio.timeout(seconds):
-                return await asyncio.wrap_future(future)
-        except TimeoutError as error:
-            self._hung[future] = about
-            future.add_done_callback(take_back)
-            raise Failed(
-                self._late, f"{self._doing} took more than {seconds:.0f} s; check the storage."
-            ) from error
-        except asyncio.CancelledError:
-            future.add_done_callback(take_back)
-            raise
-        finally:
-            given_up.set()
+                async with asyncio.timeout(seconds):
+                    return await asyncio.wrap_future(future)
+            except TimeoutError as error:
+                self._hung[future] = about
+                future.add_done_callback(take_back)
+                raise Failed(
+                    self._late, f"{self._doing} took more than {seconds:.0f} s; check the storage."
+                ) from error
+            except asyncio.CancelledError:
+                future.add_done_callback(take_back)
+                raise
+            finally:
+                given_up.set()

@@ -9,6 +9,7 @@ import logging
 import secrets
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from blake3 import blake3
@@ -23,8 +24,6 @@ from loradrop.worker.store.revision_store import RevisionStore
 
 _log = logging.getLogger(__name__)
 
-_INTERVAL_SECONDS = 5.0
-"""Between two writes: a worker that is killed loses no more than this."""
 _NAME_BYTES = 8
 
 
@@ -32,12 +31,7 @@ class WarmStart:
     """A file of records. Invariant: it is there whole, or as it was before, or not at all."""
 
     def __init__(
-        self,
-        directory: Path,
-        store: RevisionStore,
-        *,
-        catalog: str,
-        interval_seconds: float = _INTERVAL_SECONDS,
+        self, directory: Path, store: RevisionStore, *, catalog: str, interval_seconds: float = 5.0
     ) -> None:
         """Keep it in `directory`; `catalog` identifies this catalog among all that are kept there."""
         self._path = directory / f"{blake3(catalog.encode()).hexdigest(_NAME_BYTES)}.jsonl"
@@ -69,12 +63,8 @@ class WarmStart:
 
     async def _write(self, adapters: Sequence[Adapter]) -> None:
         try:
-            await self._threads.run(
-                lambda given_up: self._write_file(adapters, given_up),
-                about=str(self._path),
-                seconds=DEADLINE.seconds_for(0),
-                discard=lambda _: None,
-            )
+            write, seconds = partial(self._write_file, adapters), DEADLINE.seconds_for(0)
+            await self._threads.run(write, about=str(self._path), seconds=seconds)
         except (OSError, Failed) as error:
             _log.warning("what is served cannot be kept path=%s error=%s", self._path, error)
 

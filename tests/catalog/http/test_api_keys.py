@@ -92,7 +92,7 @@ def test_a_key_is_in_no_representation_of_it() -> None:
 
 def test_a_file_holds_one_key_a_line_and_comments(tmp_path: Path) -> None:
     path = tmp_path / "keys"
-    path.write_text("# the dashboard\n  one read grafana  \n\n   # nobody\ntwo\n")
+    path.write_text("# the dashboard\n  one read grafana  \n\n   # no key\ntwo\n")
     assert KeyFile(path).current() == (
         ApiKey("one", Scope.READ, "grafana"),
         ApiKey("two", Scope.ADMIN, "line-5"),

@@ -94,7 +94,7 @@ async def test_a_dry_run_says_what_would_change_and_changes_nothing(queries: Que
         assert await adapters_of(queries) == []
 
 
-async def test_without_a_watcher_nobody_is_asked(queries: Queries, redis_url: str) -> None:
+async def test_without_a_watcher_no_refresh_is_asked_for(queries: Queries, redis_url: str) -> None:
     with pytest.raises(NoWatcher):
         await queries.start_refresh(RefreshBody())
 

@@ -65,7 +65,7 @@ def test_all_revisions_a_worker_has_anything_of_are_shown() -> None:
     }
 
 
-def test_a_body_holds_what_a_person_asks_for_first() -> None:
+def test_a_body_holds_what_an_operator_asks_for_first() -> None:
     body = adapter_view(an_adapter(reason=TRUNCATED), "e", {}).model_dump(mode="json")
     assert body["id"] == "sql_adapter"
     assert body["object"] == "lora_adapter"
@@ -98,7 +98,7 @@ def test_a_scanned_refresh_converges_with_the_last_worker() -> None:
     assert refresh_view(scanned, [], epoch="e").status is RefreshStatus.CONVERGED
 
 
-def test_a_refresh_nobody_answered_has_no_worker_that_knows() -> None:
+def test_a_refresh_without_an_answer_has_no_worker_that_knows() -> None:
     view = refresh_view(
         result(RefreshStatus.PENDING), [a_worker("a:1", epoch="e", observed_seq=99)], epoch="e"
     )
@@ -143,7 +143,7 @@ def test_all_keys_of_a_pool_share_one_hash_tag() -> None:
 
 
 @pytest.mark.parametrize("name", ["sql_adapter", "a", "A.b-c_9", "x" * 128])
-def test_a_name_people_can_type_is_usable(name: str) -> None:
+def test_a_name_that_can_be_typed_is_usable(name: str) -> None:
     assert is_usable_name(name)
 
 
@@ -177,7 +177,7 @@ def test_no_two_different_pairs_of_files_share_a_revision() -> None:
     assert len(digests) == 5
 
 
-def test_people_see_twelve_digits_of_a_revision() -> None:
+def test_twelve_digits_of_a_revision_are_shown() -> None:
     assert short(revision("a")) == "a" * 12
     assert short(None) == "-"
 

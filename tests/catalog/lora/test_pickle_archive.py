@@ -215,7 +215,7 @@ def test_no_damage_raises_anything_else(
             return
 
 
-# Python says so of damaged text in a pickle; people never see it.
+# Python says so of damaged text in a pickle; no user sees it.
 @pytest.mark.filterwarnings("ignore:invalid escape sequence:DeprecationWarning")
 @settings(max_examples=500)
 @given(edits=st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 255)), min_size=1, max_size=3))

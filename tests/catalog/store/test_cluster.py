@@ -118,7 +118,7 @@ class Work:
     wanted: dict[str, Revision]
 
     async def goes_on(self) -> None:
-        """Drop one more adapter; nothing is lost, nothing is unloaded, and nobody had to list again."""
+        """Drop one more adapter; nothing is lost, nothing is unloaded, and no reader lists again."""
         number = len(self.wanted)
         self.wanted.update(drop(self.history, self.prefix, f"later{number}", seed=7 + number))
         await self.fleet.until_converged(self.history, self.wanted)

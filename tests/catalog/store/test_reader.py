@@ -1,4 +1,4 @@
-"""Reading the catalog: a listing, one record, and the events as people are told them."""
+"""Reading the catalog: a listing, one record, and the events as clients are shown them."""
 
 from dataclasses import replace
 
@@ -65,7 +65,7 @@ async def test_one_record_is_read_by_its_name(reader: Reader, publisher: Publish
     assert await reader.get("other") is None
 
 
-async def test_events_for_people_carry_the_id_of_their_entry(
+async def test_events_for_clients_carry_the_id_of_their_entry(
     reader: Reader, publisher: Publisher, raw: "Redis[str]"
 ) -> None:
     assert await reader.newest_cursor() == "0-0"

@@ -50,7 +50,7 @@ async def test_asking_the_same_twice_is_asking_once(refreshes: Refreshes, publis
     assert requests == [REQUEST]
 
 
-async def test_an_answer_is_what_whoever_asked_reads(
+async def test_an_answer_is_read_by_the_client_that_asked(
     refreshes: Refreshes, publisher: Publisher, raw: "Redis[str]"
 ) -> None:
     await refreshes.request(REQUEST)
@@ -59,7 +59,7 @@ async def test_an_answer_is_what_whoever_asked_reads(
     assert 0 < await raw.ttl("loradrop:{default}:refresh:r1") <= 3600
 
 
-async def test_a_watcher_that_starts_is_asked_only_what_nobody_has_answered(
+async def test_a_watcher_that_starts_is_asked_only_what_has_no_answer(
     refreshes: Refreshes, publisher: Publisher, raw: "Redis[str]"
 ) -> None:
     for request_id in ("answered", "waiting", "expired"):

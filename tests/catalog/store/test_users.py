@@ -58,7 +58,7 @@ async def operator(server: ValkeyServer) -> AsyncIterator["Redis[str]"]:
         yield client
 
 
-async def test_the_file_lets_nobody_in_before_passwords_are_given(tmp_path: Path) -> None:
+async def test_the_file_lets_no_user_in_before_passwords_are_given(tmp_path: Path) -> None:
     (tmp_path / "users.acl").write_text(USERS.read_text())
     with valkey(tmp_path, "--aclfile", str(tmp_path / "users.acl")) as server:
         for user in ("", "loradrop-watcher:", "loradrop-worker:", "loradrop-api:pw", "default:"):
@@ -128,7 +128,7 @@ async def test_a_role_reads_and_writes_its_own_keys_and_no_others(
         key = f"loradrop:{{{pool}}}:{name}"
         assert await may(operator, role, command, key, *arguments) == (name in MAY_WRITE[role]), name
         assert await may(operator, role, "HGETALL", key) == (name not in MAY_NOT_READ[role]), name
-    for key in ("somebody:else", "loradrop", "loradrop:{default}:other"):
+    for key in ("another:key", "loradrop", "loradrop:{default}:other"):
         assert not await may(operator, role, "HGETALL", key)
         assert not await may(operator, role, "HSET", key, "field", "value")
 

@@ -148,7 +148,8 @@ def strays(history: History) -> Iterator[str]:
             )
             found = next(fits, None)
             if found is None:
-                yield f"{name} points to {pointing.revision} at {pointing.at:.3f}: not published, or replaced"
+                held = [f"{offer.at - pointing.at:+.3f} {offer.revision}" for offer in offers[position:]]
+                yield f"{name} points to {pointing.revision} at {pointing.at:.3f}, the catalog: {held[:5]}"
             else:
                 position = found
 

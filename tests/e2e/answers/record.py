@@ -13,11 +13,16 @@ _LOOK_SECONDS = 0.02
 
 
 class Record:
-    """Follows one catalog and the reports of its one worker until cancelled."""
+    """Follows one catalog and the reports of its one worker until cancelled.
+
+    What changes once it is `following` is known with the time at which it was published; what the listing
+    showed was published at some time before.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self._reader = Reader(connection, block_seconds=0.5)
         self._reports = Reports(connection)
+        self.following = False
         self._offers: dict[str, list[Offer]] = {}
         self._applied: list[Applied] = []
 
@@ -44,6 +49,7 @@ class Record:
         for name, adapter in listing.adapters.items():
             self._offers[name] = [Offer(now, listing.seq, adapter.revision and short(adapter.revision))]
         cursor = listing.cursor
+        self.following = True
         while True:
             for entry_id, event in await self._reader.events_after(cursor, block_seconds=0.5):
                 cursor = entry_id

@@ -76,7 +76,7 @@ def test_a_revision_that_was_loaded_for_a_moment_may_answer_who_asked_around_it(
     assert fault(answered(revision, sent=9, started=12), moment) is None
 
 
-def test_a_revision_that_was_loaded_for_a_moment_answers_nobody_who_asked_afterwards() -> None:
+def test_a_revision_that_was_loaded_for_a_moment_answers_no_request_sent_afterwards() -> None:
     moment = history(catalog(t1="A", t2="B", t3="A"), worker(t1="A", t10="B", t11="A"))
     assert fault(answered("B", sent=11.5, started=12), moment) == NOT_POINTED_TO
 

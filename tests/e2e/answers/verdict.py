@@ -41,5 +41,5 @@ def assert_all_right(answers: Sequence[Answer], history: History) -> None:
     wrong = [(found, answer) for answer in answers if (found := fault(answer, history))]
     told = "\n".join(f"{found}: {evidence(answer, history)}" for found, answer in wrong[:_TOLD])
     assert not wrong, f"{Counter(found for found, _ in wrong)}\n{told}"
-    assert not list(strays(history))
+    assert not (astray := list(strays(history))), "\n".join(astray)
     assert all(answer.admitted for answer in answers if answer.status == HTTPStatus.OK)

@@ -73,7 +73,7 @@ def test_nothing_is_told_of_a_prefix_in_doubt(tmp_path: Path) -> None:
     assert examine(tmp_path / "nothing", "sql").error is not None
 
 
-def test_a_failure_nobody_has_thought_of_concerns_one_adapter_only(
+def test_an_unexpected_failure_concerns_one_adapter_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name in ("a", "b"):

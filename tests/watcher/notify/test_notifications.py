@@ -29,6 +29,8 @@ class Scripted(Notifier):
         self.is_closed = False
         self.is_attached = True
         self.refuses = False
+        self.is_followed = False
+        self.fails_when_cancelled = False
 
     async def start(self) -> None:
         pass
@@ -42,7 +44,13 @@ class Scripted(Notifier):
         return name in self.covered
 
     async def follow(self) -> None:
-        raise await self.fault
+        self.is_followed = True
+        try:
+            raise await self.fault
+        except asyncio.CancelledError:
+            if self.fails_when_cancelled:
+                raise NotifierLost("notifier_silent", "x") from None
+            raise
 
     async def prove_attached(self) -> None:
         if not self.is_attached:
@@ -110,32 +118,6 @@ async def test_a_notifier_that_fails_is_replaced_and_everything_is_looked_at(
         assert heard.hints == [Hint(None), Hint(None)]
 
 
-class FailsAsItStops(Scripted):
-    """A notifier whose mechanism answers the end of its task with an error of its own."""
-
-    async def follow(self) -> None:
-        try:
-            await self.fault
-        except asyncio.CancelledError:
-            raise RuntimeError("stopped in the middle") from None
-
-
-async def test_a_notifier_that_fails_as_it_is_stopped_does_not_keep_the_watcher_from_stopping() -> None:
-    started: list[Hint] = []
-    notifications = Notifications(
-        FailsAsItStops, on_hint=started.append, on_lost=lambda _reason: None, timings=Timings()
-    )
-    task = asyncio.create_task(notifications.run())
-    await until(lambda: bool(started), "it began")
-    await asyncio.sleep(0)
-    task.cancel()
-    await asyncio.wait({task}, timeout=10)
-    ended = task.cancelled()
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    assert ended
-
-
 async def test_a_notifier_that_cannot_be_made_is_tried_again() -> None:
     heard = Heard()
     heard.unmakeable = 2
@@ -153,6 +135,20 @@ async def test_a_prefix_replaced_in_silence_is_noticed() -> None:
         heard.made[0].is_attached = False
         await until(lambda: len(heard.made) == 2, "a new one is made")
         assert heard.lost == [None, "prefix_replaced", None]
+
+
+async def test_a_notifier_that_fails_while_everything_ends_does_not_keep_it_from_ending() -> None:
+    heard = Heard()
+    notifications = Notifications(
+        heard.make, on_hint=heard.hints.append, on_lost=heard.on_lost, timings=Timings()
+    )
+    task = asyncio.create_task(notifications.run())
+    await until(lambda: bool(heard.made), "it began")
+    heard.made[0].fails_when_cancelled = True
+    await until(lambda: heard.made[0].is_followed, "it is followed")
+    task.cancel()
+    done, _ = await asyncio.wait({task}, timeout=10)
+    assert done == {task}
 
 
 async def test_names_are_covered_once_and_a_refusal_is_no_crash() -> None:

@@ -15,6 +15,7 @@ from loradrop.watcher.notify.lost import NotifierLost
 from loradrop.watcher.notify.notifier import Hint, Notifier
 from loradrop.watcher.notify.selection import RescanOnly
 from loradrop.watcher.notify.watchdog_notifier import WatchdogNotifier
+from testkit.waiting import wait_until
 from tests.watcher.notifiers import MAKERS, following, until
 
 
@@ -36,7 +37,7 @@ async def test_a_living_notifier_proves_it(
         await notifier.prove_attached()
 
 
-async def test_a_notifier_nobody_follows_cannot_prove_that_it_lives(tmp_path: Path) -> None:
+async def test_a_notifier_that_is_not_followed_cannot_prove_that_it_lives(tmp_path: Path) -> None:
     notifier = InotifyNotifier(tmp_path, lambda _hint: None)
     with pytest.raises(NotifierLost) as caught:
         await notifier.prove_alive(0.05)
@@ -79,13 +80,17 @@ async def test_a_prefix_that_is_replaced_is_noticed(
 
 async def until_not_attached(notifier: Notifier) -> str:
     """Return the code; where the number of the old directory is reused, the end of its watch tells."""
-    async with asyncio.timeout(10):
-        while True:
-            try:
-                await notifier.prove_attached()
-            except NotifierLost as lost:
-                return lost.reason.code
-            await asyncio.sleep(0.01)
+    codes: list[str] = []
+
+    async def is_lost() -> bool:
+        try:
+            await notifier.prove_attached()
+        except NotifierLost as lost:
+            codes.append(lost.reason.code)
+        return bool(codes)
+
+    await wait_until(is_lost, timeout=10, description="the notifier is not attached any more")
+    return codes[0]
 
 
 async def test_inotify_tells_by_itself_that_its_prefix_went_away(tmp_path: Path) -> None:
@@ -117,7 +122,7 @@ async def test_a_directory_that_took_anothers_place_by_rename_has_arrived_and_no
 
 async def test_a_queue_that_overflows_loses_the_notifier(tmp_path: Path) -> None:
     notifier = InotifyNotifier(tmp_path, lambda _hint: None)
-    _overflow(tmp_path)  # nobody reads meanwhile
+    _overflow(tmp_path)  # it is not read meanwhile
     async with following(notifier) as task:
         assert await lost(task) == "notifications_overflowed"
 

@@ -78,7 +78,7 @@ def test_only_new_adapters_are_discovered_beside_existing_ones(tmp_path: Path) -
     assert discover_new_lora_adapters_from_prefix(tmp_path, ["sql"]) == {"math": str(tmp_path / "math")}
 
 
-def test_twins_are_left_out_both(tmp_path: Path) -> None:
+def test_names_that_collide_are_left_out_both(tmp_path: Path) -> None:
     for name in ("sql", "SQL", "math"):
         write_adapter(tmp_path / name)
     assert list(discover_lora_adapters_from_prefix(tmp_path)) == ["math"]

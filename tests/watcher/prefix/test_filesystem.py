@@ -12,7 +12,7 @@ MOUNTINFO = """\
 31 30 0:41 / /data/fast rw - tmpfs tmpfs rw
 32 22 0:42 / /with\\040space rw master:2 propagate_from:1 - fuse.sshfs me@host:/ rw
 33 22 0:43 / /data/fast rw - xfs /dev/vdb rw
-a line nobody wrote
+a line of no format
 """.splitlines()
 
 

@@ -51,7 +51,7 @@ def test_names_that_differ_only_in_case_are_collisions() -> None:
     assert collisions.of("other", names.__contains__) == ()
 
 
-def test_a_twin_that_left_is_no_twin() -> None:
+def test_a_name_that_left_collides_no_more() -> None:
     collisions = NameCollisions(["Sql", "SQL"])
     collisions.discard("Sql")
     collisions.discard("never there")
@@ -60,7 +60,7 @@ def test_a_twin_that_left_is_no_twin() -> None:
     assert collisions.of("sql", {"sql"}.__contains__) == ()
 
 
-def test_names_that_cannot_be_served_are_nobodys_collisions() -> None:
+def test_names_that_cannot_be_served_collide_with_none() -> None:
     names = {"sql", "\N{LATIN SMALL LETTER LONG S}ql"}
     assert folded("\N{LATIN SMALL LETTER LONG S}ql") == "sql"
     collisions = NameCollisions(names)

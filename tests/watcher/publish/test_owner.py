@@ -27,7 +27,7 @@ def test_a_process_that_ended_is_dead() -> None:
     assert is_dead(owner_of_a_process_that_ended())
 
 
-def test_a_reused_process_id_is_somebody_else() -> None:
+def test_a_reused_process_id_is_another_process() -> None:
     host, pid, start = own_id().rsplit(":", 2)
     assert is_dead(f"{host}:{pid}:1.{start.partition('.')[2]}")
 
@@ -37,15 +37,15 @@ def test_a_zombie_is_dead() -> None:
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert child.stdout is not None
     owner = child.stdout.readline().decode().strip()
-    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and nobody has taken note
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and its parent has not noted it
     assert is_dead(owner)
     child.wait()
     child.stdout.close()
 
 
-def test_whoever_cannot_be_judged_from_here_is_not_called_dead() -> None:
+def test_an_owner_that_cannot_be_checked_from_here_is_not_called_dead() -> None:
     dead = owner_of_a_process_that_ended()
     assert not is_dead(f"another-host:{dead.split(':', 1)[1]}")
     assert not is_dead(dead + "0")  # another process namespace
-    assert not is_dead("somebody")
+    assert not is_dead("unknown")
     assert not is_dead("")

@@ -14,7 +14,7 @@ ONE, TWO = an_adapter("one"), an_adapter("two")
 
 @pytest.fixture
 async def leader(connection: Connection) -> AsyncIterator[Publisher]:
-    """A watcher on another host, whose end nobody here can see."""
+    """A watcher on another host, whose end cannot be seen from here."""
     publisher = Publisher(connection, owner="elsewhere:1:1")
     await publisher.lead()
     await publisher.publish([ONE], catalog_size=1)

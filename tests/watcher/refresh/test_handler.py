@@ -99,7 +99,7 @@ async def taken(monitor: Monitor, *batches: list[RefreshRequest]) -> tuple[Refre
     inbox = Inbox(*batches)
     handler = RefreshHandler(inbox, monitor, state, Mirror())  # type: ignore[arg-type]
     async with asyncio.TaskGroup() as session:
-        task = session.create_task(handler.take_requests())
+        task = session.create_task(handler.take_requests(session))
         await wait_until(lambda: inbox.is_drained, timeout=10, description="all requests are taken in")
         task.cancel()
     return handler, inbox

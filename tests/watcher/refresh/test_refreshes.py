@@ -217,13 +217,13 @@ async def test_a_refresh_of_a_few_names_removes_none_of_them_where_the_whole_pre
         assert (result.removed, result.total) == ((), 10)
 
 
-async def test_a_refresh_nobody_has_answered_is_answered_by_the_next_watcher(
+async def test_a_refresh_without_an_answer_is_answered_by_the_next_watcher(
     connection: Connection, prefix: Path
 ) -> None:
     async with watching(connection, prefix, **BLIND) as catalog:
         await catalog.until_scanned()
     write_adapter(prefix / "sql")
-    await connection.commands.hset(connection.keys.watcher, "owner", "somebody")
+    await connection.commands.hset(connection.keys.watcher, "owner", "another")
     waiting = await ask(connection)
     await connection.commands.delete(connection.keys.watcher)
     async with watching(connection, prefix, **BLIND):

@@ -1,69 +1,11 @@
 """What is known of a prefix, and what a committed plan changes about it."""
 
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import timedelta
 
-from loradrop.catalog.adapter import Adapter, AdapterState, Reason, Revision, WeightsFormat
-from loradrop.watcher.prefix.findings import Absent, Facts, Finding, RootIdentity, Unreadable
-from loradrop.watcher.state.plan import Plan
-from loradrop.watcher.state.planning import plan, served, wanted_record
-from loradrop.watcher.state.prefix_state import PrefixState
-from loradrop.watcher.state.removal import RemovalRule
+from loradrop.catalog.adapter import AdapterState
+from loradrop.watcher.state.planning import plan, served
 from tests.catalog.values import an_adapter
-
-NAMES = [f"a{number}" for number in range(10)]
-NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
-HOME, OTHER = RootIdentity(1, 10), RootIdentity(1, 11)
-ONE, TWO = Revision("1" * 64), Revision("2" * 64)
-GONE = Absent()
-BROKEN = Unreadable(Reason("disk_error", "EIO"))
-
-
-def ready(revision: Revision = ONE, **changes: Any) -> Finding:
-    facts = Facts(WeightsFormat.SAFETENSORS, 1234, 8, "base")
-    return Finding(
-        signature=revision.encode(), state=AdapterState.READY, facts=facts, revision=revision, **changes
-    )
-
-
-def settling(code: str = "changing") -> Finding:
-    return Finding(signature=b"s", state=AdapterState.SETTLING, reason=Reason(code, "."), look_again_at=9.0)
-
-
-def incomplete(message: str) -> Finding:
-    return Finding(signature=b"i", state=AdapterState.INCOMPLETE, reason=Reason("weights_truncated", message))
-
-
-class Catalog:
-    """A catalog that takes what is planned, as Redis does."""
-
-    def __init__(self, *names: str, grace_seconds: float = 1.0) -> None:
-        self.state = PrefixState("/srv/loras", RemovalRule(grace_seconds=grace_seconds))
-        self.records = {name: an_adapter(name) for name in names}
-        self.now = NOON
-        self.state.begin_session(self.records)
-        self.state.observe_root(HOME)
-        self.state.observe_listing(set(names))
-        self.publish()
-
-    def plan(self, **options: Any) -> Plan:
-        return plan(self.state, self.records, self.records, now=self.now, **options)
-
-    def publish(self, **options: Any) -> Plan:
-        planned = self.plan(**options)
-        self.records |= {record.name: record for record in planned.records.values()}
-        for name in planned.removals:
-            self.records.pop(name, None)
-        self.state.commit(planned)
-        return planned
-
-    def find(self, *names: str, at: float = 0.0, finding: Finding | None = None) -> None:
-        for name in names:
-            self.state.learn(name, finding or ready(), now=at)
-
-    def miss(self, *names: str, at: float = 0.0) -> None:
-        for name in names:
-            self.state.learn(name, GONE, now=at)
+from tests.watcher.state.planned import BROKEN, NAMES, NOON, ONE, TWO, Catalog, incomplete, ready, settling
 
 
 def test_what_is_found_is_planned_until_a_plan_is_committed() -> None:
@@ -97,45 +39,12 @@ def test_what_is_learnt_while_a_plan_is_written_stays_dirty() -> None:
     assert catalog.plan().records["sql"].revision == TWO
 
 
-def test_a_name_that_comes_back_while_its_removal_is_written_is_published_again() -> None:
-    catalog = Catalog("sql", grace_seconds=0.0)
-    catalog.find("sql")
-    catalog.publish()
-    catalog.miss("sql", at=1.0)
-    catalog.miss("sql", at=2.0)
-    planned = catalog.plan()
-    assert set(planned.removals) == {"sql"}
-    catalog.find("sql", finding=ready(TWO))
-    catalog.state.commit(planned)
-    catalog.records.clear()
-    assert catalog.plan().records["sql"].revision == TWO
-
-
-def test_a_removed_name_is_forgotten_altogether() -> None:
-    catalog = Catalog("sql", grace_seconds=0.0)
-    catalog.find("sql")
-    catalog.miss("sql", at=1.0)
-    catalog.miss("sql", at=2.0)
-    catalog.publish()
-    assert (dict(catalog.state.names), set(catalog.state.lost), dict(catalog.state.dirty)) == ({}, set(), {})
-
-
 def test_a_hint_or_a_word_of_nothing_is_forgotten_at_once() -> None:
     catalog = Catalog()
     catalog.state.observe_hint("nothing", now=1.0, arrived=False)
     catalog.miss("nothing", "unheard-of")
     assert not catalog.state.names
     assert not catalog.state.dirty
-
-
-def test_a_recorded_name_is_removed_though_nothing_of_it_was_ever_found() -> None:
-    catalog = Catalog("old")
-    catalog.state.observe_scan(set())
-    assert set(catalog.state.lost) == {"old"}
-    catalog.miss("old", at=1.0)
-    assert catalog.publish().look_again == {"old": 2.0}
-    catalog.miss("old", at=2.0)
-    assert set(catalog.publish().removals) == {"old"}
 
 
 def test_a_name_redis_spells_with_escapes_is_not_missing() -> None:
@@ -224,65 +133,6 @@ def test_of_two_names_that_differ_in_case_the_served_one_stays_until_it_goes() -
     assert {name: record.state for name, record in catalog.records.items()} == {"SQL": AdapterState.READY}
 
 
-def test_most_adapters_vanishing_are_held_back_and_the_operator_can_confirm() -> None:
-    catalog = Catalog(*NAMES, grace_seconds=0.0)
-    catalog.miss(*NAMES[:6], at=1.0)
-    catalog.miss(*NAMES[:6], at=2.0)
-    held = catalog.publish()
-    assert (held.removals, held.held) == ({}, set(NAMES[:6]))
-    assert not catalog.state.is_open("a0")
-    assert set(catalog.plan(confirmed=True).removals) == set(NAMES[:6])
-
-
-def test_half_of_the_adapters_are_no_mass() -> None:
-    catalog = Catalog(*NAMES, grace_seconds=0.0)
-    catalog.miss(*NAMES[:5], at=1.0)
-    catalog.miss(*NAMES[:5], at=2.0)
-    assert len(catalog.publish().removals) == 5
-
-
-def test_names_that_were_never_served_are_no_mass_and_are_not_held() -> None:
-    catalog = Catalog(*NAMES[:6], grace_seconds=0.0)
-    catalog.find(*NAMES[6:], finding=incomplete("1 of 9"))
-    catalog.publish()
-    catalog.miss(*NAMES, at=1.0)
-    catalog.miss(*NAMES, at=2.0)
-    planned = catalog.publish()
-    assert (set(planned.removals), planned.held) == (set(NAMES[6:]), set(NAMES[:6]))
-
-
-def test_a_few_that_were_examined_are_held_where_most_are_missing_from_a_listing() -> None:
-    catalog = Catalog(*NAMES, grace_seconds=0.0)
-    catalog.state.observe_listing({"another"})
-    catalog.miss(*NAMES[:2] * 2)
-    assert catalog.publish().held == set(NAMES)
-    catalog.find(NAMES[9])
-    assert not catalog.publish().removals, "one that vanished with them is back, and they may be late"
-    catalog.state.observe_listing(set(NAMES[2:]))
-    catalog.miss(*NAMES[:2] * 2)
-    assert set(catalog.publish().removals) == set(NAMES[:2])
-
-
-def test_what_was_seen_and_not_examined_before_it_vanished_is_held_back() -> None:
-    catalog = Catalog(grace_seconds=0.0)
-    catalog.state.observe_scan(set(NAMES))
-    catalog.find(NAMES[0])
-    catalog.miss(*NAMES[1:] * 2)
-    assert catalog.publish().held == set(NAMES[1:])
-    catalog.find(*NAMES[1:])
-    assert not catalog.publish().held
-
-
-def test_when_one_of_many_is_back_what_was_seen_of_the_others_proves_nothing() -> None:
-    catalog = Catalog(*NAMES, grace_seconds=0.0)
-    catalog.miss(*NAMES * 2)
-    assert catalog.publish().held == set(NAMES)
-    catalog.find(*NAMES[:6])
-    assert catalog.publish().look_again.keys() == set(NAMES[6:])
-    catalog.miss(*NAMES[6:] * 2)
-    assert set(catalog.publish().removals) == set(NAMES[6:])
-
-
 def test_a_copy_is_independent_and_lacks_nothing() -> None:
     catalog = Catalog(*NAMES, grace_seconds=0.0)
     catalog.find("sql", "SQL")
@@ -300,50 +150,7 @@ def test_a_copy_is_independent_and_lacks_nothing() -> None:
     assert (set(catalog.state.lost), catalog.state.held) == (set(NAMES), set(NAMES))
 
 
-def test_what_redis_lost_is_published_again_as_it_was_until_its_removal_is_proven() -> None:
-    catalog = Catalog("sql")
-    lost: dict[str, Adapter] = {}
-    catalog.miss("sql", at=1.0)
-    planned = plan(catalog.state, lost, catalog.records, now=NOON)
-    assert planned.records == {"sql": catalog.records["sql"]}
-    assert wanted_record(catalog.state, "unheard-of", catalog.records, now=NOON) is None
-
-
 def test_served_are_the_records_with_a_revision() -> None:
     assert served({"a": an_adapter("a"), "b": an_adapter("b", revision=None)}) == {
         "a": an_adapter("a").revision
     }
-
-
-def test_in_a_directory_that_is_not_accepted_nothing_counts_as_gone() -> None:
-    catalog = Catalog("sql", grace_seconds=0.0)
-    catalog.state.observe_root(OTHER)
-    catalog.miss("sql", "sql", "sql")
-    assert catalog.publish().accepts_root is None
-    catalog.state.observe_scan({"new"})
-    assert catalog.publish().accepts_root is False
-    catalog.miss("sql", "sql", "sql")
-    catalog.find("new")
-    planned = catalog.publish()
-    assert (planned.removals, set(planned.records)) == ({}, {"new"})
-    assert not catalog.state.is_open("sql")
-
-
-def test_what_another_directory_was_judged_by_is_not_held_against_the_one_that_came_meanwhile() -> None:
-    catalog = Catalog("sql")
-    catalog.state.observe_root(OTHER)
-    catalog.state.observe_scan(set())
-    judged = catalog.plan(confirmed=True)
-    assert judged.accepts_root
-    catalog.state.observe_root(HOME)
-    catalog.state.commit(judged)
-    assert catalog.state.root.expected == HOME
-    assert not catalog.state.root.is_accepted
-
-
-def test_every_served_record_counts_by_whatever_prefix_it_was_published() -> None:
-    catalog = Catalog()
-    catalog.records = {"foreign": an_adapter("foreign", prefix="/elsewhere")}
-    catalog.state.begin_session(catalog.records, OTHER)
-    catalog.state.observe_scan(set())
-    assert catalog.publish().accepts_root is False

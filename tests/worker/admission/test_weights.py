@@ -113,7 +113,7 @@ def test_what_is_no_safetensors_file_is_rejected(tmp_path: Path, content: bytes,
     assert code_of(tmp_path) == code
 
 
-def test_truncated_safetensors_are_rejected_in_a_copy_that_nobody_completes(tmp_path: Path) -> None:
+def test_truncated_safetensors_are_rejected_in_a_copy_that_no_writer_completes(tmp_path: Path) -> None:
     path = saved(tmp_path, torch.ones(64, 64)) / "adapter_model.safetensors"
     os.truncate(path, path.stat().st_size - 1)
     assert code_of(tmp_path) == "weights_truncated"

@@ -124,7 +124,7 @@ def test_a_checkpoint_on_this_machine_is_found(
 ) -> None:
     client.model_config.model = str(tmp_path)
     assert engine.checkpoint_directory() == tmp_path
-    for unknown in ("nobody/has-this-model", "s3://bucket/some/model"):
+    for unknown in ("no-owner/has-this-model", "s3://bucket/some/model"):
         client.model_config.model = unknown
         assert engine.checkpoint_directory() is None
 

@@ -44,12 +44,12 @@ def test_two_ids_never_share_a_name_inside_the_engine() -> None:
     assert len({handle.inner_name for handle in handles}) == len(handles)
 
 
-def test_the_name_inside_the_engine_shows_people_name_and_revision() -> None:
+def test_the_name_inside_the_engine_shows_name_and_revision() -> None:
     assert a_handle().inner_name.startswith("sql@aaaaaaaaaaaa-")
 
 
 @given(st.text(min_size=1, max_size=20), any_revision, st.integers(0, 50))
-def test_the_name_people_use_is_found_again(name: str, of: Revision, attempt: int) -> None:
+def test_the_name_in_requests_is_found_again(name: str, of: Revision, attempt: int) -> None:
     assert public_name(a_handle(name, of, attempt=attempt).inner_name) == name
 
 

@@ -138,10 +138,10 @@ async def test_installing_lets_vllm_ask(
 async def test_an_unknown_name_is_a_404_and_costs_vllm_nothing(
     models: OpenAIServingModels, answers: _Answers
 ) -> None:
-    answers.resolve_with = UnknownModel("nobody")
-    code, kind, message = body(await models.resolve_lora("nobody"))
+    answers.resolve_with = UnknownModel("absent")
+    code, kind, message = body(await models.resolve_lora("absent"))
     assert (code, kind) == (404, "NotFoundError")
-    assert "nobody" in message
+    assert "absent" in message
     assert not models.lora_resolver_lock
     assert models.lora_id_counter.value == 0
 

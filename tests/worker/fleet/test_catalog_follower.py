@@ -47,6 +47,13 @@ class _Follower:
             description=f"wanted are {', '.join(names) or 'none'}",
         )
 
+    async def until_seq(self, seq: int) -> None:
+        await wait_until(
+            lambda: self.catalog_follower.position.seq == seq,
+            timeout=10,
+            description=f"seq {seq} is observed",
+        )
+
     async def until_stale(self) -> None:
         await wait_until(
             lambda: self.catalog_follower.position.stale is not None,
@@ -111,6 +118,7 @@ async def test_what_was_there_before_and_what_comes_later_is_wanted(
     await follower.until_names("code", "sql")
     await withdraw(publisher, "sql")
     await follower.until_names("code")
+    await follower.until_seq(3)
     position = follower.catalog_follower.position
     assert (position.epoch, position.seq, position.stale) == (publisher.lease.epoch, 3, None)
     assert follower.moved.is_set()
@@ -144,9 +152,7 @@ async def test_a_state_alone_moves_the_position_and_wants_nothing_else(
     await publish(publisher, "sql")
     changed = an_adapter("sql", revision=revision("a"), state=AdapterState.UNKNOWN)
     await publisher.publish([changed], catalog_size=10)
-    await wait_until(
-        lambda: follower.catalog_follower.position.seq == 2, timeout=5, description="seq 2 is observed"
-    )
+    await follower.until_seq(2)
     assert follower.names() == ["sql"]
 
 
@@ -159,9 +165,7 @@ async def test_a_gap_in_the_stream_is_listed_over(
         raw.hincrby(KEYS.meta, "seq", 1)  # as if an entry had been trimmed before it was read
     await publish(publisher, "code")
     await follower.until_names("code", "sql")
-    await wait_until(
-        lambda: follower.catalog_follower.position.seq == 3, timeout=5, description="seq 3 is observed"
-    )
+    await follower.until_seq(3)
 
 
 async def test_a_record_that_cannot_be_read_leaves_what_is_served_as_it_is(
@@ -207,16 +211,14 @@ async def test_a_redis_that_fell_back_takes_nothing_from_what_is_served(
         early = raw.hget(KEYS.adapters, "sql")
     await publish(publisher, "code")
     await publish(publisher, "sql", digit="b")
-    await follower.until_names("code", "sql")
+    await follower.until_seq(3)
     for name in follower.names():
         await follower.reconciler.resolve(name)
     with redis.Redis.from_url(redis_url) as raw:
         raw.hset(KEYS.adapters, "sql", early)
         raw.hdel(KEYS.adapters, "code")
         raw.hset(KEYS.meta, "seq", 1)
-    await wait_until(
-        lambda: follower.catalog_follower.position.seq == 1, timeout=5, description="it is listed again"
-    )
+    await follower.until_seq(1)
     assert follower.names() == ["code", "sql"]
     assert {name: handle.revision for name, handle in table.served.items()} == {
         "code": revision("a"),
@@ -256,7 +258,7 @@ async def test_a_redis_that_dies_changes_nothing_and_is_caught_up_with_when_it_i
 async def test_a_redis_that_refuses_us_is_stale_with_a_reason(
     own_valkey: ValkeyServer, reconciler: Reconciler
 ) -> None:
-    async with following(own_valkey.url.replace("//", "//nobody:wrong@"), reconciler) as follower:
+    async with following(own_valkey.url.replace("//", "//unknown:wrong@"), reconciler) as follower:
         await follower.until_stale()
         assert follower.catalog_follower.position.stale is not None
         assert follower.catalog_follower.position.stale.code == "catalog_denied"

@@ -1,10 +1,8 @@
 """Everything at once: a Valkey, a watcher and the API that live and die with their server."""
 
-import contextlib
 import dataclasses
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -20,7 +18,6 @@ from loradrop.catalog.errors import CatalogUnavailable
 from loradrop.catalog.settings import SettingsInvalid
 from loradrop.worker.fleet.children import kept_running
 from loradrop.worker.fleet.embedded import (
-    Commands,
     StackOptions,
     embedded_stack,
     joined_stack,
@@ -28,73 +25,11 @@ from loradrop.worker.fleet.embedded import (
 from loradrop.worker.fleet.state_directory import StateDirectory
 from loradrop.worker.settings import WorkerSettings
 from testkit.adapters import write_adapter
-from testkit.servers import accepts_connections, free_port
+from testkit.servers import accepts_connections
 from testkit.waiting import wait_until, wait_until_sync
+from tests.worker.fleet.stacks import DeadCommands, alive, children_of, until_running
 
 pytestmark = pytest.mark.faults
-
-SLEEP = ["sleep", "300"]
-
-
-class IdleCommands(Commands):
-    """Children that do nothing stand for watcher and API."""
-
-    def watcher(self, settings: WorkerSettings, redis_url: str) -> list[str]:
-        return SLEEP
-
-    def api(self, settings: WorkerSettings, redis_url: str, port: int) -> list[str]:
-        return SLEEP
-
-
-class DeadCommands(IdleCommands):
-    """A Valkey that never answers."""
-
-    def valkey(self, state: Path, port: int) -> list[str]:
-        return SLEEP
-
-
-@pytest.fixture
-def options() -> StackOptions:
-    """The real children, on a port that no other test uses."""
-    return StackOptions(redis_port=free_port(), first_restart_seconds=0.05)
-
-
-@pytest.fixture
-def idle(options: StackOptions) -> StackOptions:
-    """A real Valkey, and nothing else."""
-    return dataclasses.replace(options, commands=IdleCommands())
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> WorkerSettings:
-    """Settings of a server that keeps everything under `tmp_path`."""
-    (tmp_path / "loras").mkdir()
-    return WorkerSettings(
-        lora_dir_prefix=tmp_path / "loras",
-        lora_state_dir=tmp_path / "state",
-        lora_discovery_interval=0.2,
-        lora_settle=0.1,
-        api_port=free_port(),
-    )
-
-
-def children_of(pid: int | None = None) -> dict[str, psutil.Process]:
-    """Return the living children a stack has started for a process, by what they are."""
-    found = {}
-    for child in psutil.Process(pid).children():
-        with contextlib.suppress(psutil.Error, ProcessLookupError):
-            command = " ".join(child.cmdline())
-            if os.getsid(child.pid) != child.pid:
-                continue  # another test's: a stack gives its children sessions of their own
-            for name in ("valkey-server", "-m loradrop.watcher", "-m loradrop.api", "sleep"):
-                if name in command and child.status() != psutil.STATUS_ZOMBIE:
-                    found[name] = child
-    return found
-
-
-async def until_running(*names: str) -> dict[str, psutil.Process]:
-    await wait_until(lambda: set(names) <= set(children_of()), timeout=20, description=f"{names} run")
-    return children_of()
 
 
 async def test_a_dropped_adapter_is_in_the_catalog_and_the_api_and_nothing_is_left_afterwards(
@@ -223,63 +158,6 @@ async def test_a_valkey_that_does_not_start_ends_the_start(
     assert children_of() == {}
 
 
-async def until_api_lists(settings: WorkerSettings, *names: str) -> None:
-    """Wait until the API that belongs to the prefix lists exactly these adapters."""
-    async with httpx.AsyncClient() as client:
-
-        async def lists() -> bool:
-            try:
-                answer = await client.get(f"{StateDirectory(settings).url_of('api')}/v1/lora_adapters")
-            except httpx.TransportError:
-                return False
-            return answer.is_success and [each["id"] for each in answer.json()["data"]] == list(names)
-
-        await wait_until(lists, timeout=30, description=f"the API lists {names}")
-
-
-def on_another_prefix(settings: WorkerSettings, directory: Path) -> WorkerSettings:
-    directory.mkdir()
-    return dataclasses.replace(settings, lora_dir_prefix=directory)
-
-
-async def test_two_servers_on_two_prefixes_with_the_same_defaults_keep_them_apart(
-    settings: WorkerSettings, options: StackOptions, tmp_path: Path
-) -> None:
-    other = on_another_prefix(settings, tmp_path / "others")
-    write_adapter(tmp_path / "loras" / "sql")
-    write_adapter(tmp_path / "others" / "poet")
-    defaults = dataclasses.replace(options, default_api_port=settings.api_port)
-    async with embedded_stack(settings, defaults) as one, embedded_stack(other, defaults) as two:
-        assert one != two
-        await until_api_lists(settings, "sql")
-        await until_api_lists(other, "poet")
-
-
-async def test_a_server_on_another_prefix_neither_shows_nor_removes_what_the_first_one_published(
-    settings: WorkerSettings, options: StackOptions, idle: StackOptions, tmp_path: Path
-) -> None:
-    other = on_another_prefix(settings, tmp_path / "others")
-    write_adapter(tmp_path / "loras" / "sql")
-    async with embedded_stack(settings, options):
-        await until_api_lists(settings, "sql")
-    write_adapter(tmp_path / "others" / "poet")
-    async with embedded_stack(other, options):
-        await until_api_lists(other, "poet")
-    async with embedded_stack(settings, idle) as url, Redis.from_url(url, decode_responses=True) as raw:
-        assert await raw.hkeys("loradrop:{default}:adapters") == ["sql"]
-
-
-async def test_an_api_port_that_an_operator_chose_is_kept_though_it_is_taken(
-    settings: WorkerSettings, idle: StackOptions
-) -> None:
-    with socket.create_server(("127.0.0.1", settings.api_port)):
-        async with embedded_stack(settings, idle):
-            assert StateDirectory(settings).url_of("api") == f"http://127.0.0.1:{settings.api_port}"
-        defaults = dataclasses.replace(idle, default_api_port=settings.api_port)
-        async with embedded_stack(settings, defaults):
-            assert StateDirectory(settings).url_of("api") != f"http://127.0.0.1:{settings.api_port}"
-
-
 def test_a_server_that_is_killed_takes_all_of_it_with_it(settings: WorkerSettings) -> None:
     script = f"""
 import asyncio, json
@@ -314,7 +192,3 @@ asyncio.run(main())
         description="no process is left",
     )
     assert not StateDirectory(settings).is_owned()
-
-
-def alive(process: psutil.Process) -> bool:
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE

@@ -26,7 +26,7 @@ def test_where_a_server_listens_another_port_is_taken() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ports are reserved on Linux only")
-def test_a_reserved_port_is_nobody_elses_until_the_end_though_no_server_listens_yet() -> None:
+def test_a_reserved_port_is_no_other_servers_until_the_end_though_none_listens_yet() -> None:
     preferred = free_port()
     with reserved_port(LOOPBACK, preferred), reserved_port(LOOPBACK, preferred) as other:
         assert other != preferred

@@ -171,21 +171,15 @@ async def test_a_worker_runs_with_the_server_and_ends_with_it(redis_url: str, tm
         assert await raw.exists("loradrop:{default}:adapters"), "the catalog outlives its workers"
 
 
-@pytest.mark.usefixtures("_loggers_as_they_were")
-async def test_what_is_logged_beside_vllm_is_escaped_and_vllms_own_log_is_left_alone(
-    redis_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_what_is_logged_beside_vllm_is_escaped_and_vllms_own_log_is_left_alone(
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     theirs = logging.getLogger("vllm")
     theirs.addHandler(handler)
     try:
-        client = FakeClient(model=str(tmp_path))
-        (tmp_path / "file").write_text("in the way")
-        state = SimpleNamespace(openai_serving_models=serving_models(client))
-        flags = ("--redis-url", redis_url, "--lora-cache-dir", str(tmp_path / "file"))
-        with pytest.raises(OSError, match="file"):
-            await LoradropPlugin().init_state(client, state, arguments(*flags))
+        attached(arguments("--lora-dir-prefix", "/loras"))
         for name in ("loradrop.worker.x", "vllm.x"):
             logging.getLogger(name).error("named %s", "a\nb\x1b[2J")
     finally:
@@ -193,7 +187,6 @@ async def test_what_is_logged_beside_vllm_is_escaped_and_vllms_own_log_is_left_a
     assert capsys.readouterr().err.endswith("named a\\nb\\x1b[2J\nnamed a\nb\x1b[2J\n")
 
 
-@pytest.mark.usefixtures("_loggers_as_they_were")
 async def test_a_store_that_cannot_be_made_ends_the_start(redis_url: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     client = FakeClient(model=str(tmp_path))

@@ -113,11 +113,11 @@ async def test_one_adapter_is_shown(client: httpx.AsyncClient, watcher: FakeWatc
 async def test_an_unknown_adapter_is_a_404_in_vllms_shape(
     client: httpx.AsyncClient, watcher: FakeWatcher
 ) -> None:
-    answer = await client.get("/v1/lora_adapters/nobody")
+    answer = await client.get("/v1/lora_adapters/unknown")
     assert answer.status_code == 404
     error = answer.json()["error"]
     assert (error["type"], error["param"], error["code"]) == ("unknown_adapter", None, 404)
-    assert "nobody" in error["message"]
+    assert "unknown" in error["message"]
 
 
 @pytest.mark.parametrize("sent", [{"json": {}}, {}, {"json": {"names": ["sql"], "timeout": 5}}])

@@ -1,4 +1,4 @@
-"""Who may stop the engine, and when: one at a time, and nobody's streams without a pause."""
+"""Which load may stop the engine, and when: one at a time, and no stream is left without a pause."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -91,14 +91,14 @@ async def test_after_the_pause_the_next_turn_comes() -> None:
     assert sorted(engine.had) == ["0", "1", "2"]
 
 
-async def test_somebody_who_waits_does_not_wait_for_a_pause(engine: _Engine) -> None:
+async def test_a_load_that_a_request_waits_for_does_not_wait_for_a_pause(engine: _Engine) -> None:
     await engine.have("background", engine.background())
     async with under_way(engine.have("later", engine.background())):
         await engine.have("request", engine.turns.immediate())
     assert engine.had == ["background", "request"]
 
 
-async def test_a_turn_in_the_background_that_somebody_asks_for_comes_at_once(engine: _Engine) -> None:
+async def test_a_turn_in_the_background_comes_at_once_when_a_request_asks_for_it(engine: _Engine) -> None:
     await engine.have("first", engine.background())
     asked = asyncio.Event()
     async with under_way(
@@ -109,7 +109,7 @@ async def test_a_turn_in_the_background_that_somebody_asks_for_comes_at_once(eng
     assert engine.had == ["first", "asked for"]
 
 
-async def test_a_turn_somebody_had_counts_for_the_pause_too(engine: _Engine) -> None:
+async def test_an_immediate_turn_counts_for_the_pause_too(engine: _Engine) -> None:
     await engine.have("request", engine.turns.immediate())
     async with under_way(engine.have("background", engine.background())):
         assert engine.had == ["request"]
@@ -135,7 +135,7 @@ async def test_a_load_ahead_waits_until_no_request_is_under_way() -> None:
     assert engine.had == ["update", "ahead"]
 
 
-async def test_a_load_ahead_that_somebody_asks_for_does_not_wait_for_an_idle_engine(engine: _Engine) -> None:
+async def test_a_load_ahead_that_a_request_asks_for_does_not_wait_for_an_idle_engine(engine: _Engine) -> None:
     engine.idle = False
     asked = asyncio.Event()
     async with under_way(engine.have("ahead", engine.background(asked, ahead=True))) as (ahead,):
@@ -145,7 +145,7 @@ async def test_a_load_ahead_that_somebody_asks_for_does_not_wait_for_an_idle_eng
     assert engine.had == ["ahead"]
 
 
-async def test_whoever_gives_up_waiting_keeps_nobody_from_their_turn(engine: _Engine) -> None:
+async def test_a_waiter_that_gives_up_keeps_no_other_from_its_turn(engine: _Engine) -> None:
     await engine.have("first", engine.background())
     async with under_way(engine.have("gives up", engine.background())):
         pass

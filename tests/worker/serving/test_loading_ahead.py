@@ -1,4 +1,4 @@
-"""Adapters loaded ahead of their first request: as many as asked for, and never in anybody's way."""
+"""Adapters loaded ahead of their first request: as many as asked for, and never in the way of a request."""
 
 from loradrop.catalog.adapter import AdapterState
 from loradrop.catalog.status import WorkerState
@@ -95,3 +95,20 @@ async def test_what_was_never_ready_is_not_loaded_ahead(
     run(None)
     await until_state(reconciler, "a1", WorkerState.LOADED)
     assert [source.path for source in store.sources] == ["a1"]
+
+
+async def test_nothing_is_loaded_ahead_while_an_update_is_under_way(
+    reconciler: Reconciler, run: Run, store: FakeStore, table: FakeTable
+) -> None:
+    reconciler.apply(wanted("sql", revision("a")))
+    await reconciler.resolve("sql")
+    store.gate.clear()
+    reconciler.apply(catalog_of("1") | wanted("sql", revision("b")))
+    run(None)
+    visits = len(table.visits)
+    await wait_until(
+        lambda: len(table.visits) > visits + 3, timeout=5, description="it has visited sql again"
+    )
+    assert [source.revision for source in store.sources] == [revision("a"), revision("b")]
+    store.gate.set()
+    await until_state(reconciler, "a1", WorkerState.LOADED)

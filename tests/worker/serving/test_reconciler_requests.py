@@ -159,15 +159,19 @@ async def test_after_the_pause_a_request_tries_again(reconciler: Reconciler, sto
     assert reconciler.status.snapshot()["sql"].reason is None
 
 
-@pytest.mark.parametrize("timings", [Timings(first_retry_seconds=7.2)], ids=["after seven seconds"])
+@pytest.mark.parametrize(
+    ("timings", "told"),
+    [(Timings(first_retry_seconds=7.2), "7"), (Timings(first_retry_seconds=0.4), "1")],
+    ids=["seven seconds", "a moment"],
+)
 async def test_a_client_is_told_the_pause_before_the_next_try(
-    reconciler: Reconciler, store: FakeStore
+    reconciler: Reconciler, store: FakeStore, told: str
 ) -> None:
     reconciler.apply(wanted("sql", revision("a")))
     store.outcomes["sql"].append(failed())
     with pytest.raises(NotServedYet) as caught:
         await reconciler.resolve("sql")
-    assert caught.value.headers == {"Retry-After": "7"}
+    assert caught.value.headers == {"Retry-After": told}
 
 
 async def test_what_breaks_in_our_own_code_is_a_failure_of_that_adapter_alone(

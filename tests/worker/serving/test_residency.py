@@ -261,3 +261,14 @@ async def test_a_revision_that_serves_again_before_its_turn_to_be_unloaded_stays
     assert ground.residency.revision_of("sql") == revision("a")
     assert engine.unloads == []
     assert store.pinned() == [revision("a"), revision("b")]
+
+
+async def test_a_name_changes_with_each_revision_that_begins_to_drain(ground: Ground) -> None:
+    ground.residency.drain_revision(await ground.loaded("code", revision("b")))
+    await ground.load("sql", revision("a"))
+    ground.changed.clear()
+    ground.residency.drain("sql")
+    assert ground.changed == ["sql"]
+    ground.changed.clear()
+    ground.residency.drain_revision(await ground.loaded("math", revision("c")))
+    assert ground.changed == ["math", "math"], "it loads, and drains"

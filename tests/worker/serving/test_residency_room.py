@@ -1,4 +1,4 @@
-"""Room in the engine: made by what nobody uses, never by what anybody does."""
+"""Room in the engine: made by what no request uses, never by what one does."""
 
 import asyncio
 from collections.abc import Callable

@@ -24,6 +24,7 @@ async def test_counts_say_how_many_adapters_are_in_each_state(
     reconciler: Reconciler, store: FakeStore
 ) -> None:
     reconciler.apply(catalog_of("1", "2", "3") | never_ready("a4", AdapterState.SETTLING))
+    reconciler.apply(never_ready("a5", AdapterState.INCOMPLETE))
     store.outcomes["a2"].append(rejected())
     await reconciler.resolve("a1")
     with pytest.raises(Rejected):
@@ -41,7 +42,7 @@ async def test_a_picture_leaves_out_what_the_catalog_says_already(reconciler: Re
     assert picture["a1"].load_seconds is not None
 
 
-async def test_changes_are_told_once_and_ring_the_bell(reconciler: Reconciler) -> None:
+async def test_changes_are_reported_once_and_set_the_wakeup(reconciler: Reconciler) -> None:
     reconciler.apply(wanted("sql", revision("a")))
     assert reconciler.status.wakeup.is_set()
     assert reconciler.status.take_changes() == {"sql": None}

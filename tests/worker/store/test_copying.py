@@ -1,9 +1,9 @@
-"""Copying an adapter out of a prefix that may be anything, and change at any moment."""
+"""Copying an adapter out of a prefix that may be anything."""
 
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -200,86 +200,12 @@ def test_a_path_the_system_refuses_is_a_failure_that_says_why(prefix: Path, into
     assert "File name too long" in outcome.reason.message
 
 
-@pytest.fixture
-def during_the_copy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[], object]], None]]:
-    """Do something to the disk once the first chunk has been read."""
-    monkeypatch.setattr("loradrop.worker.store.copying._CHUNK_BYTES", 128)
-    real = os.readv
-
-    def arrange(action: Callable[[], object]) -> None:
-        pending = [action]
-
-        def readv(descriptor: int, buffers: list[memoryview]) -> int:
-            count = real(descriptor, buffers)
-            if pending:
-                pending.pop()()
-            return count
-
-        monkeypatch.setattr("loradrop.worker.store.copying.os.readv", readv)
-
-    yield arrange
-
-
-def test_weights_that_are_cut_while_they_are_copied_are_no_copy(
-    adapter: Path, prefix: Path, into: Path, during_the_copy: Callable[[Callable[[], object]], None]
-) -> None:
-    during_the_copy(lambda: os.truncate(adapter / WEIGHTS, 200))
-    outcome = outcome_of(prefix, into)
-    assert isinstance(outcome, Failed)
-    assert outcome.reason.code == "changed_while_copied"
-
-
-def test_weights_that_grow_while_they_are_copied_are_no_copy(
-    adapter: Path, prefix: Path, into: Path, during_the_copy: Callable[[Callable[[], object]], None]
-) -> None:
-    with (adapter / WEIGHTS).open("ab") as file:
-        during_the_copy(lambda: (file.write(b"more"), file.flush()))
-        assert outcome_of(prefix, into).reason.code == "changed_while_copied"
-
-
-def test_weights_rewritten_in_place_while_they_are_copied_are_no_copy(
-    adapter: Path, prefix: Path, into: Path, during_the_copy: Callable[[Callable[[], object]], None]
-) -> None:
-    with (adapter / WEIGHTS).open("r+b") as file:
-        during_the_copy(lambda: (file.write(b"other"), file.flush()))
-        assert outcome_of(prefix, into).reason.code == "changed_while_copied"
-
-
-def test_weights_replaced_by_a_rename_while_they_are_copied_are_still_one_whole_copy(
-    adapter: Path, prefix: Path, into: Path, during_the_copy: Callable[[Callable[[], object]], None]
-) -> None:
-    before = digest_copy(adapter)
-    other = write_adapter(prefix.parent / "other", seed=2)
-    during_the_copy(lambda: (other / WEIGHTS).rename(adapter / WEIGHTS))
-    # The old file lives on while it is open; its change time tells that its name went.
-    try:
-        assert copied(prefix, into).revision == before
-    except Failed as failed:
-        assert failed.reason.code == "changed_while_copied"  # either is right
-
-
 def test_an_adapter_larger_than_the_disk_has_room_for_is_not_begun(
     adapter: Path, prefix: Path, into: Path
 ) -> None:
     os.truncate(adapter / WEIGHTS, shutil.disk_usage(into).free + (1 << 40))
     assert outcome_of(prefix, into).reason.code == "disk_full"
     assert list(into.iterdir()) == []
-
-
-def test_a_copy_asks_before_it_reads_on_and_stops_where_it_may_not(
-    adapter: Path, prefix: Path, into: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("loradrop.worker.store.copying._CHUNK_BYTES", 100)
-    asked: list[int] = []
-
-    def permit(count: int) -> None:
-        asked.append(count)
-        if len(asked) == 2:
-            raise Failed("copy_timed_out", "Long enough.")
-
-    with pytest.raises(Failed, match="copy_timed_out"):
-        copy_adapter(Source(prefix, "sql"), into, permit)
-    assert asked == [100, 100]
 
 
 @pytest.mark.parametrize("missing", [CONFIG, WEIGHTS])

@@ -47,7 +47,7 @@ async def test_a_damaged_revision_in_use_elsewhere_is_mended_where_it_lies(
         weights.write_bytes(b"?" * weights.stat().st_size)
         other = RevisionStore(place, max_bytes=PLENTY)
         again = await other.obtain(source)
-        assert reader.read() == b"?" * weights.stat().st_size, "whoever has the old file open keeps it"
+        assert reader.read() == b"?" * weights.stat().st_size, "a reader of the old file keeps it"
     assert again.directory == in_use.directory
     assert digest_of(in_use.directory) == source.revision
     assert "revision damaged in the store" in caplog.text

@@ -1,4 +1,4 @@
-"""Work on storage that may never answer: nobody waits for ever, and what comes late is given back."""
+"""Work on storage that may never answer: no caller waits for ever, and what comes late is given back."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""What goes from a store that is full: what nobody needs any more, and nothing else."""
+"""What goes from a store that is full: what is not needed any more, and nothing else."""
 
 import os
 import time

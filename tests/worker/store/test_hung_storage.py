@@ -97,9 +97,7 @@ async def test_a_cancelled_copy_leaves_neither_pin_nor_unfinished_directory(
         await copying
     storage.thaw()
     await wait_until(lambda: not unfinished_in(place), timeout=5, description="the thread has ended")
-    await wait_until(
-        lambda: not is_pinned(place, source.revision), timeout=5, description="nobody holds a pin"
-    )
+    await wait_until(lambda: not is_pinned(place, source.revision), timeout=5, description="no pin is held")
 
 
 async def test_a_larger_adapter_is_given_more_time(prefix: Path, place: Path) -> None:

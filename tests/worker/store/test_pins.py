@@ -1,4 +1,4 @@
-"""Pins: what is in use is known to everybody, and what went away in between is not taken for it."""
+"""Pins: what is in use is known to every process, and what went away in between is not taken for it."""
 
 import os
 import time
@@ -32,7 +32,7 @@ def is_free(directory: Path) -> bool:
         return ours
 
 
-def test_what_is_pinned_is_nobodys_alone_until_every_pin_is_released(directory: Path) -> None:
+def test_what_is_pinned_cannot_be_owned_until_every_pin_is_released(directory: Path) -> None:
     first, second = pin(directory, A), pin(directory, A)
     assert first is not None
     assert second is not None
@@ -65,7 +65,7 @@ def test_what_is_evicted_the_moment_it_is_pinned_is_not_pinned(directory: Path, 
     assert is_free(directory.with_name("evicted")), "no lock is left behind"
 
 
-def test_a_use_is_noted_where_everybody_sees_it(directory: Path) -> None:
+def test_a_use_is_noted_where_every_process_sees_it(directory: Path) -> None:
     os.utime(directory / PIN, (1000.0, 1000.0))
     assert last_used(directory) == 1000.0
     note_use(directory)

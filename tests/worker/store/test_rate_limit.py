@@ -8,7 +8,7 @@ from loradrop.worker.outcomes import Failed
 from loradrop.worker.store.rate_limit import RateLimit
 
 
-def test_without_a_bound_nobody_pauses() -> None:
+def test_without_a_bound_no_reader_pauses() -> None:
     limit = RateLimit(0.0)
     assert limit.pause_after(10**12, now=5.0) == 0.0
     assert limit.seconds_for(10**12, readers=4) == 0.0

@@ -2,12 +2,13 @@
 
 import asyncio
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from loradrop.worker.outcomes import Failed, Rejected
-from loradrop.worker.store.copying import Source
+from loradrop.worker.store.copying import Source, copy_adapter
 from loradrop.worker.store.revision_store import RevisionStore
 from testkit.adapters import write_adapter
 from testkit.waiting import wait_until
@@ -76,7 +77,8 @@ async def test_a_linked_adapter_is_copied_where_the_operator_allows_it(
     linked = Source(prefix, "sql", source.revision)
     with pytest.raises(Failed, match="link_escapes"):
         await RevisionStore(place, max_bytes=PLENTY).obtain(linked)
-    store = RevisionStore(place, max_bytes=PLENTY, allow_symlinks_to=(tmp_path / "elsewhere",))
+    copy = partial(copy_adapter, allow_symlinks_to=(tmp_path / "elsewhere",))
+    store = RevisionStore(place, max_bytes=PLENTY, copy=copy)
     assert (await store.obtain(linked)).revision == source.revision
 
 

@@ -1,0 +1,41 @@
+"""Where copies are made and revisions are deleted: nothing stays behind."""
+
+from pathlib import Path
+
+import pytest
+
+from loradrop.worker.store.pins import PIN
+from loradrop.worker.store.staging import Staging
+
+
+@pytest.fixture
+def staging(tmp_path: Path) -> Staging:
+    return Staging(tmp_path / "incoming")
+
+
+def test_a_workspace_holds_a_pin_and_goes_with_all_that_is_in_it(staging: Staging) -> None:
+    with staging.workspace() as workspace:
+        assert [path.name for path in workspace.iterdir()] == [PIN]
+        (workspace / "weights").write_bytes(b"half of them")
+    assert list(staging.directory.iterdir()) == []
+
+
+def test_a_workspace_that_was_published_stays_where_it_went(staging: Staging, tmp_path: Path) -> None:
+    with staging.workspace() as workspace:
+        workspace.rename(tmp_path / "published")
+    assert (tmp_path / "published" / PIN).exists()
+
+
+def test_the_next_start_clears_what_is_not_locked_and_leaves_what_is(staging: Staging) -> None:
+    (staging.directory / "dead").mkdir()
+    with staging.workspace() as workspace:
+        again = Staging(staging.directory)
+        assert list(again.directory.iterdir()) == [workspace]
+
+
+def test_only_what_is_there_is_deleted(staging: Staging, tmp_path: Path) -> None:
+    (tmp_path / "revision").mkdir()
+    assert staging.discard(tmp_path / "revision")
+    assert not staging.discard(tmp_path / "revision")
+    assert not (tmp_path / "revision").exists()
+    assert list(staging.directory.iterdir()) == []
