@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from loradrop.worker.store.pins import PIN
+from loradrop.worker.store.pins import PIN, exclusively
 from loradrop.worker.store.staging import Staging
 
 
@@ -24,6 +24,8 @@ def test_a_workspace_that_was_published_stays_where_it_went(staging: Staging, tm
     with staging.workspace() as workspace:
         workspace.rename(tmp_path / "published")
     assert (tmp_path / "published" / PIN).exists()
+    with exclusively(tmp_path / "published") as ours:
+        assert ours, "its lock is released"
 
 
 def test_the_next_start_clears_what_is_not_locked_and_leaves_what_is(staging: Staging) -> None:
