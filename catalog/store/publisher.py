@@ -7,6 +7,7 @@ the same: lead again, list what the catalog holds, and publish what differs from
 is replaced by an empty one of a new epoch first, so that every reader lists it again once it is complete.
 """
 
+import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -59,6 +60,8 @@ class Publisher:
         self._epoch = ""  # outlives the lease: a regress is noticed when this publisher leads again
         self._seq = 0
         self._is_complete = False
+        self._completing = asyncio.Lock()
+        """Held while Redis and `_is_complete` may differ: a heartbeat in between would call that damage."""
         self._is_damaged = False
         self._is_publishing = False
         register = connection.commands.register_script
@@ -141,10 +144,10 @@ class Publisher:
         Until then, a missing name must not count as removed.
         """
         lease = self.lease
-        async with translated():
+        async with self._completing, translated():
             answer = await self._complete(keys=[self._connection.keys.meta], args=self._guard(lease))
-        self._accepted(answer)
-        self._is_complete = True
+            self._accepted(answer)
+            self._is_complete = True
 
     async def expect_root(self, root: str) -> None:
         """Keep which directory to expect at the prefix, also over restarts; raises LeaseLost."""
@@ -161,7 +164,7 @@ class Publisher:
         keys, lease = self._connection.keys, self.lease
         degraded = status.degraded and bounded_reason(status.degraded)
         fields = [part for field in to_fields(replace(status, degraded=degraded)).items() for part in field]
-        async with translated():
+        async with self._completing, translated():
             answer = await self._report(
                 keys=[keys.meta, keys.watcher, keys.adapters, keys.events],
                 args=[*self._guard(lease), _milliseconds(LEASE), int(self._is_complete), *fields],

@@ -234,3 +234,12 @@ async def test_records_compared_while_changes_are_published_are_not_taken_for_da
         await publisher.verify(dict(remembered))
     stopping.set()
     await publishing
+
+
+async def test_a_heartbeat_while_the_catalog_becomes_complete_finds_no_damage(publisher: Publisher) -> None:
+    epochs = set()
+    for _ in range(20):
+        epochs.add((await publisher.lead()).epoch)
+        await asyncio.gather(publisher.complete(), publisher.report(a_watcher()))
+        await publisher.resign()
+    assert len(epochs) == 1
