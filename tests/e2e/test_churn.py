@@ -43,7 +43,7 @@ class Ground:
         self.server = server
         self.prefix = prefix
         self.api_url = api_url
-        self.redis_url = (directory / "state/loradrop/default/redis.url").read_text().strip()
+        self.redis_url = next((directory / "state/loradrop").glob("default-*/redis.url")).read_text().strip()
         self.store = directory / "cache/loradrop"
 
     def client(self) -> httpx.AsyncClient:

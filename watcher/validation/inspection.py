@@ -146,9 +146,11 @@ def _prove(directory: int, rules: Rules, digest: bool) -> Proof:
         raise explain(directory, error) from error
     with opened as files:
         if digest:
-            _check_written(files)
+            _check_written(files, up_to=1)  # the rest later: what is wrong with the beginning is final
         config = parse_config(files.config)
         lora_pairs(files.declared_tensors(), config)
+        if digest:
+            _check_written(files, up_to=files.weights_stat.st_size)
         facts = Facts(
             files.weights_format,
             len(files.config) + files.weights_stat.st_size,
@@ -162,8 +164,8 @@ def _prove(directory: int, rules: Rules, digest: bool) -> Proof:
     return Proof(signature, facts, revision)
 
 
-def _check_written(files: AdapterFiles) -> None:
-    """Raise Changed where weights were allocated in full and a part of them has not been written yet.
+def _check_written(files: AdapterFiles, *, up_to: int) -> None:
+    """Raise Changed where weights were allocated in full and a byte before `up_to` is not written yet.
 
     What was not written reads as zeros, so the file may look whole. A sparse file looks the same and is
     whole; it is held back only as long as its writer may still be at work.
@@ -175,7 +177,7 @@ def _check_written(files: AdapterFiles) -> None:
         hole = os.lseek(files.weights, 0, os.SEEK_HOLE)
     except OSError:  # a filesystem that does not tell
         return
-    if hole < size:
+    if hole < up_to:
         raise Changed(
             "weights_unwritten",
             f"{files.weights_format.filename} has {size} bytes, and nothing was written at byte {hole} yet."
