@@ -16,7 +16,7 @@ LOG = """\
 (APIServer pid=7) INFO [loading.py] at=100.250000 adapter loaded name=a revision=fd7144b262af seconds=0.031
 2026-11-26 07:26:55,345 INFO loradrop.watcher: Adapter is published name=a type=added revision=be1ad6eefa23
 (APIServer pid=7) INFO [loading.py] at=101.500000 adapter loaded name=b revision=be1ad6eefa23 seconds=0.074
-(APIServer pid=7) INFO [residency.py] at=102.750000 adapter withdrawn name=a revision=fd7144b262af
+(APIServer pid=7) INFO [residency.py] at=102.750000 adapter draining name=a revision=fd7144b262af
 (APIServer pid=7) DEBUG [residency.py] at=103.125000 adapter made room name=b
 """
 REQUEST = "at=103.5 Received request cmpl-{}-0: params: SamplingParams(n=1, stop=[]), lora_request: {}.\n"

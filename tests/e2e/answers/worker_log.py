@@ -14,7 +14,7 @@ from loradrop.worker.engine.handle import public_name
 from tests.e2e.answers.judge import Pointing
 
 _LINE = re.compile(
-    r"at=(?P<at>\d+\.\d+) adapter (?P<what>loaded|withdrawn|made room) name=(?P<name>\S+)"
+    r"at=(?P<at>\d+\.\d+) adapter (?P<what>loaded|draining|made room) name=(?P<name>\S+)"
     r"(?: revision=(?P<revision>\w+))?"
 )
 _ADMITTED = re.compile(
