@@ -74,15 +74,12 @@ def ground(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @asynccontextmanager
 async def recorded(ground: Ground) -> Any:
-    async with Connection(ground.redis_url) as connection:
+    async with Connection(ground.redis_url) as connection, asyncio.TaskGroup() as tasks:
         record = Record(connection)
-        recording = asyncio.create_task(record.run())
-        try:
-            await wait_until(lambda: record.following, timeout=30, description="the catalog is followed")
-            yield record
-        finally:
-            recording.cancel()
-            await asyncio.wait([recording])
+        recording = tasks.create_task(record.run())  # if it breaks, so does the test
+        await wait_until(lambda: record.following, timeout=30, description="the catalog is followed")
+        yield record
+        recording.cancel()
 
 
 async def keep_asking(

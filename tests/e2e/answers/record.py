@@ -51,7 +51,7 @@ class Record:
         cursor = listing.cursor
         self.following = True
         while True:
-            for entry_id, event in await self._reader.events_after(cursor, block_seconds=0.5):
+            for entry_id, event in await self._reader.events_after(cursor):
                 cursor = entry_id
                 revision = None if event.type is EventType.DELETED else event.revision
                 offer = Offer(_written_at(entry_id), event.seq, revision and short(revision))
