@@ -15,7 +15,7 @@ pytestmark = pytest.mark.e2e
 
 
 BAD = {
-    "truncated": "weights",
+    "cut-short": "weights",
     "empty": "",
     "random": "",
     "rank-too-high": "rank_too_high",
@@ -27,7 +27,7 @@ BAD = {
 
 def drop_bad_adapters(all_in_one: AllInOne) -> None:
     prefix, tensors = all_in_one.prefix, tiny_adapter_tensors(seed=9)
-    truncated = prefix.copy_in("truncated", seed=9) / "adapter_model.safetensors"
+    truncated = prefix.copy_in("cut-short", seed=9) / "adapter_model.safetensors"
     truncated.write_bytes(truncated.read_bytes()[:-64])
     (prefix.copy_in("empty", seed=9) / "adapter_model.safetensors").write_bytes(b"")
     (prefix.copy_in("random", seed=9) / "adapter_model.safetensors").write_bytes(bytes(range(256)) * 16)
