@@ -1,7 +1,7 @@
 """Prometheus metrics: counters of this process, and the catalog as Redis holds it at the scrape."""
 
+import collections
 import time
-from collections import Counter as Tally
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -103,7 +103,7 @@ async def _snapshot(reader: Reader, reports: Reports) -> Snapshot:
     return Snapshot(
         redis_up=True,
         seq=listing.seq,
-        states=Tally(adapter.state for adapter in listing.adapters.values()),
+        states=collections.Counter(adapter.state for adapter in listing.adapters.values()),
         served=sum(adapter.revision is not None for adapter in listing.adapters.values()),
         workers=[worker_view(worker, epoch=listing.epoch, seq=listing.seq) for worker in workers],
         watcher=watcher,

@@ -2,8 +2,8 @@
 
 A code is the literal that goes by the name `code`: the first argument of `Reason`, of an exception or
 function whose first parameter is called `code`, or a class's attribute of that name; also `late=`, the code
-of a deadline, and the first of a pair (code, words) in a table. A code made by an f-string stands for those
-of docs/reasons.toml that fit. Any other call must pass on a code that was found so: `error.code`, a `code`.
+of a deadline, and the first of a pair (code, words) in a table. Any other call must pass on a code that was
+found so: `error.code`, a `code`. No code is put together from parts: it could not be searched for.
 """
 
 import ast
@@ -148,12 +148,6 @@ def _read_off(given: ast.expr) -> Iterator[tuple[str | None, int]]:
     elif isinstance(given, ast.IfExp):
         yield from _read_off(given.body)
         yield from _read_off(given.orelse)
-    elif isinstance(given, ast.JoinedStr):
-        parts = [
-            re.escape(part.value) if isinstance(part, ast.Constant) else "[a-z_]+" for part in given.values
-        ]
-        for code in filter(re.compile("".join(parts)).fullmatch, meanings()):
-            yield code, given.lineno
     elif _name(given).rpartition(".")[2] not in _PASSED_ON:
         yield None, given.lineno
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from loradrop.catalog.lora.faults import Incomplete, Rejected
 from loradrop.catalog.lora.json_structure import outside_strings
-from loradrop.catalog.lora.patterns import MAX_PATTERN_LENGTH, MAX_PATTERNS
+from loradrop.catalog.lora.patterns import MAX_PATTERN_LENGTH, MAX_PATTERNS, pattern_invalid
 
 MAX_CONFIG_BYTES = 1 << 20
 """Real configurations are a few kilobytes; one with thousands of module names still fits."""
@@ -175,10 +175,10 @@ def _pattern(fields: Mapping[str, Any], name: str) -> list[tuple[str, str, Any]]
     """Return a pattern's keys, what a message calls each, and their values."""
     pattern = fields.get(name) or {}
     if not isinstance(pattern, dict):
-        raise Rejected(f"{name}_invalid", f"{name} in adapter_config.json must map module names to numbers.")
+        raise pattern_invalid(name, f"{name} in adapter_config.json must map module names to numbers.")
     if len(pattern) > MAX_PATTERNS or any(len(key) > MAX_PATTERN_LENGTH for key in pattern):
-        raise Rejected(
-            f"{name}_invalid",
+        raise pattern_invalid(
+            name,
             f"{name} in adapter_config.json has more than {MAX_PATTERNS} entries, or one of more than"
             f" {MAX_PATTERN_LENGTH} characters. Name the modules by shorter or fewer patterns.",
         )

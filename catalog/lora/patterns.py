@@ -5,6 +5,8 @@ Pure. A regular expression is never run here: its writer is unknown, and some wo
 
 from collections.abc import Collection, Mapping
 
+from loradrop.catalog.lora.faults import Rejected
+
 MAX_PATTERNS = 4096
 MAX_PATTERN_LENGTH = 256
 """Enough for one entry per module of the largest models, each with the module's whole name."""
@@ -48,3 +50,8 @@ class PossibleValues:
         # The first in the configuration's order wins.
         first = found.pop() if len(found) == 1 else next(key for key in self._pattern if key in found)
         return frozenset({self._pattern[first]})
+
+
+def pattern_invalid(name: str, message: str) -> Rejected:
+    """Return the rejection of `rank_pattern` or `alpha_pattern`, whichever is called `name`."""
+    return Rejected("rank_pattern_invalid" if name == "rank_pattern" else "alpha_pattern_invalid", message)

@@ -131,7 +131,7 @@ def _pair(module: str, found: dict[str, Tensor]) -> Pair:
     here = next(iter(found))
     gone = "B" if here == "A" else "A"
     raise Rejected(
-        f"lora_{gone.lower()}_missing",
+        "lora_a_missing" if gone == "A" else "lora_b_missing",
         f"The module {module[:120]!r} has lora_{here} and no lora_{gone}. Save the adapter again, with PEFT.",
     )
 

@@ -86,10 +86,10 @@ def _by_sentinels(url: str, options: dict[str, Any]) -> Any:
     own = {name: given.pop(f"sentinel_{name}", None) for name in ("username", "password")}
     given = options | {"db": int(database or 0)} | given
     tls = {name: value for name, value in given.items() if name.startswith("ssl")}
-    patience = given["socket_connect_timeout"]
+    timeout_seconds = given["socket_connect_timeout"]
     asking = {
-        "socket_timeout": patience,
-        "socket_connect_timeout": patience,
+        "socket_timeout": timeout_seconds,
+        "socket_connect_timeout": timeout_seconds,
         "retry": Retry(NoBackoff(), 0),  # there are others to ask, and redis-py would try one for seconds
     }
     sentinels = Sentinel(addresses, sentinel_kwargs=asking | own | tls)  # type: ignore[no-untyped-call]

@@ -43,7 +43,7 @@ class ClusterConnection(Connection):
     def __init__(self, *, cluster: Cluster, socket_connect_timeout: float, **options: Any) -> None:
         """Connect later, within `socket_connect_timeout` for all that are asked; `options` are redis-py's."""
         self._cluster = cluster
-        self._patience = socket_connect_timeout
+        self._timeout_seconds = socket_connect_timeout
         super().__init__(socket_connect_timeout=socket_connect_timeout, **options)
 
     async def connect_check_health(self, *args: Any, **options: Any) -> None:
@@ -52,7 +52,7 @@ class ClusterConnection(Connection):
             return
         nodes, self._cluster.holder = self._cluster.nodes(), None
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._timeout_seconds):
                 self._cluster.holder = await self._find(nodes, *args, **options)
         except TimeoutError as error:
             raise exceptions.TimeoutError(
@@ -77,7 +77,8 @@ class ClusterConnection(Connection):
             asked.add(node)
             self.host, self.port = node
             try:
-                async with asyncio.timeout(self._patience / 2):  # one that hangs leaves time for another
+                # One that hangs leaves time for another.
+                async with asyncio.timeout(self._timeout_seconds / 2):
                     await super().connect_check_health(*args, **options)
                     await self.send_command("HGET", self._cluster.key, "epoch", check_health=False)
                     await super().read_response()

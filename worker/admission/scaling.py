@@ -12,7 +12,7 @@ import regex
 
 from loradrop.catalog.lora.config import LoraConfig
 from loradrop.catalog.lora.faults import Rejected
-from loradrop.catalog.lora.patterns import is_regex, suffixes
+from loradrop.catalog.lora.patterns import is_regex, pattern_invalid, suffixes
 
 _MAX_MATCHING_SECONDS = 1.0
 
@@ -73,7 +73,7 @@ class _Matcher:
             raise self._unusable(key, "takes too long to match") from error
 
     def _unusable(self, key: str, why: str) -> Rejected:
-        return Rejected(
-            f"{self._field}_invalid",
+        return pattern_invalid(
+            self._field,
             f"{key[:60]!r} in {self._field} of adapter_config.json {why}. Name the modules instead.",
         )
