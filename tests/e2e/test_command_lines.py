@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from testkit.servers import free_port
+from testkit.servers import accepts_connections, free_port
 from testkit.tiny_model import write_tiny_adapter
 from testkit.vllm_server import LORA_FLAGS, TINY_FLAGS, running
 from testkit.waiting import wait_until_sync
@@ -136,8 +136,8 @@ def test_variables_and_vllm_plugins_alone_are_enough_and_a_key_guards_both_ports
     }
     command = [VLLM, "serve", str(tiny_model), *TINY_FLAGS, *LORA_FLAGS]
     with running(command, directory=tmp_path, name="variables", **environment) as server:
-        api = httpx.Client(base_url=f"http://127.0.0.1:{api_port}")
-        with api:
+        wait_until_sync(lambda: accepts_connections(api_port), timeout=20, description="the API listens")
+        with httpx.Client(base_url=f"http://127.0.0.1:{api_port}") as api:
             for client in (server.client, api):
                 refused = client.get("/v1/lora_adapters")
                 assert refused.status_code == httpx.codes.UNAUTHORIZED

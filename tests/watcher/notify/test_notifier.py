@@ -45,10 +45,16 @@ async def test_a_notifier_that_is_not_followed_cannot_prove_that_it_lives(tmp_pa
     notifier.close()
 
 
+def emitters() -> set[EventEmitter]:
+    """Return watchdog's threads that read notifications."""
+    return {thread for thread in threading.enumerate() if isinstance(thread, EventEmitter)}
+
+
 async def test_watchdogs_dead_threads_are_noticed(tmp_path: Path) -> None:
+    others = emitters()  # another test's, which may hang for good
     notifier = WatchdogNotifier(tmp_path, lambda _hint: None)
     async with following(notifier):
-        for emitter in [thread for thread in threading.enumerate() if isinstance(thread, EventEmitter)]:
+        for emitter in emitters() - others:
             emitter.stop()
             emitter.join()
         with pytest.raises(NotifierLost) as caught:
