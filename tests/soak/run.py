@@ -15,8 +15,8 @@ from tests.soak.scenarios import Loads, Refreshes, Scenario, Updates, Writer
 
 ROUNDS = 50
 
-WARM_UP_UPDATES = 12_000
-"""The stream of events holds at least 10,000: before that, Redis grows as it must."""
+WARM_UP_UPDATES = 20_000
+"""The stream of events holds at least 10,000: before that, Redis grows as it must, and a watcher's heap."""
 WARM_UP_REFRESHES = 1_500
 """The stream of refreshes holds 1,000, and the scenario keeps 500 results."""
 WARM_UP_LOADS = 200
