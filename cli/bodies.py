@@ -1,6 +1,6 @@
 """What the API answers with, as far as the commands read it. Extra fields are left alone."""
 
-from typing import Annotated, Any, Generic, TypedDict, TypeVar
+from typing import Annotated, Any, Generic, NotRequired, TypedDict, TypeVar
 
 import msgspec
 
@@ -79,6 +79,7 @@ class RefreshBody(TypedDict):
     updated_adapters: list[str]
     removed_adapters: list[str]
     rejected_adapters: list[RejectedBody]
+    omitted: NotRequired[dict[str, int]]
     workers: ConvergenceBody
 
 

@@ -74,6 +74,10 @@ def _print(body: RefreshBody) -> None:
         for name in names
     ]
     rows += [
+        (f"… and {number:,} more", tables.state_text(field.removesuffix("_adapters")), "")
+        for field, number in body.get("omitted", {}).items()
+    ]
+    rows += [
         (rejected["id"], tables.state_text("rejected"), tables.reason_text(rejected["reason"]))
         for rejected in body["rejected_adapters"]
     ]

@@ -65,6 +65,8 @@ class RefreshView(BaseModel):
     updated_adapters: list[str]
     removed_adapters: list[str]
     rejected_adapters: list[RejectedAdapter]
+    omitted: dict[str, int] = Field(examples=[{"discovered_adapters": 12_000}])
+    """How many adapters each list above leaves out, where it would be longer than 64 KiB."""
     refresh_id: str
     status: RefreshStatus
     workers: Convergence
@@ -104,6 +106,7 @@ def refresh_view(result: RefreshResult, workers: Sequence[WorkerStatus], *, epoc
         rejected_adapters=[
             RejectedAdapter(id=name, reason=reason) for name, reason in sorted(result.rejected.items())
         ],
+        omitted={f"{name}_adapters": number for name, number in result.omitted.items()},
         refresh_id=result.id,
         status=status,
         workers=Convergence(total=len(workers), converged=len(workers) - len(pending), pending=pending),

@@ -122,6 +122,15 @@ async def test_a_body_that_is_not_json_is_a_400_that_says_how_to_send_it(
     assert "Content-Type: application/json" in assert_problem(answer, 400, "invalid_request")
 
 
+@pytest.mark.parametrize("seq", ["", "-1", "1e3", "²", "9" * 30 + "x"])
+async def test_a_catalog_whose_seq_is_no_number_is_a_503(
+    seq: str, api: httpx.AsyncClient, connection: Connection
+) -> None:
+    await Publisher(connection, owner="watcher-1").lead()
+    await connection.commands.hset("loradrop:{default}:meta", "seq", seq)
+    assert "damaged" in assert_problem(await api.get("/v1/lora_adapters"), 503, "catalog_unavailable")
+
+
 async def test_a_refused_user_is_a_502_with_advice(redis_url: str) -> None:
     async with api_client(Settings(redis_url=redis_url.replace("://", "://unknown:wrong@"))) as client:
         answer = await client.get("/v1/lora_adapters")

@@ -37,6 +37,7 @@ async def test_a_refresh_answers_in_the_seeds_words_and_fields(
         "rejected_adapters": [
             {"id": "bad", "reason": {"code": TRUNCATED.code, "message": TRUNCATED.message}}
         ],
+        "omitted": {},
         "status": "converged",
         "workers": {"total": 2, "converged": 2, "pending": []},
     }

@@ -98,6 +98,16 @@ async def test_a_dry_run_says_so_and_changes_nothing(loradrop: Loradrop, redis_u
         assert json.loads((await loradrop("ls", "--json")).stdout)["data"] == []
 
 
+async def test_names_that_are_too_many_to_list_are_counted(loradrop: Loradrop, redis_url: str) -> None:
+    names = [f"{'long' * 50}-{number:03}" for number in range(400)]  # 80 KiB, and a list has 64
+    async with fleet(redis_url) as (watcher, _):
+        watcher.disk = {name: an_adapter(name) for name in names}
+        answer = json.loads((await loradrop("refresh", "--dry-run", "--json")).stdout)
+        listed, omitted = answer["discovered_adapters"], answer["omitted"]["discovered_adapters"]
+        assert len(listed) + omitted == len(names)
+        assert f"… and {omitted} more" in (await loradrop("refresh", "--dry-run")).stdout
+
+
 async def test_without_waiting_it_says_where_to_look(loradrop: Loradrop, redis_url: str) -> None:
     async with fleet(redis_url) as (watcher, _):
         watcher.deaf = True

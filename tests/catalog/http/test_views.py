@@ -134,6 +134,11 @@ def test_rejected_adapters_come_by_name() -> None:
     assert [rejected.id for rejected in view.rejected_adapters] == ["a", "b"]
 
 
+def test_what_a_list_leaves_out_is_counted_by_the_lists_name() -> None:
+    view = refresh_view(result(RefreshStatus.SCANNED, omitted={"discovered": 9}), [], epoch="e")
+    assert view.omitted == {"discovered_adapters": 9}
+
+
 def test_all_keys_of_a_pool_share_one_hash_tag() -> None:
     keys = Keys("blue")
     every = [keys.meta, keys.adapters, keys.events, keys.refreshes, keys.watcher, keys.workers]
