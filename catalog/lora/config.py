@@ -96,7 +96,7 @@ def parse_config(text: bytes) -> LoraConfig:
 def _parse_json(text: bytes) -> dict[str, Any]:
     _check_depth(text)
     try:
-        fields = json.loads(text.decode(), parse_constant=_no_constant)
+        fields = _DECODER.decode(text.decode())
     except (ValueError, RecursionError) as error:
         why = str(error)[:120]
         raise Rejected(
@@ -127,6 +127,9 @@ def _check_depth(text: bytes) -> None:
 
 def _no_constant(word: str) -> float:
     raise ValueError(f"{word} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)
 
 
 def _check_features(fields: Mapping[str, Any]) -> None:

@@ -116,9 +116,7 @@ def _parse(text: bytes) -> tuple[list[Tensor], int]:
     if b"-0" in text and any(b"-" in piece for piece in outside_strings(text)):  # -0 would be read as 0
         raise _invalid("its header holds a negative number")
     try:
-        header = json.loads(
-            text.decode(), object_pairs_hook=_object, parse_constant=_no_number, parse_float=_no_number
-        )
+        header = _DECODER.decode(text.decode())
         if not isinstance(header, dict):
             raise _Malformed("its header is a single tensor's")
         _check_metadata(header.pop("__metadata__", {}))
@@ -192,6 +190,9 @@ def _check_chain(spans: Iterable[tuple[int, int]]) -> int:
 
 def _no_number(word: str) -> float:
     raise ValueError(f"{word[:40]} is no size")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_no_number, parse_float=_no_number)
 
 
 def _invalid(what: str) -> Rejected:
