@@ -15,6 +15,22 @@ _RECONCILER = (
 )
 _STORED = (f"{_STORE}/test_revisions.py", f"{_STORE}/test_eviction.py", _STORE)
 
+_STATE = "tests/watcher/state"
+_PLANNED = (f"{_STATE}/test_prefix_state.py", f"{_STATE}/test_prefix_state_removals.py", _STATE)
+_MONITOR = "tests/watcher/monitor"
+_LEADING = (
+    "tests/watcher/publish/test_leading.py",
+    "tests/watcher/publish/test_standing_by.py",
+    "tests/watcher/publish",
+)
+_LORA = "tests/catalog/lora"
+_PICKLES = (
+    f"{_LORA}/test_pickle_archive.py",
+    f"{_LORA}/test_zip_directory.py",
+    f"{_LORA}/test_differential.py",
+)
+_CATALOG = "tests/catalog/store"
+
 TARGETS: dict[str, tuple[str, ...]] = {
     "worker/serving/entry.py": (f"{_SERVING}/test_entry.py", _SERVING),
     "worker/serving/entries.py": _RECONCILER,
@@ -42,4 +58,46 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "worker/fleet/reporter.py": ("tests/worker/fleet/test_reporter.py",),
     "worker/fleet/state_directory.py": ("tests/worker/fleet/test_state_directory.py",),
     "worker/fleet/ports.py": ("tests/worker/fleet/test_ports.py",),
+    "watcher/state/planning.py": _PLANNED,
+    "watcher/state/prefix_state.py": _PLANNED,
+    "watcher/state/name_state.py": _PLANNED,
+    "watcher/state/removal.py": (f"{_STATE}/test_removal.py", *_PLANNED),
+    "watcher/state/root.py": (f"{_STATE}/test_root.py", *_PLANNED),
+    "watcher/state/settle.py": (f"{_STATE}/test_settle.py", *_PLANNED),
+    "watcher/state/records.py": (f"{_STATE}/test_records.py", *_PLANNED),
+    "watcher/state/conditions.py": (f"{_STATE}/test_conditions.py",),
+    "watcher/publish/catalog_mirror.py": _LEADING,
+    "watcher/monitor/evaluation.py": (f"{_MONITOR}/test_evaluation.py", _MONITOR),
+    "watcher/monitor/batch.py": (f"{_MONITOR}/test_batch.py", _MONITOR),
+    "watcher/monitor/work_queue.py": (f"{_MONITOR}/test_work_queue.py", _MONITOR),
+    "watcher/monitor/rehash_schedule.py": (f"{_MONITOR}/test_schedules.py",),
+    "watcher/monitor/scan_schedule.py": (f"{_MONITOR}/test_schedules.py",),
+    "watcher/monitor/concurrency_limit.py": (f"{_MONITOR}/test_concurrency_limit.py",),
+    "watcher/prefix/scan.py": ("tests/watcher/prefix",),
+    "watcher/prefix/naming.py": ("tests/watcher/prefix/test_naming.py", "tests/watcher/prefix"),
+    "watcher/validation/inspection.py": ("tests/watcher/validation",),
+    "watcher/refresh/handler.py": ("tests/watcher/refresh",),
+    "watcher/refresh/progress.py": ("tests/watcher/refresh/test_progress.py",),
+    "catalog/store/publisher.py": (
+        f"{_CATALOG}/test_publisher.py",
+        f"{_CATALOG}/test_lease.py",
+        f"{_CATALOG}/test_damage.py",
+    ),
+    "catalog/store/reader.py": (
+        f"{_CATALOG}/test_reader.py",
+        f"{_CATALOG}/test_following.py",
+        f"{_CATALOG}/test_resync.py",
+    ),
+    "catalog/wire.py": ("tests/catalog/test_wire.py", f"{_CATALOG}/test_reader.py"),
+    "catalog/bounds.py": (f"{_CATALOG}/test_bounds.py",),
+    "catalog/lora/config.py": (f"{_LORA}/test_config.py", "tests/watcher/validation"),
+    "catalog/lora/tensors.py": (f"{_LORA}/test_config.py", "tests/watcher/validation", *_ADMISSION),
+    "catalog/lora/safetensors_header.py": (
+        f"{_LORA}/test_safetensors_header.py",
+        f"{_LORA}/test_differential.py",
+    ),
+    "catalog/lora/open_files.py": (f"{_LORA}/test_open_files.py", "tests/watcher/validation"),
+    "catalog/lora/zip_directory.py": _PICKLES,
+    "catalog/lora/pickle_archive.py": _PICKLES,
+    "catalog/lora/pickle_opcodes.py": _PICKLES,
 }

@@ -116,6 +116,15 @@ def test_a_checkpoint_saved_from_the_bare_model_is_recognised() -> None:
     ) == ("layers_missing")
 
 
+def test_a_prefix_that_the_checkpoint_has_elsewhere_is_part_of_the_name() -> None:
+    whole = BaseModel({"model.layers.0.q_proj": (HIDDEN, HIDDEN), "layers.0.q_proj": (HIDDEN, HIDDEN)}, 1)
+    assert fault(lora("model.layers.1.q_proj", (HIDDEN, HIDDEN)), base=whole) == "module_not_in_base_model"
+    other = BaseModel({"layers.0.q_proj": (HIDDEN, HIDDEN), "model.norm": (1, HIDDEN)}, 1)
+    assert fault(lora("model.layers.0.q_proj", (HIDDEN, HIDDEN)), base=other) == "module_not_in_base_model"
+    bare = BaseModel({"layers.0.q_proj": (HIDDEN, HIDDEN)}, 1)
+    assert fault(lora("model.layers.0.q_proj", (HIDDEN, HIDDEN)), base=bare) is None
+
+
 def test_layers_of_the_checkpoint_that_are_not_run_are_not_missed() -> None:
     assert fault(weights(BASE), base=llama(layers=2, checkpoint_layers=3)) is None
 

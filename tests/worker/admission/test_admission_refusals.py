@@ -40,6 +40,14 @@ def test_weights_of_another_rank_than_the_configuration_says_are_refused() -> No
         assert fault(weights(BASE, rank=rank)) == "config_weights_disagree"
 
 
+def test_each_module_has_the_rank_that_its_own_pattern_says() -> None:
+    """Both ranks are the configuration's, each of another module."""
+    q, v = (rf".*\.{name}" for name in ("q_proj", "v_proj"))
+    swapped = weights(BASE, ("q_proj",)) | weights(BASE, ("v_proj",), rank=8)
+    assert fault(swapped, config(rank_pattern={v: 8})) is None
+    assert fault(swapped, config(rank_pattern={q: 8})) == "config_weights_disagree"
+
+
 def test_weights_of_a_larger_or_smaller_model_are_refused() -> None:
     for width in (HIDDEN * 2, HIDDEN // 2):
         assert fault(lora(Q0, (width, width))) == "shape_disagrees"
@@ -127,10 +135,25 @@ def test_finite_values_that_would_turn_answers_into_nan_are_refused() -> None:
     assert fault(changed(Q0_A, largest=1e18)) == "weights_overflow"
 
 
+def test_a_base_weight_may_change_by_a_million_at_most() -> None:
+    """At rank 4 and alpha 8 a change is at most 2 * 4 times the product of the largest values."""
+    for side, other in ((Q0_A, Q0_B), (Q0_B, Q0_A)):
+        tensors = changed(side, largest=125_000.0)
+        tensors[other] = Value("F32", tensors[other].shape, 1.0)
+        assert fault(tensors) is None
+        tensors[other] = Value("F32", tensors[other].shape, 1.0001)
+        assert fault(tensors) == "weights_overflow"
+
+
+def test_a_negative_scaling_overflows_as_a_positive_one_does() -> None:
+    assert fault(changed(Q0_A, largest=1e18), config(alpha_pattern={"q_proj": -8.0})) == "weights_overflow"
+
+
 def test_a_file_without_tensors_is_refused() -> None:
     assert fault({}) == "no_tensors"
 
 
 def test_weights_that_change_nothing_are_refused() -> None:
-    untrained = {n: Value(t.dtype, t.shape, 0.0 if "lora_B" in n else 1.0) for n, t in weights(BASE).items()}
-    assert fault(untrained) == "changes_nothing"
+    for zero in ("lora_A", "lora_B"):
+        untrained = {n: Value(t.dtype, t.shape, 0.0 if zero in n else 1.0) for n, t in weights(BASE).items()}
+        assert fault(untrained) == "changes_nothing"
