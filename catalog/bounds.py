@@ -24,18 +24,24 @@ _MAX_BASE_MODEL_BYTES = 256
 _MAX_LIST_BYTES = 64 * 1024
 """Of each list in the result of a refresh: some thousand names, or some hundred with reasons."""
 
+_MOST_BYTES_A_CHARACTER = 6
+
 _LISTS = ("discovered", "updated", "removed")
 
 
 def bounded_adapter(adapter: Adapter) -> Adapter:
     """Return `adapter` as it may be published."""
     base_model = adapter.base_model and shortened(adapter.base_model, _MAX_BASE_MODEL_BYTES)
-    return replace(adapter, base_model=base_model, reason=adapter.reason and bounded_reason(adapter.reason))
+    reason = adapter.reason and bounded_reason(adapter.reason)
+    if base_model is adapter.base_model and reason is adapter.reason:
+        return adapter
+    return replace(adapter, base_model=base_model, reason=reason)
 
 
 def bounded_reason(reason: Reason) -> Reason:
     """Return `reason` with a message of at most 2 KiB."""
-    return replace(reason, message=shortened(reason.message, _MAX_MESSAGE_BYTES))
+    message = shortened(reason.message, _MAX_MESSAGE_BYTES)
+    return reason if message is reason.message else replace(reason, message=message)
 
 
 def bounded_result(result: RefreshResult) -> RefreshResult:
@@ -49,6 +55,8 @@ def bounded_result(result: RefreshResult) -> RefreshResult:
 
 def shortened(text: str, max_bytes: int) -> str:
     """Return `text`, cut so that its JSON has at most `max_bytes` bytes between the quotes."""
+    if len(text) * _MOST_BYTES_A_CHARACTER <= max_bytes:
+        return text
     kept = text[:max_bytes]
     if kept == text and _json_bytes(text) <= max_bytes:
         return text
