@@ -44,6 +44,7 @@ SEEN_BY_ITS_FIELDS: dict[str, Damage] = {
     "the epoch is lost": lambda raw: raw.hdel(META, "epoch"),
     "the seq is lost": lambda raw: raw.hdel(META, "seq"),
     "the seq is no number": lambda raw: raw.hset(META, "seq", "many"),
+    "the seq has too many digits": lambda raw: raw.hset(META, "seq", "9" * 5000),
     "the fence is lost": lambda raw: raw.hdel(META, "fence"),
     "the schema is lost": lambda raw: raw.hdel(META, "schema"),
     "the schema is another": lambda raw: raw.hset(META, "schema", "99"),
@@ -146,7 +147,9 @@ async def test_a_reader_lists_a_damaged_catalog_or_raises_an_error_of_ours(
             await question
 
 
-@pytest.mark.parametrize("what", ["the seq is lost", "the seq is no number", "meta is no hash"])
+@pytest.mark.parametrize(
+    "what", ["the seq is lost", "the seq is no number", "the seq has too many digits", "meta is no hash"]
+)
 async def test_a_follower_of_a_damaged_catalog_waits_or_lists_again(
     what: str, publisher: Publisher, reader: Reader, raw: "Redis[str]"
 ) -> None:
