@@ -36,8 +36,11 @@ class AllowedHosts:
         raise HostNotAllowed(host)
 
 
-def check_origin(headers: Iterable[tuple[bytes, bytes]]) -> None:
-    """Raise ForeignOrigin where a page of another site sends the request."""
+def check_origin(headers: Iterable[tuple[bytes, bytes]], hosts: AllowedHosts) -> None:
+    """Raise ForeignOrigin where a page of another site sends the request.
+
+    Raises HostNotAllowed where it is a page of this server, but under a name that is not one of `hosts`.
+    """
     known = dict(headers)
     if known.get(b"sec-fetch-site", b"none").lower() not in _SAME_SITE:
         raise ForeignOrigin
@@ -47,6 +50,7 @@ def check_origin(headers: Iterable[tuple[bytes, bytes]]) -> None:
     _, _, authority = origin.lower().partition(b"://")
     if authority != known.get(b"host", b"").lower():
         raise ForeignOrigin
+    hosts.check(known.items())
 
 
 def _host_name(host: str) -> str:

@@ -67,7 +67,7 @@ def test_a_request_without_a_host_is_refused() -> None:
     ],
 )
 def test_programs_and_pages_of_this_server_may_act(sent: list[tuple[bytes, bytes]]) -> None:
-    check_origin(sent)
+    check_origin(sent, AllowedHosts("api"))
 
 
 @pytest.mark.parametrize(
@@ -86,4 +86,13 @@ def test_programs_and_pages_of_this_server_may_act(sent: list[tuple[bytes, bytes
 )
 def test_a_page_of_another_site_may_not(sent: list[tuple[bytes, bytes]]) -> None:
     with pytest.raises(ForeignOrigin):
-        check_origin(sent)
+        check_origin(sent, AllowedHosts("api"))
+
+
+def test_a_page_that_gave_its_own_name_the_address_of_this_server_may_not() -> None:
+    rebound = headers(
+        host="evil.example:8000", origin="http://evil.example:8000", sec_fetch_site="same-origin"
+    )
+    with pytest.raises(HostNotAllowed):
+        check_origin(rebound, AllowedHosts("api"))
+    check_origin(headers(host="evil.example:8000"), AllowedHosts("api"))  # a program's own name for it
