@@ -19,7 +19,7 @@ from loradrop.catalog.events import AdapterEvent, EventType
 from loradrop.catalog.status import WorkerAdapter
 
 SCHEMA = "1"
-_MAX_DIGITS = 15
+_MAX_DIGITS = 14
 """Of a number that Redis holds as text; the publishing scripts take more for damage, too."""
 
 _Value = TypeVar("_Value")

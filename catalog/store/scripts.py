@@ -20,7 +20,8 @@ local function typed(command, ...)
   if reply.err:find('WRONGTYPE') or reply.err:find('exhausted') then return false end
   return true, redis.call(command, ...)  -- any other error is raised
 end
-local function is_number(text) return type(text) == 'string' and #text < 16 and text:find('^%d+$') ~= nil end
+-- Fewer digits than the 14 that Lua writes out in full: one more than such a number must not become 1e+14.
+local function is_number(text) return type(text) == 'string' and #text < 14 and text:find('^%d+$') ~= nil end
 """
 
 _GUARD = f"""{_TYPED}
