@@ -46,7 +46,8 @@ local function is_sound()
   local is_hash, meta = typed('HMGET', KEYS[1], 'epoch', 'seq', 'schema', 'count', 'complete', 'fence')
   if not is_hash then redis.call('DEL', KEYS[1]) return false end
   if not is_number(meta[6]) then redis.call('HDEL', KEYS[1], 'fence') return false end
-  if not meta[1] or not is_number(meta[2]) or meta[3] ~= '{SCHEMA}' then return false end
+  if not meta[1] or not meta[1]:find('^%w+$') or not is_number(meta[2]) then return false end
+  if meta[3] ~= '{SCHEMA}' then return false end
   if meta[5] ~= '0' and meta[5] ~= '1' then return false end
   local has_records, size = typed('HLEN', KEYS[3])
   return has_records and tostring(size) == meta[4] and (typed('XLEN', KEYS[4]))

@@ -43,6 +43,7 @@ SEEN_BY_ITS_SIZE: dict[str, Damage] = {
 SEEN_BY_ITS_FIELDS: dict[str, Damage] = {
     "meta is lost": lambda raw: raw.delete(META),
     "the epoch is lost": lambda raw: raw.hdel(META, "epoch"),
+    "the epoch is not text": lambda raw: raw.hset(META, "epoch", b"\xff\xfe"),
     "the seq is lost": lambda raw: raw.hdel(META, "seq"),
     "the seq is no number": lambda raw: raw.hset(META, "seq", "many"),
     "the seq has too many digits": lambda raw: raw.hset(META, "seq", "9" * 5000),
