@@ -81,7 +81,9 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(router)
     add_problem_handlers(app)
     hosts = AllowedHosts(settings.host, *settings.allowed_hosts)
-    app.add_middleware(AuthMiddleware, keys=keys, needed=_needed, refusal=problem_of, hosts=hosts)
+    app.add_middleware(
+        AuthMiddleware, keys=keys, needed=_needed, refusal=problem_of, hosts=hosts, only_hosts=True
+    )
     if settings.is_public_without_key:
         logger.warning(
             "EVERYONE WHO REACHES host=%s port=%s CAN READ THE CATALOG AND ASK FOR REFRESHES; set %s",

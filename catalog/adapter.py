@@ -11,10 +11,15 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import NewType
+from typing import Annotated, NewType
+
+import msgspec
 
 Revision = NewType("Revision", str)
 """64 hexadecimal digits: the digest of an adapter's bytes (see `catalog.revision`)."""
+
+Timestamp = Annotated[datetime, msgspec.Meta(tz=True)]
+"""A moment, with its time zone: two that are read from Redis can be compared."""
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 """A name that needs no quoting in a URL, a shell or the `model` field of a request."""
@@ -76,8 +81,8 @@ class Adapter:
     path: str
     revision: Revision | None
     state: AdapterState
-    discovered_at: datetime
-    updated_at: datetime
+    discovered_at: Timestamp
+    updated_at: Timestamp
     reason: Reason | None = None
     size_bytes: int = 0
     format: WeightsFormat | None = None

@@ -1,10 +1,12 @@
 """The entries of the two streams: changes of the catalog, and refresh requests."""
 
 from dataclasses import dataclass
-from datetime import datetime
 from enum import StrEnum
+from typing import Annotated
 
-from loradrop.catalog.adapter import AdapterState, Reason, Revision
+import msgspec
+
+from loradrop.catalog.adapter import AdapterState, Reason, Revision, Timestamp
 
 
 class EventType(StrEnum):
@@ -31,7 +33,7 @@ class AdapterEvent:
     revision: Revision | None
     state: AdapterState | None
     reason: Reason | None
-    at: datetime
+    at: Timestamp
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +47,9 @@ class RefreshRequest:
     """
 
     id: str
-    at: datetime
+    at: Timestamp
     names: tuple[str, ...] = ()
     dry_run: bool = False
-    timeout_seconds: float = 30.0
+    timeout_seconds: Annotated[float, msgspec.Meta(gt=0, le=600)] = 30.0
     confirm_removals: bool = False
     asked_by: str = ""

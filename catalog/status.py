@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from enum import StrEnum
 
-from loradrop.catalog.adapter import AdapterState, Reason, Revision
+from loradrop.catalog.adapter import AdapterState, Reason, Revision, Timestamp
 
 
 class WorkerState(StrEnum):
@@ -54,8 +53,8 @@ class WorkerAdapter:
     reason: Reason | None = None
     loads: int = 0
     load_seconds: float | None = None
-    last_used: datetime | None = None
-    retry_at: datetime | None = None
+    last_used: Timestamp | None = None
+    retry_at: Timestamp | None = None
     revisions: tuple[WorkerRevision, ...] = ()
 
 
@@ -69,8 +68,8 @@ class WorkerStatus:
     id: str
     base_model: str
     url: str
-    started_at: datetime
-    last_heartbeat: datetime
+    started_at: Timestamp
+    last_heartbeat: Timestamp
     epoch: str | None = None
     observed_seq: int = 0
     vllm_version: str = ""
@@ -98,9 +97,9 @@ class WatcherStatus:
     owner: str
     prefix: str
     mode: WatcherMode
-    heartbeat_at: datetime
+    heartbeat_at: Timestamp
     degraded: Reason | None = None
-    last_scan_at: datetime | None = None
+    last_scan_at: Timestamp | None = None
     last_scan_seconds: float | None = None
     interval_seconds: float = 0.0
     counts: Mapping[AdapterState, int] = field(default_factory=dict)
@@ -132,7 +131,7 @@ class RefreshResult:
 
     id: str
     status: RefreshStatus
-    at: datetime
+    at: Timestamp
     dry_run: bool = False
     discovered: tuple[str, ...] = ()
     updated: tuple[str, ...] = ()

@@ -7,19 +7,20 @@ so that neighbouring versions can share a catalog. `SCHEMA` changes only when th
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
 from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
 
-from loradrop.catalog.adapter import Adapter, AdapterState, Reason, Revision
+from loradrop.catalog.adapter import Adapter, AdapterState, Reason, Revision, Timestamp
 from loradrop.catalog.bounds import bounded_adapter, bounded_reason
 from loradrop.catalog.errors import CatalogUnavailable, RecordInvalid
 from loradrop.catalog.events import AdapterEvent, EventType
 from loradrop.catalog.status import WorkerAdapter
 
 SCHEMA = "1"
+_MAX_DIGITS = 14
+"""Of a number that Redis holds as text; the publishing scripts take more for damage, too."""
 
 _Value = TypeVar("_Value")
 _NESTED = (msgspec.inspect.DictType, msgspec.inspect.VarTupleType, msgspec.inspect.DataclassType)
@@ -75,7 +76,7 @@ def decode_event(fields: Mapping[str, str]) -> AdapterEvent:
             revision=Revision(revision) if revision else None,
             state=AdapterState(state) if state else None,
             reason=Reason(code, fields.get("reason", "")) if code else None,
-            at=msgspec.convert(fields["at"], datetime),
+            at=msgspec.convert(fields["at"], Timestamp),
         )
     except (KeyError, ValueError, msgspec.ValidationError) as error:
         raise RecordInvalid(f"An entry of the event stream is not of our shape: {error!r}.") from error
@@ -96,9 +97,10 @@ def decode_place(fields: Mapping[str, str]) -> tuple[str, int]:
 
 def decode_seq(text: str | None) -> int:
     """Return the seq that a field of meta holds; raises CatalogUnavailable where it is lost or no number."""
-    if text is None or not (text.isascii() and text.isdigit()):
+    if text is None or len(text) > _MAX_DIGITS or not (text.isascii() and text.isdigit()):
+        shown = text and text[:_MAX_DIGITS]
         raise CatalogUnavailable(
-            f"The catalog in Redis is damaged: its seq is {text!r}. The watcher replaces it in seconds."
+            f"The catalog in Redis is damaged: its seq is {shown!r}. The watcher replaces it in seconds."
         )
     return int(text)
 

@@ -7,6 +7,8 @@ import msgspec
 _Item = TypeVar("_Item")
 _Timestamp = Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$")]
 
+_Size = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+
 
 class Listed(TypedDict, Generic[_Item]):
     """A list, in OpenAI's shape."""
@@ -37,7 +39,7 @@ class AdapterBody(TypedDict):
     revision: str | None
     reason: ReasonBody | None
     rank: int | None
-    size_bytes: int
+    size_bytes: _Size
     workers: dict[str, OnWorkerBody]
 
 

@@ -128,5 +128,5 @@ def _is_http(url: str) -> bool:
 def _parsed(content: bytes) -> Any:
     try:
         return json.loads(content) if content else None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError("it answers, but not with JSON; is this really a loradrop API?") from error

@@ -145,7 +145,11 @@ def reason_text(reason: ReasonBody | None) -> str:
 
 def age(timestamp: str) -> str:
     """Return how long ago an RFC 3339 timestamp was, in words short enough for a column."""
-    seconds = max(0.0, (datetime.now(UTC) - datetime.fromisoformat(timestamp)).total_seconds())
+    try:
+        then = datetime.fromisoformat(timestamp)
+    except ValueError:  # of the right shape, and no day of any calendar
+        return "?"
+    seconds = max(0.0, (datetime.now(UTC) - then).total_seconds())
     for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= length:
             return f"{seconds / length:.0f} {unit}"

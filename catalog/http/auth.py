@@ -27,9 +27,9 @@ _Asgi = Callable[[Any, Any, Any], Any]
 class AuthMiddleware:
     """ASGI middleware. Invariant: without a key that will do, nothing under `/v1` is looked up or read.
 
-    A caller is known by the label of the key, or by the address where no key is asked for. Without keys, a
-    request must come under one of `hosts`, if they are given, and one that acts must not come from another
-    site's page.
+    A caller is known by the label of the key, or by the address where no key is asked for. Without keys, one
+    that acts must not come from another site's page, nor from a page under a name that is not one of `hosts`;
+    `only_hosts` asks that of every request, also of programs.
     """
 
     def __init__(
@@ -39,7 +39,8 @@ class AuthMiddleware:
         keys: KeyRing,
         needed: Callable[[str, str], Scope],
         refusal: Callable[[LoradropError], _Asgi],
-        hosts: AllowedHosts | None = None,
+        hosts: AllowedHosts,
+        only_hosts: bool = False,
     ) -> None:
         """Ask for `needed(method, path)`; a `refusal` is the answer that stands for an error."""
         self._app = app
@@ -47,6 +48,7 @@ class AuthMiddleware:
         self._needed = needed
         self._refusal = refusal
         self._hosts = hosts
+        self._only_hosts = only_hosts
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Pass the request on, or refuse it."""
@@ -55,7 +57,7 @@ class AuthMiddleware:
             return
         path = _path(scope)
         try:
-            if self._keys.is_open and self._hosts is not None:
+            if self._keys.is_open and self._only_hosts:
                 self._hosts.check(scope["headers"])
             if _is_guarded(path):
                 scope.setdefault("state", {}).update(self._admitted(scope, path))
@@ -71,7 +73,7 @@ class AuthMiddleware:
         needed = self._needed(scope["method"], path)
         if self._keys.is_open:
             if needed is Scope.ADMIN:
-                check_origin(scope["headers"])
+                check_origin(scope["headers"], self._hosts)
             host, _ = scope.get("client") or ("", 0)
             return {_CALLER: str(host), _IS_ADMITTED: lambda: True}
         authorization = dict(scope["headers"]).get(b"authorization", b"")

@@ -12,13 +12,16 @@ Programs such as curl send neither header, and are not affected.
 """
 
 import ipaddress
+import re
 import socket
-from collections.abc import Iterable
-from urllib.parse import urlsplit
+from collections.abc import Collection
 
 from loradrop.catalog.errors import ForeignOrigin, HostNotAllowed
 
+_Headers = Collection[tuple[bytes, bytes]]
+
 _SAME_SITE = {b"same-origin", b"none"}
+_HOST = re.compile(r"(?:\[([^\[\]]+)\]|([^:@/\[\]]+))(?::[0-9]*)?")
 
 
 class AllowedHosts:
@@ -27,34 +30,40 @@ class AllowedHosts:
     def __init__(self, *told: str) -> None:
         self._names = {name.casefold() for name in (*told, "localhost", socket.gethostname())}
 
-    def check(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Raise HostNotAllowed where `Host` is the name of another server."""
-        host = dict(headers).get(b"host", b"").decode("latin-1")
-        name = _host_name(host).casefold().removesuffix(".")
-        if name in self._names or name.endswith(".localhost") or _is_address(name):
-            return
-        raise HostNotAllowed(host)
+    def check(self, headers: _Headers) -> None:
+        """Raise HostNotAllowed where `Host` is the name of another server, or there is not just one."""
+        hosts = _values(headers, b"host")
+        if len(hosts) != 1 or not self._know(_host_name(hosts[0])):
+            raise HostNotAllowed(b", ".join(hosts).decode("latin-1"))
+
+    def _know(self, name: str) -> bool:
+        return name in self._names or name.endswith(".localhost") or _is_address(name)
 
 
-def check_origin(headers: Iterable[tuple[bytes, bytes]]) -> None:
-    """Raise ForeignOrigin where a page of another site sends the request."""
-    known = dict(headers)
-    if known.get(b"sec-fetch-site", b"none").lower() not in _SAME_SITE:
+def check_origin(headers: _Headers, hosts: AllowedHosts) -> None:
+    """Raise ForeignOrigin where a page of another site sends the request.
+
+    Raises HostNotAllowed where it is a page of this server, but under a name that is not one of `hosts`.
+    """
+    if any(site.lower() not in _SAME_SITE for site in _values(headers, b"sec-fetch-site")):
         raise ForeignOrigin
-    origin = known.get(b"origin")
-    if origin is None:
+    origins = _values(headers, b"origin")
+    if not origins:
         return
-    _, _, authority = origin.lower().partition(b"://")
-    if authority != known.get(b"host", b"").lower():
+    host = b", ".join(_values(headers, b"host")).lower()
+    if any(origin.lower().partition(b"://")[2] != host for origin in origins):
         raise ForeignOrigin
+    hosts.check(headers)
 
 
-def _host_name(host: str) -> str:
-    """Return `HOST` of `HOST:PORT`, or what is given where it cannot be taken apart."""
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return host
+def _values(headers: _Headers, name: bytes) -> list[bytes]:
+    return [value for key, value in headers if key == name]
+
+
+def _host_name(host: bytes) -> str:
+    """Return `HOST` of `HOST:PORT`; nothing where it is not of that shape."""
+    found = _HOST.fullmatch(host.decode("latin-1"))
+    return (found[1] or found[2]).casefold().removesuffix(".") if found else ""
 
 
 def _is_address(name: str) -> bool:

@@ -35,10 +35,10 @@ _GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
 
 _SYS_OPENAT2 = 437
 _RESOLVE_NO_MAGICLINKS, _RESOLVE_BENEATH = 0x02, 0x08
-_UNDECIDED = frozenset(
-    {errno.EXDEV, errno.ELOOP, errno.EAGAIN, errno.ENOSYS, errno.EPERM, errno.EINVAL, errno.E2BIG}
-)
-"""Answers of openat2 after which where the path leads must be looked at: out, a race, or no such call."""
+_UNDECIDED = frozenset({
+    errno.EXDEV, errno.ELOOP, errno.EAGAIN, errno.ENXIO, errno.ENOSYS, errno.EPERM, errno.EINVAL, errno.E2BIG,
+})  # fmt: skip
+"""Answers of openat2 after which the path must be looked at: it leads out, a race, a socket, no such call."""
 
 
 class _How(ctypes.Structure):

@@ -20,7 +20,8 @@ local function typed(command, ...)
   if reply.err:find('WRONGTYPE') or reply.err:find('exhausted') then return false end
   return true, redis.call(command, ...)  -- any other error is raised
 end
-local function is_number(text) return type(text) == 'string' and #text < 16 and text:find('^%d+$') ~= nil end
+-- Fewer digits than the 14 that Lua writes out in full: one more than such a number must not become 1e+14.
+local function is_number(text) return type(text) == 'string' and #text < 14 and text:find('^%d+$') ~= nil end
 """
 
 _GUARD = f"""{_TYPED}
@@ -45,7 +46,8 @@ local function is_sound()
   local is_hash, meta = typed('HMGET', KEYS[1], 'epoch', 'seq', 'schema', 'count', 'complete', 'fence')
   if not is_hash then redis.call('DEL', KEYS[1]) return false end
   if not is_number(meta[6]) then redis.call('HDEL', KEYS[1], 'fence') return false end
-  if not meta[1] or not is_number(meta[2]) or meta[3] ~= '{SCHEMA}' then return false end
+  if not meta[1] or not meta[1]:find('^%w+$') or not is_number(meta[2]) then return false end
+  if meta[3] ~= '{SCHEMA}' then return false end
   if meta[5] ~= '0' and meta[5] ~= '1' then return false end
   local has_records, size = typed('HLEN', KEYS[3])
   return has_records and tostring(size) == meta[4] and (typed('XLEN', KEYS[4]))

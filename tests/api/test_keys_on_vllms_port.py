@@ -67,6 +67,7 @@ def an_app() -> FastAPI:
     cors = {name: ["*"] for name in ("allowed_origins", "allowed_methods", "allowed_headers")}
     app = FastAPI(openapi_url=None)
     app.state.args = argparse.Namespace(
+        host=None,
         api_key=None,
         allow_credentials=False,
         enable_request_id_headers=False,
@@ -151,6 +152,9 @@ async def test_a_page_of_another_site_changes_nothing_on_a_server_without_keys(
         for path in CHANGING:
             answer = await keyless.post(path, headers={"Origin": "http://evil.example"})
             assert (answer.status_code, answer.json()["error"]["type"]) == (403, "foreign_origin"), path
+            rebound = {"Origin": "http://evil.example:8000", "Host": "evil.example:8000"}
+            answer = await keyless.post(path, headers=rebound)
+            assert (answer.status_code, answer.json()["error"]["type"]) == (421, "host_not_allowed"), path
         assert (await keyless.post(REFRESH_PATH)).status_code == 200
         infer = await keyless.post("/v1/chat/completions", headers={"Origin": "http://page.example"})
         assert infer.status_code == 200, "vLLM's own routes are its own affair"

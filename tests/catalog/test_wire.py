@@ -1,5 +1,6 @@
 """Every value comes back from its text as it went in."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loradrop.catalog.adapter import Adapter, AdapterState
-from loradrop.catalog.errors import RecordInvalid
+from loradrop.catalog.errors import CatalogUnavailable, RecordInvalid
 from loradrop.catalog.events import EventType, RefreshRequest
 from loradrop.catalog.status import (
     RefreshResult,
@@ -23,6 +24,7 @@ from loradrop.catalog.wire import (
     decode_adapter,
     decode_event,
     decode_place,
+    decode_seq,
     decode_worker_adapter,
     encode_adapter,
     encode_worker_adapter,
@@ -153,7 +155,15 @@ def test_fields_of_a_newer_version_are_ignored_and_missing_ones_take_their_defau
     assert from_fields(WorkerStatus, fields).max_loras == 0
 
 
-@pytest.mark.parametrize("changed", [{"started_at": "noon"}, {"counts": "{"}, {"observed_seq": "many"}])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"started_at": "noon"},
+        {"last_heartbeat": "2026-11-23T12:00:00"},
+        {"counts": "{"},
+        {"observed_seq": "many"},
+    ],
+)
 def test_fields_that_are_not_ours_are_invalid(changed: dict[str, str]) -> None:
     with pytest.raises(RecordInvalid):
         from_fields(WorkerStatus, to_fields(a_worker()) | changed)
@@ -214,3 +224,24 @@ def test_an_entry_without_a_place_or_a_name_is_invalid(changed: dict[str, str | 
 
 def test_an_adapter_without_a_revision_is_written_as_null() -> None:
     assert '"revision":null' in encode_adapter(an_adapter(revision=None))
+
+
+def test_a_record_with_a_time_of_no_zone_is_invalid() -> None:
+    record = encode_adapter(an_adapter("sql"))
+    assert decode_adapter(record)
+    with pytest.raises(RecordInvalid):
+        decode_adapter(re.sub(r'Z"', '"', record))
+
+
+@pytest.mark.parametrize("seconds", ["nan", "0", "-1", "601", "1e999"])
+def test_a_refresh_that_no_port_asked_for_is_invalid(seconds: str) -> None:
+    with pytest.raises(RecordInvalid):
+        from_fields(RefreshRequest, to_fields(RefreshRequest(id="r", at=NOON)) | {"timeout_seconds": seconds})
+
+
+@pytest.mark.parametrize("text", [None, "", "many", "-1", "1.5", "9" * 15, "9" * 5000])
+def test_a_seq_that_no_watcher_wrote_is_damage(text: str | None) -> None:
+    with pytest.raises(CatalogUnavailable) as damaged:
+        decode_seq(text)
+    assert len(damaged.value.message) < 200
+    assert decode_seq("9" * 14) == 10**14 - 1

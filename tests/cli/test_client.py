@@ -6,6 +6,8 @@ from urllib.parse import quote
 
 import pytest
 
+from loradrop.cli import tables
+from loradrop.cli.bodies import AdapterBody, is_like
 from testkit.servers import free_port
 from tests.api.processes import ApiProcess, api_process
 from tests.cli.conftest import Loradrop
@@ -91,6 +93,7 @@ async def test_with_a_key_it_is_redis_that_is_away(
         ("|200|[]|", 3, "is not a loradrop API"),
         ('|200|{"data": 3}|', 3, "is not a loradrop API"),
         ('|200|{"data": [{"id": "x"}]}|', 3, "is not a loradrop API"),
+        (f"|200|{'[' * 5000}|", 3, "really a loradrop API"),
         ('|400|{"detail": "Wipe \\u001b[2J"}|', 2, "Wipe \\x1b[2J"),
         ('|400|{"detail": ["odd"]}|', 2, "odd"),
         ("|500||", 1, "answered GET with 500"),
@@ -104,6 +107,16 @@ async def test_any_other_answer_is_told_as_it_is(
 ) -> None:
     result = await loradrop("ls", "--api-url", any_server + quote(answer))
     assert (result.exit_code, said in result.stderr) == (exit_code, True)
+
+
+def test_a_size_beyond_any_disk_is_of_another_shape() -> None:
+    adapter = {"id": "sql", "state": "ready", "revision": None, "reason": None, "rank": None, "workers": {}}
+    sizes = (1 << 62, -1, 10**400)
+    assert [is_like(adapter | {"size_bytes": size}, AdapterBody) for size in sizes] == [True, False, False]
+
+
+def test_a_time_that_is_in_no_calendar_is_shown_as_unknown() -> None:
+    assert [tables.age(f"{day}T00:00:00Z") for day in ("2026-02-30", "2026-13-01", "0000-01-01")] == ["?"] * 3
 
 
 async def test_https_is_spoken_where_the_url_says_so(loradrop: Loradrop, any_server: str) -> None:

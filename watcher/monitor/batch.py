@@ -70,6 +70,10 @@ class Examiner:
                 listed = list_names(root_fd, self._prefix) if vanished else None
         except DiscoveryError as error:
             return BatchResult(None, error=error)
+        except Exception as error:
+            # Whatever is under the prefix or around it, the watcher goes on, and concludes nothing from it.
+            _logger.exception("Examining a batch failed")
+            return BatchResult(None, error=DiscoveryError(f"The prefix cannot be examined ({error!r})."))
         return BatchResult(
             identity,
             found,

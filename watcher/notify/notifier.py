@@ -131,7 +131,8 @@ class Notifications:
                 self._on_lost(None)
                 self._on_hint(Hint(None))  # what changed before it watched
                 await in_own_task(_follow(self._notifier, timings))
-            except NotifierLost as lost:
+            except Exception as error:  # noqa: BLE001 - whatever kills a notifier, it is replaced
+                lost = error if isinstance(error, NotifierLost) else _died(error)
                 self.mode = WatcherMode.RESCAN
                 self._on_lost(lost.reason)
                 if lost.reason.code in ROOT_CHANGED:
@@ -141,9 +142,13 @@ class Notifications:
             await asyncio.sleep(backoff.pause_seconds(lasted_seconds=time.monotonic() - started))
 
     def _drop(self) -> None:
-        if self._notifier is not None:
-            self._notifier.close()
-            self._notifier = None
+        notifier, self._notifier = self._notifier, None
+        if notifier is None:
+            return
+        try:
+            notifier.close()
+        except Exception:  # what is left behind of it harms nothing
+            _logger.exception("Notifier could not be closed")
 
 
 async def _follow(notifier: Notifier, timings: Timings) -> None:
@@ -156,13 +161,16 @@ async def _follow(notifier: Notifier, timings: Timings) -> None:
             tasks.create_task(_check_alive(notifier, timings.alive_seconds))
     except* NotifierLost as group:
         lost = first_of(group)
-    except* Exception as group:  # noqa: BLE001 - whatever kills a notifier, it is replaced
-        lost = NotifierLost(
-            "notifier_died",
-            f"The notifier failed ({group.exceptions[0]!r}). It is replaced; rescans go on meanwhile.",
-        )
+    except* Exception as group:  # noqa: BLE001 - as in `run`
+        lost = _died(first_of(group))
     if lost is not None:
         raise lost
+
+
+def _died(error: Exception) -> NotifierLost:
+    return NotifierLost(
+        "notifier_died", f"The notifier failed ({error!r}). It is replaced; rescans go on meanwhile."
+    )
 
 
 async def _check_attached(notifier: Notifier, period_seconds: float) -> None:

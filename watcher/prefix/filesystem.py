@@ -13,6 +13,8 @@ _SHARED_TYPES = frozenset({
     "orangefs",
 })  # fmt: skip
 _MOUNTS = Path("/proc/self/mountinfo")
+_POINT = 4
+"""Which field of a line says where a filesystem is mounted."""
 
 
 def filesystem_type(path: str | Path, *, mounts: Path = _MOUNTS) -> str | None:
@@ -21,7 +23,8 @@ def filesystem_type(path: str | Path, *, mounts: Path = _MOUNTS) -> str | None:
     `mounts` is the table of mounts, as in /proc/self/mountinfo.
     """
     try:
-        lines = mounts.read_text(errors="surrogateescape").splitlines()
+        # Not `splitlines`: the kernel escapes only some of what that takes for the end of a line.
+        lines = mounts.read_text(errors="surrogateescape").split("\n")
     except OSError:
         return None
     return filesystem_type_in(lines, os.path.realpath(path))
@@ -31,10 +34,11 @@ def filesystem_type_in(mountinfo: list[str], real_path: str) -> str | None:
     """Return the type of the filesystem that holds `real_path`, given the lines of a mountinfo file."""
     best, found = -1, None
     for line in mountinfo:
-        fields, separator, rest = line.partition(" - ")
-        if not separator:
+        fields, _, rest = line.partition(" - ")
+        place = fields.split(" ")
+        if len(place) <= _POINT or not rest:
             continue
-        point = _unescaped(fields.split(" ")[4])
+        point = _unescaped(place[_POINT])
         inside = real_path == point or real_path.startswith(point.rstrip("/") + "/")
         if inside and len(point) >= best:  # a later mount on the same point covers an earlier one
             best, found = len(point), rest.split(" ")[0]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from loradrop.catalog.adapter import AdapterState, Reason, Revision, WeightsFormat
 
 _IDENTITY_PARTS = 3
+_MAX_IDENTITY_LENGTH = 3 * len(str(1 << 64)) + 2
 
 Signature = bytes
 """Inode, size, mtime, ctime and device of an adapter's two files: equal signatures, equal bytes."""
@@ -30,7 +31,9 @@ class RootIdentity:
     def parse(cls, text: str) -> "RootIdentity | None":
         """Return what was written as `text`, None where that is something else."""
         parts = text.split(":")
-        if len(parts) != _IDENTITY_PARTS or not all(part.isascii() and part.isdigit() for part in parts):
+        if len(text) > _MAX_IDENTITY_LENGTH or len(parts) != _IDENTITY_PARTS:
+            return None
+        if not all(part.isascii() and part.isdigit() for part in parts):
             return None
         return cls(*map(int, parts))
 

@@ -4,6 +4,7 @@ The signature of an adapter is what `stat` says of its configuration and of the 
 As long as it stays the same, so do the bytes, and nothing needs to be read again.
 """
 
+import errno
 import os
 import stat
 import struct
@@ -45,7 +46,7 @@ def look_at(name: str, root_fd: int) -> Look | Absent | Unreadable:
         if config is None and weights is None and directory is None:
             return Absent()
     except OSError as error:
-        return Unreadable(unreadable(error))
+        return Absent() if _is_impossible(name, root_fd) else Unreadable(unreadable(error))
     found = [file for file in (config, weights) if file is not None]
     return Look(
         signature=pack_signature(*_numbers(config or directory), *_numbers(weights or directory)),
@@ -99,6 +100,15 @@ def _directory(name: str, root_fd: int) -> os.stat_result | None:
             return None
         raise
     return found if stat.S_ISDIR(found.st_mode) or stat.S_ISLNK(found.st_mode) else None
+
+
+def _is_impossible(name: str, root_fd: int) -> bool:
+    """Return whether `name`, which may be that of a foreign record, is longer than any entry's."""
+    try:
+        os.stat(name, dir_fd=root_fd, follow_symlinks=False)
+    except OSError as error:
+        return error.errno == errno.ENAMETOOLONG
+    return False
 
 
 def _numbers(file: os.stat_result | None) -> tuple[int, int, int, int, int]:

@@ -122,7 +122,7 @@ class PrefixState:
     def observe_listing(self, names: Collection[str]) -> None:
         """Note which of the known names are missing from `names`, all that the prefix holds."""
         self.root = self.root.listed_now()
-        recorded = {printable(name) for name in names if not name.isascii()}  # as the catalog spells them
+        recorded = {printable(name) for name in names if not name.isprintable()}  # as the catalog spells them
         self._lost.clear()
         for name, state in self._names.items():
             state.is_missing = name not in names and name not in recorded
@@ -214,7 +214,8 @@ class PrefixState:
 
     def _learn_absent(self, name: str, state: NameState, now: float) -> None:
         state.unreadable = state.retry = None
-        if state.finding is None and not state.is_unexamined and not state.is_recorded:
+        is_known = state.finding is not None or state.is_unexamined or state.is_recorded
+        if not is_known and name not in self._dirty:  # what is dirty may just be written
             self._forget(name)  # a hint, or a client's word, of nothing
         elif self.root.is_accepted:
             state.absence = miss(state.absence, now=now)

@@ -18,6 +18,7 @@ from fastapi.routing import APIRoute
 from loradrop.catalog.errors import LoradropError
 from loradrop.catalog.http.api_keys import ApiKey, KeyFile, KeyRing, Scope, keys_from
 from loradrop.catalog.http.auth import AuthMiddleware, ChallengeMiddleware
+from loradrop.catalog.http.browsers import AllowedHosts
 from loradrop.catalog.http.shared_routes import Backend, put_backend
 from loradrop.catalog.http.shared_routes import router as shared
 from loradrop.catalog.process_log import PrintableRecords
@@ -50,7 +51,8 @@ class LoradropPlugin:
             _drop_routes(app, {route.path for route in models_router.routes if isinstance(route, APIRoute)})
             app.include_router(models_router)
             app.exception_handler(NotServedYet)(not_served_yet)
-        _guard(app, keys_from(settings.api_keys), settings.api_key_file)
+        hosts = AllowedHosts(app.state.args.host or "localhost", *settings.api_allowed_hosts)
+        _guard(app, keys_from(settings.api_keys), settings.api_key_file, hosts)
 
     async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:
         """Start the worker, if we are asked for.
@@ -91,7 +93,7 @@ class LoradropPlugin:
         )
 
 
-def _guard(app: FastAPI, ours: tuple[ApiKey, ...], key_file: Path | None) -> None:
+def _guard(app: FastAPI, ours: tuple[ApiKey, ...], key_file: Path | None, hosts: AllowedHosts) -> None:
     """Give vLLM's guard our keys beside its own, and put our middleware behind it.
 
     vLLM makes its guard after this, once: a key that appears in a file later opens nothing until the server
@@ -104,9 +106,8 @@ def _guard(app: FastAPI, ours: tuple[ApiKey, ...], key_file: Path | None) -> Non
     if known:
         app.state.args.api_key = [*theirs, *(key.secret for key in ring.keys)]
     admins = [ApiKey(key, Scope.ADMIN, "vllm") for key in theirs if key not in known]
-    app.add_middleware(
-        AuthMiddleware, keys=KeyRing((*admins, *ours), file=file), needed=needed_scope, refusal=refusal
-    )
+    ring = KeyRing((*admins, *ours), file=file)
+    app.add_middleware(AuthMiddleware, keys=ring, needed=needed_scope, refusal=refusal, hosts=hosts)
     # vLLM adds these last, so they see the answers of its own guard too.
     app.state.args.middleware = [*app.state.args.middleware, f"{_CHALLENGE.__module__}.{_CHALLENGE.__name__}"]
 

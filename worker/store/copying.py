@@ -71,7 +71,8 @@ def copy_adapter(
             raise _disk_full()
         hasher = RevisionHasher(files.weights_format, files.config, before.st_size)
         _write(into / CONFIG_FILENAME, files.config)
-        copied = _copy_weights(files.weights, into / files.weights_format.filename, hasher, permit)
+        target = into / files.weights_format.filename
+        copied = _copy_weights(files.weights, target, before.st_size, hasher, permit)
         if copied != before.st_size or _signature(before) != _signature(os.fstat(files.weights)):
             raise Changed
     return Copy(hasher.revision(), files.weights_format, len(files.config) + copied)
@@ -134,11 +135,15 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def _copy_weights(descriptor: int, target: Path, hasher: RevisionHasher, permit: Permit) -> int:
+def _copy_weights(
+    descriptor: int, target: Path, size_bytes: int, hasher: RevisionHasher, permit: Permit
+) -> int:
     buffer = memoryview(bytearray(_CHUNK_BYTES))
     copied = 0
     with target.open("xb") as out:  # buffered: an unbuffered file may write less than it is given
         while count := os.readv(descriptor, [buffer]):
+            if copied + count > size_bytes:
+                raise Changed  # it grew: what its writer adds must not fill the disk
             permit(count)
             hasher.update(buffer[:count])
             out.write(buffer[:count])

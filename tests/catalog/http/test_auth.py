@@ -8,6 +8,7 @@ import pytest
 from loradrop.catalog.errors import LoradropError
 from loradrop.catalog.http.api_keys import KeyRing, Scope, keys_from
 from loradrop.catalog.http.auth import MAX_REFRESH_BYTES, REFRESH_PATH, AuthMiddleware, caller_of
+from loradrop.catalog.http.browsers import AllowedHosts
 
 
 class App:
@@ -23,6 +24,7 @@ class App:
             keys=KeyRing(keys_from(entries)),
             needed=lambda method, _path: Scope.ADMIN if method == "POST" else Scope.READ,
             refusal=self._refusal,
+            hosts=AllowedHosts(),
         )
 
     async def ask(self, path: str, *, key: str = "", chunks: Sequence[bytes] = (b"",), **scope: Any) -> None:

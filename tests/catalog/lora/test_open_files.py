@@ -1,6 +1,8 @@
 """Opening files while a writer exchanges directories and links, and by every kind of link."""
 
 import os
+import socket
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -106,6 +108,16 @@ def test_a_pipe_is_refused_without_waiting_for_its_writer(prefix: Path) -> None:
     for name in ("pipe", "linked"):
         with pytest.raises(Rejected, match="not_a_file"):
             read(prefix, "sql", file=name)
+
+
+def test_a_socket_is_refused_like_any_other_file_that_is_none(
+    prefix: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(prefix / "sql")  # the path of a socket is short
+    with closing(socket.socket(socket.AF_UNIX)) as bound:
+        bound.bind("socket")
+        with pytest.raises(Rejected, match="not_a_file"):
+            read(prefix, "sql", file="socket")
 
 
 @pytest.mark.parametrize("name", ["sql", "sql/file"])

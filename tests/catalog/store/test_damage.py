@@ -4,11 +4,12 @@ import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
+from dataclasses import replace
 
 import pytest
 from redis.asyncio import Redis
 
-from loradrop.catalog.adapter import Adapter
+from loradrop.catalog.adapter import Adapter, Reason
 from loradrop.catalog.errors import CatalogUnavailable, LeaseLost, LoradropError, ResyncNeeded
 from loradrop.catalog.store import Connection, Publisher, Reader, Reports
 from tests.catalog.reading import ADAPTERS, EVENTS, META, next_of, publish
@@ -42,8 +43,11 @@ SEEN_BY_ITS_SIZE: dict[str, Damage] = {
 SEEN_BY_ITS_FIELDS: dict[str, Damage] = {
     "meta is lost": lambda raw: raw.delete(META),
     "the epoch is lost": lambda raw: raw.hdel(META, "epoch"),
+    "the epoch is not text": lambda raw: raw.hset(META, "epoch", b"\xff\xfe"),
     "the seq is lost": lambda raw: raw.hdel(META, "seq"),
     "the seq is no number": lambda raw: raw.hset(META, "seq", "many"),
+    "the seq has too many digits": lambda raw: raw.hset(META, "seq", "9" * 5000),
+    "the seq is one that Lua writes with an exponent": lambda raw: raw.hset(META, "seq", "9" * 14),
     "the fence is lost": lambda raw: raw.hdel(META, "fence"),
     "the schema is lost": lambda raw: raw.hdel(META, "schema"),
     "the schema is another": lambda raw: raw.hset(META, "schema", "99"),
@@ -146,7 +150,9 @@ async def test_a_reader_lists_a_damaged_catalog_or_raises_an_error_of_ours(
             await question
 
 
-@pytest.mark.parametrize("what", ["the seq is lost", "the seq is no number", "meta is no hash"])
+@pytest.mark.parametrize(
+    "what", ["the seq is lost", "the seq is no number", "the seq has too many digits", "meta is no hash"]
+)
 async def test_a_follower_of_a_damaged_catalog_waits_or_lists_again(
     what: str, publisher: Publisher, reader: Reader, raw: "Redis[str]"
 ) -> None:
@@ -243,3 +249,13 @@ async def test_a_heartbeat_while_the_catalog_becomes_complete_finds_no_damage(pu
         await asyncio.gather(publisher.complete(), publisher.report(a_watcher()))
         await publisher.resign()
     assert len(epochs) == 1
+
+
+async def test_the_largest_seq_that_is_no_damage_is_counted_on(
+    publisher: Publisher, reader: Reader, raw: "Redis[str]"
+) -> None:
+    await publish_all(publisher)
+    await raw.hset(META, "seq", 10**13 - 2)
+    await publish(publisher, replace(RECORDS["one"], reason=Reason("changed", "since")))
+    assert publisher.seq == (await reader.listing()).seq == 10**13 - 1
+    await publisher.report(a_watcher())

@@ -1,5 +1,6 @@
 """A batch of adapters: within its time, small ones first, and nothing told where the prefix is in doubt."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from loradrop.catalog.lora.open_files import Roots
 from loradrop.watcher.monitor import evaluation
 from loradrop.watcher.monitor.batch import BatchResult, Examiner
 from loradrop.watcher.monitor.evaluation import EvaluationRule, ExamineRequest
+from loradrop.watcher.prefix import scan
 from loradrop.watcher.prefix.findings import Finding, Unreadable
 from loradrop.watcher.prefix.scan import identity_of
 from loradrop.watcher.state.settle import SettleRule
@@ -93,6 +95,20 @@ def test_an_unexpected_failure_concerns_one_adapter_only(
     assert unknown.reason.code == "inspection_failed"
     assert "ZeroDivisionError: a bug" in unknown.reason.message
     assert "Examining an adapter failed name=a" in caplog.text
+
+
+def test_an_unexpected_failure_of_the_whole_prefix_tells_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stale(*_: object) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(scan, "_identity", stale)
+    result = examine(write_adapter(tmp_path / "sql").parent, "sql")
+    assert (result.found, result.identity) == ({}, None)
+    assert result.error is not None
+    assert result.error.code == "prefix_unreadable"
+    assert "Stale file handle" in result.error.message
 
 
 def test_inspecting_never_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

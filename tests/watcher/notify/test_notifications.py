@@ -1,6 +1,7 @@
 """The choice of a notifier, and its replacement when it is lost."""
 
 import asyncio
+import errno
 import sys
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -31,6 +32,7 @@ class Scripted(Notifier):
         self.refuses = False
         self.is_followed = False
         self.fails_when_cancelled = False
+        self.fails_when_closed = False
 
     async def start(self) -> None:
         pass
@@ -61,6 +63,8 @@ class Scripted(Notifier):
 
     def close(self) -> None:
         self.is_closed = True
+        if self.fails_when_closed:
+            raise OSError(errno.EROFS, "read-only")
 
 
 class Heard:
@@ -71,11 +75,12 @@ class Heard:
         self.lost: list[str | None] = []
         self.made: list[Scripted] = []
         self.unmakeable = 0
+        self.unmakeable_for: Exception = NotifierLost("notifier_unavailable", "no instance")
 
     def make(self) -> Scripted:
         if self.unmakeable:
             self.unmakeable -= 1
-            raise NotifierLost("notifier_unavailable", "no instance")
+            raise self.unmakeable_for
         self.made.append(Scripted())
         return self.made[-1]
 
@@ -127,6 +132,22 @@ async def test_a_notifier_that_cannot_be_made_is_tried_again() -> None:
         assert notifications.blind is None
         await until(lambda: bool(heard.made), "one is made in the end")
         assert heard.lost == ["notifier_unavailable", "notifier_unavailable", None]
+
+
+async def test_a_notifier_that_fails_in_an_unforeseen_way_while_it_is_made_is_tried_again() -> None:
+    heard = Heard()
+    heard.unmakeable, heard.unmakeable_for = 1, IndexError("of a table of mounts")
+    async with kept(heard):
+        await until(lambda: bool(heard.made), "one is made in the end")
+        assert heard.lost == ["notifier_died", None]
+
+
+async def test_a_notifier_that_cannot_be_closed_is_replaced() -> None:
+    heard = Heard()
+    async with kept(heard):
+        heard.made[0].fails_when_closed = True  # its temporary directory may have become read-only
+        heard.made[0].fault.set_result(NotifierLost("notifications_overflowed", "x"))
+        await until(lambda: len(heard.made) == 2, "a new one is made")
 
 
 async def test_a_prefix_replaced_in_silence_is_noticed() -> None:

@@ -49,5 +49,16 @@ def test_this_machine_can_tell(tmp_path: Path) -> None:
     assert filesystem_type("/proc") == "proc"
 
 
+def test_a_mount_point_with_an_unescaped_control_character_spoils_no_other(tmp_path: Path) -> None:
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(
+        "22 1 8:1 / / rw shared:1 - ext4 /dev/vda rw\n"
+        "33 22 0:43 / /mnt/a\x0bb rw shared:1 - xfs /dev/vdb rw\n"  # as the kernel writes it
+    )
+    assert filesystem_type("/home", mounts=mounts) == "ext4"
+    assert filesystem_type("/mnt/a\x0bb/loras", mounts=mounts) == "xfs"
+    assert filesystem_type_in(["33 22 - xfs"], "/home") is None
+
+
 def test_without_a_mount_table_nothing_is_known(tmp_path: Path) -> None:
     assert filesystem_type(tmp_path, mounts=tmp_path / "nothing") is None

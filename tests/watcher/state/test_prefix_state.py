@@ -2,6 +2,8 @@
 
 from datetime import timedelta
 
+import pytest
+
 from loradrop.catalog.adapter import AdapterState
 from loradrop.watcher.state.planning import plan, served
 from tests.catalog.values import an_adapter
@@ -47,10 +49,36 @@ def test_a_hint_or_a_word_of_nothing_is_forgotten_at_once() -> None:
     assert not catalog.state.dirty
 
 
-def test_a_name_redis_spells_with_escapes_is_not_missing() -> None:
-    catalog = Catalog("caf\\xe9")
-    catalog.state.observe_scan({"caf\udce9"})
+@pytest.mark.parametrize(
+    ("recorded", "on_disk"), [("caf\\xe9", "caf\udce9"), ("a\\nb", "a\nb"), ("a\\x1b[2Jb", "a\x1b[2Jb")]
+)
+def test_a_name_redis_spells_with_escapes_is_not_missing(recorded: str, on_disk: str) -> None:
+    catalog = Catalog(recorded)
+    catalog.state.observe_scan({on_disk})
     assert not catalog.state.lost
+
+
+def test_a_name_that_vanishes_while_its_first_record_is_written_is_removed_as_any_other() -> None:
+    catalog = Catalog()
+    catalog.find("loop", finding=BROKEN)
+    planned = catalog.plan()
+    catalog.records |= planned.records
+    catalog.miss("loop", at=1.0)
+    catalog.state.commit(planned)
+    catalog.miss("loop", at=1.5)
+    assert catalog.publish().look_again == {"loop": 2.0}
+    catalog.miss("loop", at=2.0)
+    assert catalog.publish().removals.keys() == {"loop"}
+    assert not catalog.state.names
+
+
+def test_a_name_that_vanishes_before_it_is_written_is_forgotten() -> None:
+    catalog = Catalog()
+    catalog.find("loop", finding=BROKEN)
+    catalog.miss("loop", at=1.0)
+    assert catalog.publish().records == {}
+    catalog.miss("loop", at=2.0)
+    assert not catalog.state.names
 
 
 def test_an_unreadable_name_keeps_its_finding_and_is_tried_again_after_growing_pauses() -> None:

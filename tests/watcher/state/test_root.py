@@ -77,5 +77,7 @@ def test_an_identity_survives_as_text_and_anything_else_is_none() -> None:
     parsed = RootIdentity.parse(str(HOME))
     assert parsed is not None
     assert (parsed.device, parsed.inode, parsed.filesystem) == (1, 10, 77)
-    for text in ("", "1:2", "1:2:3:4", "a:b:c", "1:2:-3", "1:2:\N{SUPERSCRIPT TWO}"):
+    largest = RootIdentity((1 << 64) - 1, (1 << 64) - 1, (1 << 64) - 1)
+    assert RootIdentity.parse(str(largest)) == largest
+    for text in ("", "1:2", "1:2:3:4", "a:b:c", "1:2:-3", "1:2:\N{SUPERSCRIPT TWO}", f"1:2:{'9' * 5000}"):
         assert RootIdentity.parse(text) is None

@@ -52,6 +52,15 @@ def test_weights_that_grow_while_they_are_copied_are_no_copy(
         copied(prefix, tmp_path, after_a_step=lambda: file.write(b"more"))
 
 
+def test_no_more_is_copied_of_weights_that_grow_than_they_had(
+    weights: Path, prefix: Path, tmp_path: Path
+) -> None:
+    before = weights.stat().st_size
+    with pytest.raises(Failed, match="changed_while_copied"):
+        copied(prefix, tmp_path, after_a_step=lambda: os.truncate(weights, 64 * STEP_BYTES))
+    assert (tmp_path / "copy" / WEIGHTS).stat().st_size <= before
+
+
 def test_weights_rewritten_in_place_while_they_are_copied_are_no_copy(
     weights: Path, prefix: Path, tmp_path: Path
 ) -> None:
