@@ -8,6 +8,7 @@ Not here: how a record travels (`wire`), where it is kept (`store`), what a work
 """
 
 import re
+import sys
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -20,6 +21,9 @@ Revision = NewType("Revision", str)
 
 Timestamp = Annotated[datetime, msgspec.Meta(tz=True)]
 """A moment, with its time zone: two that are read from Redis can be compared."""
+
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=sys.float_info.max)]
+"""A duration that JSON can hold: neither infinite nor NaN."""
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 """A name that needs no quoting in a URL, a shell or the `model` field of a request."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from loradrop.catalog.adapter import AdapterState, Reason, Revision, Timestamp
+from loradrop.catalog.adapter import AdapterState, Reason, Revision, Seconds, Timestamp
 
 
 class WorkerState(StrEnum):
@@ -37,7 +37,7 @@ class WorkerRevision:
     """The engine has it in memory."""
     pinned: bool = False
     """The worker's private store may not evict it."""
-    load_seconds: float | None = None
+    load_seconds: Seconds | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ class WorkerAdapter:
     revision: Revision | None = None
     reason: Reason | None = None
     loads: int = 0
-    load_seconds: float | None = None
+    load_seconds: Seconds | None = None
     last_used: Timestamp | None = None
     retry_at: Timestamp | None = None
     revisions: tuple[WorkerRevision, ...] = ()
@@ -100,8 +100,8 @@ class WatcherStatus:
     heartbeat_at: Timestamp
     degraded: Reason | None = None
     last_scan_at: Timestamp | None = None
-    last_scan_seconds: float | None = None
-    interval_seconds: float = 0.0
+    last_scan_seconds: Seconds | None = None
+    interval_seconds: Seconds = 0.0
     counts: Mapping[AdapterState, int] = field(default_factory=dict)
 
 

@@ -45,8 +45,15 @@ class Queries:
         self._refreshes = Refreshes(connection)
 
     async def adapters(self) -> AsyncIterator[bytes]:
-        """Return every adapter with its state on every worker, by name: a list as JSON, in chunks."""
+        """Return every adapter with its state on every worker, by name: a list as JSON, in chunks.
+
+        Raises CatalogUnavailable, too, where records are missing: the others are not all there are.
+        """
         listing = await self._reader.listing()
+        if listing.damaged:
+            raise CatalogUnavailable(
+                "The catalog in Redis is damaged: records are missing, or too many. The watcher replaces it."
+            )
         adapters = (adapter for _, adapter in sorted(listing.adapters.items()))
         return listed_rows(adapter_rows(adapters, listing.epoch, await self._reported_workers()))
 

@@ -171,19 +171,27 @@ class Publisher:
             )
         self._accepted(answer)
 
-    async def verify(self, records: Mapping[str, Adapter]) -> None:
+    async def verify(self, records: Mapping[str, Adapter], *, size: int) -> None:
         """Compare `records`, as last published, with what Redis holds; raises LeaseLost where they differ.
 
-        A heartbeat notices lost records by their number. This notices what was overwritten. While changes are
-        being published, Redis may be ahead of `records`, so nothing is concluded then.
+        A heartbeat notices lost records by their number. This notices what was overwritten, and where there
+        are not `size` records in all, whatever their number is said to be. While changes are being published,
+        Redis may be ahead of `records`, so nothing is concluded then.
         """
-        if not records or self._is_publishing:
+        if self._is_publishing:
             return
-        seq = self._seq
-        async with translated():
-            found = await self._connection.commands.hmget(self._connection.keys.adapters, list(records))
+        seq, key = self._seq, self._connection.keys.adapters
+        async with translated(), self._connection.commands.pipeline(transaction=True) as pipeline:
+            pipeline.hlen(key)
+            if records:
+                pipeline.hmget(key, list(records))
+            held, *answers = await pipeline.execute()
         if self._is_publishing or self._seq != seq:
             return
+        if held != size:
+            self._is_damaged = True
+            raise LeaseLost(f"Redis holds {held} records instead of {size}. The watcher publishes all again.")
+        found = answers[0] if answers else []
         for (name, record), stored in zip(records.items(), found, strict=True):
             if stored is None or not is_published_as(record, stored):
                 self._is_damaged = True

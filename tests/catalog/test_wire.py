@@ -233,6 +233,13 @@ def test_a_record_with_a_time_of_no_zone_is_invalid() -> None:
         decode_adapter(re.sub(r'Z"', '"', record))
 
 
+@pytest.mark.parametrize("field", ["interval_seconds", "last_scan_seconds"])
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-inf", "-1", "1e999"])
+def test_a_duration_that_json_cannot_hold_is_invalid(field: str, seconds: str) -> None:
+    with pytest.raises(RecordInvalid):
+        from_fields(WatcherStatus, to_fields(a_watcher()) | {field: seconds})
+
+
 @pytest.mark.parametrize("seconds", ["nan", "0", "-1", "601", "1e999"])
 def test_a_refresh_that_no_port_asked_for_is_invalid(seconds: str) -> None:
     with pytest.raises(RecordInvalid):

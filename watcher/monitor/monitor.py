@@ -156,8 +156,8 @@ class Monitor:
         return min((at for at in times if at is not None), default=None)
 
     def pending(self) -> set[str]:
-        """Return the names that are being examined or will be."""
-        return self._queue.all()
+        """Return the names that are being examined or will be, or that are to be published."""
+        return self._queue.all() | self._state.dirty.keys()
 
     def is_open(self, name: str) -> bool:
         """Return whether `name` is being examined, has to settle, to be published, or to be proven gone."""

@@ -151,7 +151,9 @@ class CatalogMirror:
         await self._publisher.report(status)
         self._unverified = self._unverified or list(self._records)
         names, self._unverified = self._unverified[:_VERIFIED_AT_ONCE], self._unverified[_VERIFIED_AT_ONCE:]
-        await self._publisher.verify({name: self._records[name] for name in names if name in self._records})
+        await self._publisher.verify(
+            {name: self._records[name] for name in names if name in self._records}, size=len(self._records)
+        )
 
     async def resign(self) -> None:
         """Give the lease back."""

@@ -154,3 +154,15 @@ async def test_lag_counts_the_changes_a_worker_has_not_observed(queries: Queries
             return [worker.lag for worker in await queries.workers()] == [0, 2]
 
         await wait_until(first_is_in_step, timeout=10, description="one in step, one two changes behind")
+
+
+async def test_a_catalog_that_lost_records_is_not_listed_as_if_they_were_all(
+    queries: Queries, connection: Connection
+) -> None:
+    publisher = Publisher(connection, owner="watcher")
+    await publisher.lead()
+    await publisher.publish([GOOD, BAD], catalog_size=2)
+    assert len(await adapters_of(queries)) == 2
+    await connection.commands.hdel(connection.keys.adapters, "good")
+    with pytest.raises(CatalogUnavailable, match="records are missing"):
+        await adapters_of(queries)

@@ -33,6 +33,11 @@ async def another_record(raw: "Redis[str]") -> None:
     await raw.hset(ADAPTERS, "one", record.replace("a" * 64, "b" * 64))
 
 
+async def foreign_record(raw: "Redis[str]", name: str | bytes = "foreign") -> None:
+    await raw.hset(ADAPTERS, name, "{}")
+    await raw.hincrby(META, "count", 1)
+
+
 SEEN_BY_ITS_SIZE: dict[str, Damage] = {
     "the records are lost": lambda raw: raw.delete(ADAPTERS),
     "one record is lost": lambda raw: raw.hdel(ADAPTERS, "two"),
@@ -66,6 +71,8 @@ SEEN_BY_ITS_RECORDS: dict[str, Damage] = {
     "a record is of another shape": lambda raw: raw.hset(ADAPTERS, "one", '{"name": "one"}'),
     "a record is nested too deeply": lambda raw: raw.hset(ADAPTERS, "one", "[" * 200_000),
     "a record says something else": another_record,
+    "a record too many, and counted": foreign_record,
+    "a record too many whose name is not text": lambda raw: foreign_record(raw, b"\xff"),
     "the records of two names are exchanged": lambda raw: raw.hset(
         ADAPTERS, mapping={"one": "{}", "two": "{}"}
     ),
@@ -82,7 +89,7 @@ async def publish_all(publisher: Publisher) -> None:
 
 async def heartbeat(publisher: Publisher) -> None:
     await publisher.report(a_watcher())
-    await publisher.verify(RECORDS)
+    await publisher.verify(RECORDS, size=len(RECORDS))
 
 
 def facts(adapters: "dict[str, Adapter]") -> dict[str, object]:
@@ -120,12 +127,12 @@ async def test_a_new_watcher_publishes_a_damaged_catalog_again(
     await successor.lead()
     if what in SEEN_BY_ITS_RECORDS:
         with pytest.raises(LeaseLost):
-            await successor.verify(RECORDS)
+            await successor.verify(RECORDS, size=len(RECORDS))
         await successor.lead()
     await publish(successor, *RECORDS.values())
     await successor.complete()
     await successor.report(a_watcher())
-    await successor.verify(RECORDS)
+    await successor.verify(RECORDS, size=len(RECORDS))
     listing = await reader.listing()
     assert (facts(dict(listing.adapters)), listing.complete) == (facts(RECORDS), True)
 
@@ -212,7 +219,7 @@ async def test_nothing_is_damaged_by_what_a_watcher_itself_does(publisher: Publi
     for changed in (long, RECORDS, long):
         await publish(publisher, *changed.values())
         await publisher.report(a_watcher())
-        await publisher.verify(changed)
+        await publisher.verify(changed, size=len(RECORDS))
     await publisher.lead()
     await heartbeat(publisher)
     assert (publisher.lease.epoch, (await reader.listing()).complete) == (epoch, True)
@@ -237,7 +244,7 @@ async def test_records_compared_while_changes_are_published_are_not_taken_for_da
 
     publishing = asyncio.create_task(go_on_publishing())
     for _ in range(200):
-        await publisher.verify(dict(remembered))
+        await publisher.verify(dict(remembered), size=len(remembered))
     stopping.set()
     await publishing
 

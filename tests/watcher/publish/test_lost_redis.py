@@ -48,6 +48,27 @@ async def test_an_emptied_redis_is_filled_again_under_a_new_epoch(
         }
 
 
+async def test_an_emptied_redis_is_not_said_to_be_complete_before_everything_is_in_it_again(
+    connection: Connection, prefix: Path
+) -> None:
+    names = {f"a{number}" for number in range(1_100)}  # more than are written in one turn
+    for name in names:
+        write_adapter(prefix / name)
+    keys, commands = connection.keys, connection.commands
+    async with watching(connection, prefix, **SOON) as catalog:
+        await catalog.until_served(names)
+        for _ in range(5):
+            await catalog.until_complete()
+            await commands.flushall()
+            complete, held = None, 0
+            while complete != "1":
+                async with commands.pipeline(transaction=True) as pipeline:
+                    pipeline.hget(keys.meta, "complete")
+                    pipeline.hlen(keys.adapters)
+                    complete, held = await pipeline.execute()
+            assert held == len(names)
+
+
 async def test_an_update_under_way_keeps_its_last_good_revision_even_where_redis_forgot_it(
     connection: Connection, prefix: Path
 ) -> None:
