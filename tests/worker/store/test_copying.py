@@ -153,14 +153,14 @@ def test_what_is_no_regular_file_is_refused_without_waiting_for_it(
     assert outcome.reason.code == "not_a_file"
 
 
-def test_a_socket_in_place_of_the_weights_is_unreadable(
+def test_a_socket_in_place_of_the_weights_is_no_file(
     adapter: Path, prefix: Path, into: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (adapter / WEIGHTS).unlink()
     monkeypatch.chdir(adapter)  # a socket's path must be short
     with closing(socket.socket(socket.AF_UNIX)) as listener:
         listener.bind(WEIGHTS)
-        assert outcome_of(prefix, into).reason.code == "source_unreadable"
+        assert outcome_of(prefix, into).reason.code == "not_a_file"
 
 
 def test_an_endless_configuration_is_refused(adapter: Path, prefix: Path, into: Path) -> None:
