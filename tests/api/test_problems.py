@@ -150,7 +150,7 @@ async def test_a_broken_record_is_a_503_until_it_is_mended(
 ) -> None:
     publisher = Publisher(connection, owner="watcher-1")
     await publisher.lead()
-    await publisher.publish([an_adapter("good")], catalog_size=1)
+    await publisher.publish([an_adapter("good"), an_adapter("broken")], catalog_size=2)
     async with Redis.from_url(redis_url) as raw:
         await raw.hset("loradrop:{default}:adapters", "broken", "{")
     assert_problem(await api.get("/v1/lora_adapters/broken"), 503, "record_invalid")
