@@ -14,7 +14,7 @@ checked proves nothing about what is opened by it later. Instead:
     prefix/mine -> /etc           (2) refuses, (3) finds `/etc` outside the roots: Rejected
     exchanged between (2) and (3) (3) judges what it has opened itself
 
-Only regular files are opened for reading, and never blocking: a pipe would block its reader.
+Only regular files are read, and nothing is opened blocking: a pipe would block its reader.
 """
 
 import ctypes
