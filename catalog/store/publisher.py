@@ -63,7 +63,6 @@ class Publisher:
         self._completing = asyncio.Lock()
         """Held while Redis and `_is_complete` may differ: a heartbeat in between would call that damage."""
         self._is_damaged = False
-        self._is_publishing = False
         register = connection.commands.register_script
         self._publish = register(scripts.PUBLISH)
         self._withdraw = register(scripts.WITHDRAW)
@@ -127,15 +126,11 @@ class Publisher:
         """
         lease = self.lease
         max_events = max(_MIN_EVENTS, _EVENTS_PER_ADAPTER * catalog_size)
-        self._is_publishing = True
-        try:
-            for start in range(0, len(changes), _PIPELINE):
-                guard = self._guard(lease)
-                answers = await self._send_all(changes[start : start + _PIPELINE], guard, max_events)
-                for answer in answers:
-                    self._seq = int(self._accepted(answer)[1])
-        finally:
-            self._is_publishing = False
+        for start in range(0, len(changes), _PIPELINE):
+            guard = self._guard(lease)
+            answers = await self._send_all(changes[start : start + _PIPELINE], guard, max_events)
+            for answer in answers:
+                self._seq = int(self._accepted(answer)[1])
         return self._seq
 
     async def complete(self) -> None:
@@ -175,19 +170,15 @@ class Publisher:
         """Compare `records`, as last published, with what Redis holds; raises LeaseLost where they differ.
 
         A heartbeat notices lost records by their number. This notices what was overwritten, and where there
-        are not `size` records in all, whatever their number is said to be. While changes are being published,
-        Redis may be ahead of `records`, so nothing is concluded then.
+        are not `size` records in all, whatever their number is said to be. Not while changes are published:
+        Redis would be ahead of `records`.
         """
-        if self._is_publishing:
-            return
-        seq, key = self._seq, self._connection.keys.adapters
+        key = self._connection.keys.adapters
         async with translated(), self._connection.commands.pipeline(transaction=True) as pipeline:
             pipeline.hlen(key)
             if records:
                 pipeline.hmget(key, list(records))
             held, *answers = await pipeline.execute()
-        if self._is_publishing or self._seq != seq:
-            return
         if held != size:
             self._is_damaged = True
             raise LeaseLost(f"Redis holds {held} records instead of {size}. The watcher publishes all again.")

@@ -5,6 +5,7 @@ be told without asking Redis. A write that is refused leaves it untouched: the w
 A watcher that stands by follows what the leader writes: should Redis lose it, the next leader remembers it.
 """
 
+import asyncio
 import logging
 import time
 from collections import ChainMap, Counter
@@ -36,6 +37,8 @@ class CatalogMirror:
         self._publisher = Publisher(connection, owner=owner)
         self._reader = Reader(connection, block_seconds=_BLOCK_SECONDS)
         self._followed: AsyncGenerator[Batch, None] | None = None
+        self._writing = asyncio.Lock()
+        """Held while Redis and `_records` may differ: a comparison in between would call that damage."""
         self._records: dict[str, Adapter] = {}
         self._lost: dict[str, Adapter] = {}
         self._counts: Counter[tuple[AdapterState, str]] = Counter()
@@ -131,16 +134,17 @@ class CatalogMirror:
         Raises LeaseLost and the catalog's errors; then nothing is remembered.
         """
         gone = tuple(gone)
-        changes: list[Adapter | Withdrawal] = [
-            *records,
-            *(Withdrawal(name, _GONE) for name in gone if name in self._records),
-        ]
-        if changes:
-            await self._publisher.publish(changes, catalog_size=len(self._records) + len(changes))
-        for change in changes:
-            _log(self._put(change.name, change if isinstance(change, Adapter) else None), change)
-        for name in gone:
-            self._lost.pop(name, None)
+        async with self._writing:
+            changes: list[Adapter | Withdrawal] = [
+                *records,
+                *(Withdrawal(name, _GONE) for name in gone if name in self._records),
+            ]
+            if changes:
+                await self._publisher.publish(changes, catalog_size=len(self._records) + len(changes))
+            for change in changes:
+                _log(self._put(change.name, change if isinstance(change, Adapter) else None), change)
+            for name in gone:
+                self._lost.pop(name, None)
 
     async def complete(self) -> None:
         """Say that everything under the prefix is published; raises LeaseLost and the catalog's errors."""
@@ -149,11 +153,12 @@ class CatalogMirror:
     async def report(self, status: WatcherStatus) -> None:
         """Write the heartbeat, and compare the next records with Redis; raises LeaseLost and others."""
         await self._publisher.report(status)
-        self._unverified = self._unverified or list(self._records)
-        names, self._unverified = self._unverified[:_VERIFIED_AT_ONCE], self._unverified[_VERIFIED_AT_ONCE:]
-        await self._publisher.verify(
-            {name: self._records[name] for name in names if name in self._records}, size=len(self._records)
-        )
+        async with self._writing:
+            self._unverified = self._unverified or list(self._records)
+            names = self._unverified[:_VERIFIED_AT_ONCE]
+            known = {name: self._records[name] for name in names if name in self._records}
+            await self._publisher.verify(known, size=len(self._records))
+            del self._unverified[:_VERIFIED_AT_ONCE]
 
     async def resign(self) -> None:
         """Give the lease back."""

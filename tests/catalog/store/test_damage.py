@@ -1,7 +1,6 @@
 """A damaged catalog is noticed by the watcher's next heartbeats and never taken for a complete one."""
 
 import asyncio
-import itertools
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
 from dataclasses import replace
@@ -223,30 +222,6 @@ async def test_nothing_is_damaged_by_what_a_watcher_itself_does(publisher: Publi
     await publisher.lead()
     await heartbeat(publisher)
     assert (publisher.lease.epoch, (await reader.listing()).complete) == (epoch, True)
-
-
-async def test_records_compared_while_changes_are_published_are_not_taken_for_damaged(
-    publisher: Publisher, connection: Connection
-) -> None:
-    """Redis has the new record first; what the publisher remembers follows."""
-    remembered = {name: an_adapter(name) for name in RECORDS}
-    await publish_all(publisher)
-    stopping = asyncio.Event()
-
-    async def go_on_publishing() -> None:
-        for digit in itertools.cycle("bc"):
-            changed = an_adapter("one", revision=revision(digit))
-            await publish(publisher, changed)
-            remembered["one"] = changed
-            if stopping.is_set():
-                return
-            await asyncio.sleep(0)
-
-    publishing = asyncio.create_task(go_on_publishing())
-    for _ in range(200):
-        await publisher.verify(dict(remembered), size=len(remembered))
-    stopping.set()
-    await publishing
 
 
 async def test_a_heartbeat_while_the_catalog_becomes_complete_finds_no_damage(publisher: Publisher) -> None:

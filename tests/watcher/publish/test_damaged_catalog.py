@@ -1,17 +1,21 @@
 """A catalog that loses or garbles what it holds is published again, while readers keep what they have."""
 
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
 
 from loradrop.catalog.adapter import AdapterState
-from loradrop.catalog.errors import LoradropError
+from loradrop.catalog.errors import LeaseLost, LoradropError
 from loradrop.catalog.store import Connection
+from loradrop.watcher.publish.catalog_mirror import CatalogMirror
 from testkit.adapters import publish_adapter, write_adapter
 from testkit.waiting import wait_until
+from tests.catalog.values import a_watcher, an_adapter, revision
 from tests.watcher.running import PATIENCE_SECONDS, SOON, Catalog, watching
 
 META, ADAPTERS, EVENTS = (f"loradrop:{{default}}:{name}" for name in ("meta", "adapters", "events"))
@@ -64,3 +68,42 @@ async def test_an_update_under_way_keeps_its_last_good_revision_though_its_recor
         await connection.commands.delete(ADAPTERS)
         torn = await catalog.until("sql", AdapterState.INCOMPLETE)
         assert (torn.revision, torn.rank) == (good.revision, good.rank)
+
+
+@asynccontextmanager
+async def publishing_without_end(mirror: CatalogMirror, name: str) -> AsyncIterator[None]:
+    async def publish() -> None:
+        for digit in itertools.cycle("bc"):
+            await mirror.write([an_adapter(name, revision=revision(digit))], [])
+
+    task = asyncio.create_task(publish())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_records_compared_while_changes_are_published_are_not_taken_for_damaged(
+    connection: Connection,
+) -> None:
+    """Redis has the new record first; what the watcher remembers follows."""
+    mirror = CatalogMirror(connection, owner="watcher-1")
+    await mirror.lead()
+    await mirror.write([an_adapter(name) for name in NAMES], [])
+    async with publishing_without_end(mirror, "one"):
+        for _ in range(200):
+            await mirror.report(a_watcher())
+
+
+async def test_an_overwritten_record_is_noticed_though_changes_are_published_without_end(
+    connection: Connection,
+) -> None:
+    mirror = CatalogMirror(connection, owner="watcher-1")
+    await mirror.lead()
+    await mirror.write([an_adapter(name) for name in NAMES], [])
+    async with publishing_without_end(mirror, "one"):
+        await mirror.report(a_watcher())
+        await connection.commands.hset(ADAPTERS, "two", "{")
+        with pytest.raises(LeaseLost, match="'two' in Redis is damaged"):
+            await mirror.report(a_watcher())
