@@ -129,7 +129,7 @@ class Loads:
         for _ in range(number):
             self._load(next(self._numbers))
         loaded = self._fleet.loads() - before
-        assert loaded == number, f"{number} requests, {loaded} loads"
+        assert loaded >= number, f"{number} requests, {loaded} loads"
 
     def _load(self, number: int) -> None:
         assert self._fleet.worker is not None
