@@ -170,8 +170,10 @@ class TooManyRefreshes(LoradropError):
         self.retry_after_seconds = retry_after_seconds
 
 
-class DiscoveryError(LoradropError):
+class DiscoveryError(LoradropError, ValueError):
     """The prefix as a whole could not be read: missing, not a directory, not readable.
+
+    A ValueError too, which is what callers of `loradrop.watcher.discovery` may know to catch.
 
     It never means "empty": nothing may be removed because of it.
     """
