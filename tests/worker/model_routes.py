@@ -13,18 +13,21 @@ _MESSAGES = [{"role": "user", "content": "hello"}]
 GENERATING: dict[str, dict[str, Any]] = {
     "/detokenize": {"tokens": [1]},
     "/generative_scoring": {"query": "a", "items": ["b"], "label_token_ids": [1, 2]},
-    "/inference/v1/generate": {"token_ids": [1, 2], "sampling_params": {"max_tokens": 4}},
     "/invocations": {"prompt": "hello", "max_tokens": 4},
     "/tokenize": {"prompt": "hello"},
     "/v1/chat/completions": {"messages": _MESSAGES, "max_tokens": 4},
     "/v1/chat/completions/batch": {"messages": [_MESSAGES], "max_tokens": 4},
-    "/v1/chat/completions/render": {"messages": _MESSAGES},
     "/v1/completions": {"prompt": "hello", "max_tokens": 4},
-    "/v1/completions/render": {"prompt": "hello"},
     "/v1/messages": {"messages": _MESSAGES, "max_tokens": 4},
     "/v1/messages/count_tokens": {"messages": _MESSAGES},
     "/v1/responses": {"input": "hello", "max_output_tokens": 16},
 }
+SCALE_OUT: dict[str, dict[str, Any]] = {
+    "/inference/v1/generate": {"token_ids": [1, 2], "sampling_params": {"max_tokens": 4}},
+    "/v1/chat/completions/render": {"messages": _MESSAGES},
+    "/v1/completions/render": {"prompt": "hello"},
+}
+"""Only with `--enable-scale-out`, in releases that have the flag."""
 POOLING: dict[str, dict[str, Any]] = {
     "/classify": {"input": "hello"},
     "/invocations": {"input": "hello"},

@@ -3,6 +3,7 @@
 There is no engine behind it: a test sets on its state the handlers that its requests reach.
 """
 
+import functools
 import warnings
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -36,16 +37,21 @@ VARIABLES = {
 
 def vllm_app(*flags: str) -> FastAPI:
     """Return the application of `vllm serve MODEL` with `flags`, in an environment with VARIABLES."""
-    parser = make_arg_parser(FlexibleArgumentParser())
-    if "--lora-dir-prefix" not in parser._option_string_actions:
-        add_flags(parser)
-    args = parser.parse_args(["--model", "tiny", *_EVERYTHING, *flags])
+    args = _parser().parse_args(["--model", "tiny", *_EVERYTHING, *flags])
     args.enable_fault_tolerance = True
     args.profiler_config = args.profiler_config.__class__(profiler="cuda")
     embedding = SimpleNamespace(get_pooling_task=lambda _: "embed", io_processor_plugin=None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return build_app(args, (*GENERATION_TASKS, *POOLING_TASKS, "render"), embedding)
+
+
+@functools.cache
+def _parser() -> FlexibleArgumentParser:
+    parser = make_arg_parser(FlexibleArgumentParser())
+    if "--lora-dir-prefix" not in parser._option_string_actions:
+        add_flags(parser)
+    return parser
 
 
 def routes_of(app: FastAPI) -> Iterator[tuple[str, str]]:

@@ -12,7 +12,7 @@ from loradrop.worker.engine.early_requests import note_early
 from loradrop.worker.outcomes import Failed, NotServedYet, Rejected, UnknownModel
 from loradrop.worker.server.answers import AnswerMiddleware
 from tests.catalog.values import TRUNCATED
-from tests.worker.model_routes import GENERATING, POOLING, naming
+from tests.worker.model_routes import GENERATING, POOLING, SCALE_OUT, naming
 from tests.worker.vllm_app import VARIABLES, BaseServing, PoolingBaseServing, vllm_app
 from tests.worker.vllm_parts import FakeClient, ModelTable, serving_models
 
@@ -28,6 +28,9 @@ class _Generating(BaseServing):
 
     create_batch_chat_completion = create_chat_completion = create_completion = create_responses = check
     create_messages = count_tokens = create_tokenize = create_detokenize = serve_tokens = check
+
+    async def create_transcription(self, _audio: bytes, request: Any, raw: Any) -> Any:
+        return await self.check(request, raw)
 
 
 class _Pooling(BaseServing):
@@ -64,7 +67,7 @@ def vllm(resolver: _Resolver, monkeypatch: pytest.MonkeyPatch) -> FastAPI:
     ModelTable(models).install(resolve=resolver.resolve, load=resolver.by_hand, unload=resolver.by_hand)
     app.state.openai_serving_models = models
     generating = _Generating(models, models.model_config)
-    for handler in ("chat", "chat_batch", "completion", "responses"):
+    for handler in ("chat", "chat_batch", "completion", "responses", "transcription"):
         setattr(app.state, f"openai_serving_{handler}", generating)
     for handler in ("anthropic_serving_messages", "serving_tokenization", "serving_tokens"):
         setattr(app.state, handler, generating)
@@ -81,22 +84,35 @@ async def client(vllm: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-ROUTES = sorted((POOLING | GENERATING).items())
+ROUTES = sorted((POOLING | SCALE_OUT | GENERATING).items())
 HELD = [
     (path, body) for path, body in ROUTES if not path.endswith("/render") and path != "/generative_scoring"
 ]
+BY_HAND = (
+    ("POST", "/v1/load_lora_adapter", {"lora_name": "sql", "lora_path": "sql"}),
+    ("POST", "/v1/unload_lora_adapter", {"lora_name": "sql"}),
+    ("POST", "/adapters", {"name": "sql", "src": "sql"}),
+    ("DELETE", "/adapters/sql", None),
+)
 
 
-@pytest.mark.parametrize(("path", "body"), HELD, ids=[path for path, _ in HELD])
 async def test_every_route_says_409_why_and_when_to_ask_again(
-    client: httpx.AsyncClient, path: str, body: dict[str, Any], caplog: pytest.LogCaptureFixture
+    client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    answer = await client.post(path, json={"model": "sql", **body}, headers=naming("sql"))
-    error = answer.json()["error"]
-    assert (answer.status_code, answer.headers["retry-after"]) == (409, "9")
-    assert (error["message"], error["type"]) == (str(TRUNCATED), "ConflictError")
-    assert error.get("code", 409) == 409
+    for path, body in HELD:
+        answer = await client.post(path, json={"model": "sql", **body}, headers=naming("sql"))
+        error = answer.json()["error"]
+        assert (answer.status_code, answer.headers["retry-after"]) == (409, "9"), path
+        assert (error["message"], error["type"]) == (str(TRUNCATED), "ConflictError"), path
+        assert error.get("code", 409) == 409, path
     assert "Traceback" not in caplog.text
+
+
+async def test_a_transcription_is_answered_alike(client: httpx.AsyncClient) -> None:
+    answer = await client.post(
+        "/v1/audio/transcriptions", data={"model": "sql"}, files={"file": ("a.wav", b"RIFF")}
+    )
+    assert (answer.status_code, answer.headers["retry-after"]) == (409, "9"), answer.text
 
 
 async def test_an_answer_keeps_the_shape_of_its_route(client: httpx.AsyncClient) -> None:
@@ -107,36 +123,24 @@ async def test_an_answer_keeps_the_shape_of_its_route(client: httpx.AsyncClient)
     assert set(messages.json()["error"]) == {"message", "type"}
 
 
-@pytest.mark.parametrize("path", ["/v1/completions", "/v1/messages", "/v1/embeddings"])
 async def test_what_is_true_of_the_whole_worker_is_a_503(
-    client: httpx.AsyncClient, resolver: _Resolver, path: str
+    client: httpx.AsyncClient, resolver: _Resolver
 ) -> None:
     resolver.error = UNREAD
-    answer = await client.post(path, json={"model": "sql", **dict(ROUTES)[path]})
-    assert (answer.status_code, answer.headers["retry-after"]) == (503, "9")
-    assert answer.json()["error"]["type"] == "ServiceUnavailableError"
+    for path in ("/v1/completions", "/v1/messages", "/v1/embeddings"):
+        answer = await client.post(path, json={"model": "sql", **dict(ROUTES)[path]})
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "9"), path
+        assert answer.json()["error"]["type"] == "ServiceUnavailableError", path
 
 
-@pytest.mark.parametrize("path", ["/v1/completions", "/v1/messages", "/v1/embeddings"])
-async def test_a_rejected_adapter_stays_a_400(
-    client: httpx.AsyncClient, resolver: _Resolver, path: str
-) -> None:
+async def test_a_rejected_adapter_stays_a_400(client: httpx.AsyncClient, resolver: _Resolver) -> None:
     resolver.error = Rejected("weights_not_finite", "It holds NaN.")
-    answer = await client.post(path, json={"model": "sql", **dict(ROUTES)[path]})
-    assert (answer.status_code, answer.headers.get("retry-after")) == (400, None)
-    assert answer.json()["error"]["message"] == "sql: weights_not_finite: It holds NaN."
+    for path in ("/v1/completions", "/v1/messages", "/v1/embeddings"):
+        answer = await client.post(path, json={"model": "sql", **dict(ROUTES)[path]})
+        assert (answer.status_code, answer.headers.get("retry-after")) == (400, None), path
+        assert answer.json()["error"]["message"] == "sql: weights_not_finite: It holds NaN.", path
 
 
-@pytest.mark.parametrize(
-    "request_",
-    [
-        ("POST", "/v1/load_lora_adapter", {"lora_name": "sql", "lora_path": "sql"}),
-        ("POST", "/v1/unload_lora_adapter", {"lora_name": "sql"}),
-        ("POST", "/adapters", {"name": "sql", "src": "sql"}),
-        ("DELETE", "/adapters/sql", None),
-    ],
-    ids=lambda request: request[1],
-)
 @pytest.mark.parametrize(
     ("error", "status"),
     [
@@ -148,16 +152,12 @@ async def test_a_rejected_adapter_stays_a_400(
     ids=["outside", "rejected", "absent", "failed"],
 )
 async def test_sagemakers_routes_load_and_unload_by_the_rules_of_vllms_own(
-    client: httpx.AsyncClient,
-    resolver: _Resolver,
-    error: Exception,
-    status: int,
-    request_: tuple[str, str, Any],
+    client: httpx.AsyncClient, resolver: _Resolver, error: Exception, status: int
 ) -> None:
     resolver.error = error
-    method, path, body = request_
-    answer = await client.request(method, path, json=body)
-    assert (answer.status_code, "retry-after" in answer.headers) == (status, status == 409)
+    for method, path, body in BY_HAND:
+        answer = await client.request(method, path, json=body)
+        assert (answer.status_code, "retry-after" in answer.headers) == (status, status == 409), path
 
 
 async def test_other_shapes_and_other_answers_are_left_as_they_are() -> None:
