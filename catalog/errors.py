@@ -115,12 +115,12 @@ class KeyNeeded(LoradropError):
 
 
 class AdminKeyNeeded(LoradropError):
-    """A request that changes what is served carries a key that may only read."""
+    """A request that changes what is served, or operates the server, carries a key that may only read."""
 
     code = "admin_key_needed"
     default_message = (
-        "This key has the scope read, and this request changes what is served. Send a key whose scope is "
-        "admin; one that is configured without a scope is."
+        "This key has the scope read, and this request changes or operates the server. Send a key whose "
+        "scope is admin; one that is configured without a scope is."
     )
 
 

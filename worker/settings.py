@@ -17,6 +17,8 @@ from loradrop.catalog.settings import add_flags as add_declared
 NAMED = "loradrop"
 """The attribute by which `loradrop serve` says so in the parsed arguments."""
 
+_GRPC = "Leave out --grpc: vLLM's gRPC server runs no plugin, and would serve no adapter."
+
 
 def _cache_home() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "loradrop"
@@ -102,7 +104,8 @@ def settings_from(arguments: argparse.Namespace, environment: Mapping[str, str])
         api_key_file=values.given(declared.API_KEY_FILE),
         named=getattr(arguments, NAMED, False) or "loradrop" in named_plugins,
     )
-    if settings.has_catalog and (fault := environment_fault(environment)):
+    fault = _GRPC if getattr(arguments, "grpc", False) else environment_fault(environment)
+    if settings.has_catalog and fault:
         raise SettingsInvalid(fault)
     return settings
 

@@ -67,6 +67,12 @@ def test_a_vllm_that_would_not_serve_what_is_discovered_is_refused(variable: str
     assert not settings_from(argparse.Namespace(), {variable: value}).has_catalog
 
 
+def test_vllms_grpc_server_is_refused_where_adapters_are_to_be_served() -> None:
+    with pytest.raises(SettingsInvalid, match="Leave out --grpc"):
+        settings_from(argparse.Namespace(lora_dir_prefix="/loras", grpc=True), {})
+    assert not settings_from(argparse.Namespace(grpc=True), {}).has_catalog
+
+
 def test_the_usual_places_follow_xdg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "c"))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "s"))
