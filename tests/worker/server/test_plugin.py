@@ -158,11 +158,13 @@ async def running(redis_url: str, client: FakeClient, *flags: str, **others: Any
         state = SimpleNamespace(openai_serving_models=serving_models(client))
         args = arguments("--redis-url", redis_url, *flags, **others)
         await LoradropPlugin().init_state(client, state, args)
-        yield Reports(connection)
         (task,) = [task for task in asyncio.all_tasks() if task.get_name() == "loradrop"]
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        try:
+            yield Reports(connection)
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
 
 
 @pytest.mark.parametrize(("certificate", "scheme"), [(None, "http"), ("/tls/server.pem", "https")])
