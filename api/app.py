@@ -15,7 +15,7 @@ from loradrop.api.problems import add_problem_handlers, problem_of
 from loradrop.api.routes import Services, service, v1
 from loradrop.api.settings import Settings
 from loradrop.catalog.http.api_keys import KeyFile, KeyRing, Scope, keys_from
-from loradrop.catalog.http.auth import AuthMiddleware
+from loradrop.catalog.http.auth import GUARDED, AuthMiddleware
 from loradrop.catalog.http.browsers import AllowedHosts
 from loradrop.catalog.http.queries import Queries
 from loradrop.catalog.http.shared_routes import Backend, put_backend
@@ -95,7 +95,9 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-def _needed(method: str, _path: str) -> Scope:
+def _needed(method: str, path: str) -> Scope | None:
+    if not f"{path}/".startswith(f"{GUARDED}/"):
+        return None
     return Scope.READ if method in _READING else Scope.ADMIN
 
 

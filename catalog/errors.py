@@ -115,12 +115,12 @@ class KeyNeeded(LoradropError):
 
 
 class AdminKeyNeeded(LoradropError):
-    """A request that changes what is served carries a key that may only read."""
+    """A request that changes what is served, or operates the server, carries a key that may only read."""
 
     code = "admin_key_needed"
     default_message = (
-        "This key has the scope read, and this request changes what is served. Send a key whose scope is "
-        "admin; one that is configured without a scope is."
+        "This key has the scope read, and this request changes or operates the server. Send a key whose "
+        "scope is admin; one that is configured without a scope is."
     )
 
 
@@ -170,8 +170,10 @@ class TooManyRefreshes(LoradropError):
         self.retry_after_seconds = retry_after_seconds
 
 
-class DiscoveryError(LoradropError):
+class DiscoveryError(LoradropError, ValueError):
     """The prefix as a whole could not be read: missing, not a directory, not readable.
+
+    A ValueError too, which is what callers of `loradrop.watcher.discovery` may know to catch.
 
     It never means "empty": nothing may be removed because of it.
     """

@@ -3,15 +3,13 @@
     Rejected        these bytes will not work here, now or later: wait for other bytes (400)
         NameTaken   nor would any others, as long as this server has the name already
     Failed          it did not work this time, and may the next: try again later
-    NotServedYet    a request came too early: 503, and when to ask again
+    NotServedYet    a request came too early: 409 (503 where the worker is), and when to ask again
     UnknownModel    there is no adapter of this name (404)
 
 Done is a return value. The reconciler turns the others into state, log and answer.
 """
 
 from http import HTTPStatus
-
-from fastapi import HTTPException
 
 from loradrop.catalog.adapter import Reason
 from loradrop.catalog.lora.faults import Rejected
@@ -40,12 +38,16 @@ class UnknownModel(Exception):
     """There is no adapter of this name."""
 
 
-class NotServedYet(HTTPException):
-    """A request for an adapter that will be served later."""
+class NotServedYet(Exception):
+    """A request for an adapter that will be served later: 409, so that no router takes the worker for sick.
 
-    def __init__(self, reason: Reason, *, retry_after_seconds: int = 1) -> None:
+    Where it concerns the whole worker, that one is meant to: 503.
+    """
+
+    def __init__(self, reason: Reason, *, retry_after_seconds: int = 1, of_worker: bool = False) -> None:
         """Say why, and after how many seconds it is worth trying again."""
-        super().__init__(
-            HTTPStatus.SERVICE_UNAVAILABLE, reason.message, {"Retry-After": str(retry_after_seconds)}
-        )
+        super().__init__(str(reason))
         self.reason = reason
+        self.headers = {"Retry-After": str(retry_after_seconds)}
+        self.status = HTTPStatus.SERVICE_UNAVAILABLE if of_worker else HTTPStatus.CONFLICT
+        self.kind = "ServiceUnavailableError" if of_worker else "ConflictError"

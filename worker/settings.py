@@ -11,11 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from loradrop.catalog.settings import Process, declared, read_values
+from loradrop.catalog.settings import Process, SettingsInvalid, declared, read_values
 from loradrop.catalog.settings import add_flags as add_declared
 
 NAMED = "loradrop"
 """The attribute by which `loradrop serve` says so in the parsed arguments."""
+
+_GRPC = "Leave out --grpc: vLLM's gRPC server runs no plugin, and would serve no adapter."
 
 
 def _cache_home() -> Path:
@@ -80,7 +82,7 @@ def settings_from(arguments: argparse.Namespace, environment: Mapping[str, str])
     """Return the settings given by flags and variables; raises SettingsInvalid."""
     values = read_values(declared.settings_of(Process.SERVE), Process.SERVE, arguments, environment)
     named_plugins = environment.get("VLLM_PLUGINS", "").split(",")
-    return WorkerSettings(
+    settings = WorkerSettings(
         lora_dir_prefix=values.given(declared.LORA_DIR_PREFIX),
         lora_discovery_interval=values[declared.LORA_DISCOVERY_INTERVAL],
         redis_url=values.given(declared.REDIS_URL),
@@ -102,6 +104,21 @@ def settings_from(arguments: argparse.Namespace, environment: Mapping[str, str])
         api_key_file=values.given(declared.API_KEY_FILE),
         named=getattr(arguments, NAMED, False) or "loradrop" in named_plugins,
     )
+    fault = _GRPC if getattr(arguments, "grpc", False) else environment_fault(environment)
+    if settings.has_catalog and fault:
+        raise SettingsInvalid(fault)
+    return settings
+
+
+def environment_fault(environment: Mapping[str, str]) -> str | None:
+    """Return which variable of vLLM's keeps it from serving what is discovered, or None."""
+    if environment.get("VLLM_USE_RUST_FRONTEND", "0").strip() not in {"", "0"}:
+        return (
+            "Unset VLLM_USE_RUST_FRONTEND: vLLM's Rust front end runs no plugin, and would serve no adapter."
+        )
+    if environment.get("VLLM_SKIP_MODEL_NAME_VALIDATION", "0").strip().lower() in {"1", "true"}:
+        return "Unset VLLM_SKIP_MODEL_NAME_VALIDATION: vLLM would answer for adapters from the base weights."
+    return None
 
 
 def _reachable(host: str | None) -> str:

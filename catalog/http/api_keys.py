@@ -33,7 +33,7 @@ class Scope(StrEnum):
     """What a key is good for."""
 
     READ = "read"
-    """Everything but what changes what is served."""
+    """Everything but what changes what is served, or operates the server."""
     ADMIN = "admin"
     """Everything."""
 

@@ -18,6 +18,8 @@ REFRESH_PATH = "/v1/refresh_lora_discovery"
 MAX_REFRESH_BYTES = 1 << 18
 """Of a refresh's body: the 1,000 names it may hold, at 255 bytes each."""
 
+_HANDSHAKE = "GET"
+"""The method of the request that opens a WebSocket."""
 _CALLER = "caller"
 _IS_ADMITTED = "is_admitted"
 
@@ -25,7 +27,7 @@ _Asgi = Callable[[Any, Any, Any], Any]
 
 
 class AuthMiddleware:
-    """ASGI middleware. Invariant: without a key that will do, nothing under `/v1` is looked up or read.
+    """ASGI middleware. Invariant: without a key that will do, no guarded route looks up or reads anything.
 
     A caller is known by the label of the key, or by the address where no key is asked for. Without keys, one
     that acts must not come from another site's page, nor from a page under a name that is not one of `hosts`;
@@ -37,12 +39,12 @@ class AuthMiddleware:
         app: _Asgi,
         *,
         keys: KeyRing,
-        needed: Callable[[str, str], Scope],
+        needed: Callable[[str, str], Scope | None],
         refusal: Callable[[LoradropError], _Asgi],
         hosts: AllowedHosts,
         only_hosts: bool = False,
     ) -> None:
-        """Ask for `needed(method, path)`; a `refusal` is the answer that stands for an error."""
+        """Ask for `needed(method, path)`, None where a route is open; a `refusal` is an error's answer."""
         self._app = app
         self._keys = keys
         self._needed = needed
@@ -52,15 +54,16 @@ class AuthMiddleware:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Pass the request on, or refuse it."""
-        if scope["type"] != "http":
+        if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return
         path = _path(scope)
+        needed = self._needed(scope.get("method", _HANDSHAKE), path)
         try:
             if self._keys.is_open and self._only_hosts:
                 self._hosts.check(scope["headers"])
-            if _is_guarded(path):
-                scope.setdefault("state", {}).update(self._admitted(scope, path))
+            if needed is not None:
+                scope.setdefault("state", {}).update(self._admitted(scope, needed))
             if path == REFRESH_PATH:
                 receive = await _whole(receive)
         except LoradropError as error:
@@ -68,9 +71,8 @@ class AuthMiddleware:
             return
         await self._app(scope, receive, send)
 
-    def _admitted(self, scope: Any, path: str) -> dict[str, Any]:
+    def _admitted(self, scope: Any, needed: Scope) -> dict[str, Any]:
         """Return who asks, and how to find out later whether that is still allowed."""
-        needed = self._needed(scope["method"], path)
         if self._keys.is_open:
             if needed is Scope.ADMIN:
                 check_origin(scope["headers"], self._hosts)
@@ -125,10 +127,6 @@ def _path(scope: Any) -> str:
     """Return the path as routes see it: without what a proxy has put in front."""
     path, root = str(scope["path"]), str(scope.get("root_path", ""))
     return path.removeprefix(root) if path.startswith(f"{root}/") else path
-
-
-def _is_guarded(path: str) -> bool:
-    return path == GUARDED or path.startswith(f"{GUARDED}/")
 
 
 async def _whole(receive: Any) -> Any:

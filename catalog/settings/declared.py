@@ -212,8 +212,8 @@ API_KEY = Setting(
     kind=several(text("KEYS"), ","),
     of=(_SERVE, _API, _CLIENT),
     otherwise="none",
-    help="Keys, commas between, that guard all of /v1 on both ports: KEY, KEY SCOPE or KEY SCOPE LABEL, "
-    "where SCOPE is read or admin. The client commands send the first.",
+    help="Keys, commas between, that guard the API's /v1 and all that vLLM's port infers or changes: KEY, "
+    "KEY SCOPE or KEY SCOPE LABEL, where SCOPE is read or admin. The client commands send the first.",
     is_secret=True,
 )
 API_KEY_FILE = Setting(

@@ -49,6 +49,12 @@ class AllInOne:
         models = self.server.models
         wait_until_sync(lambda: name not in models(), timeout=10, description=f"{name} is not listed")
 
+    def reason(self, name: str) -> str:
+        """Return why `name` is not served, once the worker has observed what is in the prefix now."""
+        self.server.client.post("/v1/refresh_lora_discovery", json={"timeout": 30}).raise_for_status()
+        reason = self.server.client.get(f"/v1/lora_adapters/{name}").json()["reason"]
+        return f"{reason['code']}: {reason['message']}"
+
     def wait_answer(self, name: str, tokens: list[int]) -> None:
         """Wait until `name` answers with `tokens`."""
         wait_until_sync(

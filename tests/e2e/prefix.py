@@ -6,6 +6,8 @@ from typing import Any
 
 from testkit.tiny_model import write_tiny_adapter
 
+_WEIGHTS = "adapter_model.safetensors"
+
 
 class Prefix:
     """A directory of adapters. `aside` is on the same filesystem, for what is renamed in."""
@@ -30,6 +32,16 @@ class Prefix:
         target = Path(shutil.copytree(source, self.directory / name, dirs_exist_ok=True))
         shutil.rmtree(source)
         return target
+
+    def drop_half(self, name: str, *, seed: int) -> None:
+        """Drop an adapter whose weights are still to come, with `complete`."""
+        half = write_tiny_adapter(self.aside / name, seed=seed)
+        (half / _WEIGHTS).rename(self.aside / f"{name}-{_WEIGHTS}")
+        half.rename(self.directory / name)
+
+    def complete(self, name: str) -> None:
+        """Drop the weights of `name`."""
+        (self.aside / f"{name}-{_WEIGHTS}").rename(self.directory / name / _WEIGHTS)
 
     def remove(self, name: str) -> None:
         """Remove an adapter, as `rm -r` does."""

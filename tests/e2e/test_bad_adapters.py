@@ -70,8 +70,8 @@ class Ground:
 
     def check_refused(self, bad: Bad, name: str) -> None:
         answer = self.server.ask(name)
-        assert answer.status in {httpx.codes.BAD_REQUEST, httpx.codes.SERVICE_UNAVAILABLE}, (name, answer)
-        if answer.status == httpx.codes.SERVICE_UNAVAILABLE:
+        assert answer.status in {httpx.codes.BAD_REQUEST, httpx.codes.CONFLICT}, (name, answer)
+        if answer.status == httpx.codes.CONFLICT:
             assert int(answer.headers["Retry-After"]) > 0, name
         assert len(answer.error) > 20, (name, answer.error)
         wait_until_sync(

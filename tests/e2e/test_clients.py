@@ -7,6 +7,7 @@ import openai
 import pytest
 
 from tests.e2e.conftest import AllInOne
+from tests.worker.model_routes import GENERATING, naming
 
 pytestmark = pytest.mark.e2e
 
@@ -67,6 +68,54 @@ def test_ten_requests_at_once_for_a_new_adapter_load_it_once(all_in_one: AllInOn
     assert {answer.status_code for answer in answers} == {httpx.codes.OK}
     loaded = [line for line in all_in_one.server.log.splitlines() if "adapter loaded name=crowd" in line]
     assert len(loaded) == 1
+
+
+def test_every_route_says_409_for_an_adapter_that_is_incomplete_and_serves_it_once_it_is_whole(
+    all_in_one: AllInOne,
+) -> None:
+    all_in_one.prefix.drop_half("half", seed=7)
+    reason, post = all_in_one.reason("half"), all_in_one.server.client.post
+
+    for path, body in GENERATING.items():
+        answer = post(path, json={"model": "half", **body}, headers=naming("half"))
+        error = answer.json()["error"]
+        assert (answer.status_code, error["type"]) == (409, "ConflictError"), (path, answer.text)
+        assert "retry-after" in answer.headers, path
+        assert error["message"] == reason, path
+    assert "Error in create_messages" not in all_in_one.server.log
+    assert all_in_one.server.ask("tiny").status == httpx.codes.OK
+
+    all_in_one.prefix.complete("half")
+    all_in_one.wait_listed("half")
+    for path, body in GENERATING.items():
+        answer = post(path, json={"model": "half", **body}, headers=naming("half"))
+        assert answer.status_code not in {404, 409, 503}, (path, answer.text)
+
+
+def test_the_openai_client_retrieves_a_model_and_tries_again_what_is_not_served_yet(
+    all_in_one: AllInOne,
+) -> None:
+    all_in_one.prefix.rename_in("retrieved", seed=5)
+    all_in_one.wait_listed("retrieved")
+    all_in_one.prefix.drop_half("coming", seed=6)
+    all_in_one.reason("coming")
+    tried: list[int] = []
+
+    def complete(response: httpx.Response) -> None:
+        tried.append(response.status_code)
+        if response.status_code == httpx.codes.CONFLICT:
+            all_in_one.prefix.complete("coming")
+            all_in_one.wait_listed("coming")
+
+    http = openai.DefaultHttpxClient(event_hooks={"response": [complete]})
+    base_url = f"http://127.0.0.1:{all_in_one.server.port}/v1"
+    with openai.OpenAI(base_url=base_url, api_key="none", http_client=http) as client:
+        assert client.models.retrieve("retrieved").root == "retrieved"
+        with pytest.raises(openai.NotFoundError):
+            client.models.retrieve("absent")
+        tried.clear()
+        assert client.completions.create(model="coming", prompt="hello", max_tokens=2).model == "coming"
+    assert tried == [409, 200]
 
 
 def test_an_unknown_model_is_a_404_and_vllms_load_route_is_not_there(all_in_one: AllInOne) -> None:

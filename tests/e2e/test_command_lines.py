@@ -13,6 +13,7 @@ from testkit.tiny_model import write_tiny_adapter
 from testkit.vllm_server import LORA_FLAGS, TINY_FLAGS, running
 from testkit.waiting import wait_until_sync
 from tests.e2e.prefix import Prefix
+from tests.worker.model_routes import naming
 
 pytestmark = pytest.mark.e2e
 
@@ -107,6 +108,15 @@ def test_vllm_serve_with_a_config_file_static_modules_and_its_own_load_routes(
         assert server.ask("mine").status == httpx.codes.NOT_FOUND
         assert server.ask("found").status == httpx.codes.OK
 
+        absent = load("mine", prefix.directory / "absent")
+        assert (absent.status_code, "No adapter found" in absent.text) == (httpx.codes.NOT_FOUND, True)
+        for source, status in ((outside, httpx.codes.FORBIDDEN), ("by-hand", httpx.codes.OK)):
+            sagemaker = server.client.post("/adapters", json={"name": "mine", "src": str(source)})
+            assert sagemaker.status_code == status, sagemaker.text
+        assert server.ask("mine").tokens == server.ask("by-hand").tokens
+        assert server.client.delete("/adapters/mine").status_code == httpx.codes.OK
+        assert server.ask("mine").status == httpx.codes.NOT_FOUND
+
 
 def test_without_our_flags_vllm_is_as_it_is_without_us(
     tiny_model: Path, tmp_path: Path, vllm_name: str
@@ -132,7 +142,8 @@ def test_variables_and_vllm_plugins_alone_are_enough_and_a_key_guards_both_ports
         "VLLM_PLUGINS": "loradrop",
         "LORADROP_LORA_DIR_PREFIX": str(prefix.directory),
         "LORADROP_API_PORT": str(api_port),
-        "LORADROP_API_KEY": "first-key, second-key",
+        "LORADROP_API_KEY": "first-key, second-key, reader read",
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
     }
     command = [VLLM, "serve", str(tiny_model), *TINY_FLAGS, *LORA_FLAGS]
     with running(command, directory=tmp_path, name="variables", **environment) as server:
@@ -144,3 +155,13 @@ def test_variables_and_vllm_plugins_alone_are_enough_and_a_key_guards_both_ports
                 allowed = client.get("/v1/lora_adapters", headers={"Authorization": "Bearer second-key"})
                 assert [adapter["id"] for adapter in allowed.json()["data"]] == ["found"]
         assert server.client.post("/v1/refresh_lora_discovery", json={}).status_code == 401
+
+        load, ask = {"name": "mine", "src": "found"}, {"prompt": "hello", "max_tokens": 4}
+        reader = {"Authorization": "Bearer reader", **naming("found")}
+        assert server.client.post("/invocations", json=ask).status_code == httpx.codes.UNAUTHORIZED
+        assert server.client.post("/invocations", json=ask, headers=reader).json()["model"] == "found"
+        assert server.client.post("/adapters", json=load).status_code == httpx.codes.UNAUTHORIZED
+        assert server.client.post("/adapters", json=load, headers=reader).status_code == httpx.codes.FORBIDDEN
+        assert server.client.delete("/adapters/found", headers=reader).status_code == httpx.codes.FORBIDDEN
+        admin = {"Authorization": "Bearer first-key"}
+        assert server.client.post("/adapters", json=load, headers=admin).status_code == httpx.codes.OK

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from loradrop.catalog.settings import SettingsInvalid
 from loradrop.worker.settings import NAMED, WorkerSettings, add_flags, settings_from
 
 
@@ -48,6 +49,28 @@ def test_every_setting_has_a_flag_and_a_variable(tmp_path: Path) -> None:
     }
     assert settings("--no-allow-pickle").allow_pickle is settings(ALLOW_PICKLE="0").allow_pickle is False
     assert settings(API_KEY="one,two read").api_keys == ("one", "two read")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("VLLM_SKIP_MODEL_NAME_VALIDATION", "1"),
+        ("VLLM_SKIP_MODEL_NAME_VALIDATION", "True"),
+        ("VLLM_USE_RUST_FRONTEND", "1"),
+    ],
+)
+def test_a_vllm_that_would_not_serve_what_is_discovered_is_refused(variable: str, value: str) -> None:
+    asking = argparse.Namespace(lora_dir_prefix="/loras")
+    with pytest.raises(SettingsInvalid, match=f"Unset {variable}"):
+        settings_from(asking, {variable: value})
+    assert settings_from(asking, {variable: "0"}).has_catalog
+    assert not settings_from(argparse.Namespace(), {variable: value}).has_catalog
+
+
+def test_vllms_grpc_server_is_refused_where_adapters_are_to_be_served() -> None:
+    with pytest.raises(SettingsInvalid, match="Leave out --grpc"):
+        settings_from(argparse.Namespace(lora_dir_prefix="/loras", grpc=True), {})
+    assert not settings_from(argparse.Namespace(grpc=True), {}).has_catalog
 
 
 def test_the_usual_places_follow_xdg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

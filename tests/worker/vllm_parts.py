@@ -11,6 +11,7 @@ import torch
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
+    from vllm.config import KVTransferConfig
     from vllm.entrypoints.openai.models.protocol import BaseModelPath
     from vllm.entrypoints.openai.models.serving import OpenAIServingModels
     from vllm.entrypoints.serve.engine.protocol import ErrorResponse
@@ -23,6 +24,7 @@ with warnings.catch_warnings():
 __all__ = [
     "ErrorResponse",
     "FakeClient",
+    "KVTransferConfig",
     "LoRARequest",
     "LoRAResolver",
     "LoRAResolverRegistry",
@@ -49,6 +51,7 @@ class FakeClient:
                 max_lora_rank=8, max_loras=2, max_cpu_loras=max_cpu_loras, lora_dtype=torch.bfloat16
             ),
             parallel_config=SimpleNamespace(_api_process_rank=0),
+            kv_transfer_config=None,
         )
         self.output_processor = SimpleNamespace(request_states={})
         self.renderer = self.input_processor = None

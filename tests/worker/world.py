@@ -20,7 +20,7 @@ from loradrop.catalog.revision import short
 from loradrop.worker.engine.engine import Engine
 from loradrop.worker.engine.handle import Handle, public_name
 from loradrop.worker.engine.model_table import ModelTable
-from loradrop.worker.outcomes import Failed, NotServedYet
+from loradrop.worker.outcomes import Failed
 from loradrop.worker.serving.reconciler import Reconciler
 from loradrop.worker.serving.timings import Timings
 from loradrop.worker.store.copying import Source
@@ -109,10 +109,7 @@ class World:
 
     async def _looked_up(self, step: Step) -> LoRARequest | None:
         if step.name not in self.models.lora_requests:
-            try:
-                found = await self.models.resolve_lora(step.name)
-            except NotServedYet:
-                return None
+            found = await self.models.resolve_lora(step.name)
             if isinstance(found, ErrorResponse):
                 return None
         await asyncio.sleep(step.tokenises)

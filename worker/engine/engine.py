@@ -21,6 +21,7 @@ from huggingface_hub import try_to_load_from_cache
 
 from loradrop.worker.admission.checks import Limits
 from loradrop.worker.engine.handle import Handle
+from loradrop.worker.engine.kv_connectors import doubtful_connectors
 from loradrop.worker.engine.model_table import request_of
 from loradrop.worker.engine.vllm_contract import differences
 from loradrop.worker.outcomes import Failed, Rejected
@@ -83,6 +84,11 @@ class Engine:
     def counts_nans(self) -> bool:
         """Whether vLLM looks for NaN in logits and counts the requests that met any."""
         return bool(vllm.envs.VLLM_COMPUTE_NANS_IN_LOGITS)
+
+    @property
+    def doubtful_connectors(self) -> list[str]:
+        """The KV connectors in use that may answer one adapter from another's cache."""
+        return doubtful_connectors(self._client.vllm_config.kv_transfer_config)
 
     def checkpoint_directory(self) -> Path | None:
         """Return where the base model's checkpoint lies on this machine, or None."""

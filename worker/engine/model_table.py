@@ -12,11 +12,13 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
 
+from vllm import envs
 from vllm.entrypoints.openai.models.serving import ErrorResponse  # its own place differs between releases
 from vllm.lora.request import LoRARequest
 
+from loradrop.worker.engine.early_requests import note_early
 from loradrop.worker.engine.handle import Handle, public_name
-from loradrop.worker.outcomes import Failed, Rejected, UnknownModel
+from loradrop.worker.outcomes import Failed, NotServedYet, Rejected, UnknownModel
 
 _Resolve = Callable[[str], Awaitable[Handle]]
 _ManualLoad = Callable[..., Awaitable[str]]
@@ -27,7 +29,6 @@ _KINDS = {
     HTTPStatus.BAD_REQUEST: "BadRequestError",
     HTTPStatus.FORBIDDEN: "PermissionDeniedError",
     HTTPStatus.NOT_FOUND: "NotFoundError",
-    HTTPStatus.SERVICE_UNAVAILABLE: "ServiceUnavailableError",
 }
 
 
@@ -49,8 +50,7 @@ class ModelTable:
         self._served = models.lora_requests = _Served(models.lora_requests)
         self._stock_resolve = models.resolve_lora
         self._stock_unload = models.unload_lora_adapter
-        updates_allowed = os.environ.get(_ALLOW_UPDATES, "0") not in {"", "0"}
-        self._other_resolvers = bool(models.lora_resolvers) and updates_allowed
+        self._other_resolvers = bool(models.lora_resolvers) and envs.VLLM_ALLOW_RUNTIME_LORA_UPDATING
         self._resolve: _Resolve | None = None
         self._load: _ManualLoad | None = None
         self._unload: _ManualUnload | None = None
@@ -105,6 +105,8 @@ class ModelTable:
             handle = await self._resolve(name)
         except Rejected as rejected:
             return _error(HTTPStatus.BAD_REQUEST, f"{name}: {rejected.reason}")
+        except NotServedYet as early:
+            return _early(early)
         except UnknownModel:
             if self._other_resolvers:
                 answer: LoRARequest | ErrorResponse = await self._stock_resolve(name)
@@ -167,7 +169,13 @@ async def _answered(work: Awaitable[str]) -> ErrorResponse | str:
     except Rejected as error:
         return _error(HTTPStatus.BAD_REQUEST, str(error.reason))
     except Failed as error:
-        return _error(HTTPStatus.SERVICE_UNAVAILABLE, str(error.reason))
+        return _early(NotServedYet(error.reason))
+
+
+def _early(early: NotServedYet) -> ErrorResponse:
+    """Return what vLLM's routes pass on: the server's middleware gives the answer its status."""
+    note_early(early)
+    return _error(HTTPStatus.BAD_REQUEST, str(early.reason))
 
 
 def _error(status: HTTPStatus, message: str) -> ErrorResponse:

@@ -51,9 +51,10 @@ CONTRACT = (
     ),
     _on("vllm.v1.engine.output_processor:OutputProcessor", fields=("request_states",)),
     _on("vllm.v1.engine.output_processor:RequestState", fields=("lora_request",)),
-    _on("vllm.config.vllm:VllmConfig", fields=("lora_config", "parallel_config")),
+    _on("vllm.config.vllm:VllmConfig", fields=("lora_config", "parallel_config", "kv_transfer_config")),
     _on("vllm.config.parallel:ParallelConfig", fields=("_api_process_rank",)),
     _on("vllm.config.model:ModelConfig", fields=("model", "revision", "is_multimodal_model")),
+    _on("vllm.config.kv_transfer:KVTransferConfig", fields=("kv_connector", "kv_connector_extra_config")),
     _on("vllm.config.lora:LoRAConfig", fields=("max_lora_rank", "max_loras", "max_cpu_loras", "lora_dtype")),
     _on("vllm.lora.request:LoRARequest", fields=("lora_name", "lora_int_id", "lora_path")),
     # worker/engine/model_table.py

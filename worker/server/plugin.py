@@ -22,8 +22,9 @@ from loradrop.catalog.http.browsers import AllowedHosts
 from loradrop.catalog.http.shared_routes import Backend, put_backend
 from loradrop.catalog.http.shared_routes import router as shared
 from loradrop.catalog.process_log import PrintableRecords
-from loradrop.worker.outcomes import NotServedYet
-from loradrop.worker.server.routes import answer_error, models_router, needed_scope, not_served_yet, refusal
+from loradrop.worker.server.answers import AnswerMiddleware
+from loradrop.worker.server.routes import answer_error, models_router, refusal
+from loradrop.worker.server.scopes import needed_scope
 from loradrop.worker.settings import settings_from
 
 _log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class LoradropPlugin:
         if settings.has_catalog:
             _drop_routes(app, {route.path for route in models_router.routes if isinstance(route, APIRoute)})
             app.include_router(models_router)
-            app.exception_handler(NotServedYet)(not_served_yet)
+            app.add_middleware(AnswerMiddleware)
         hosts = AllowedHosts(app.state.args.host or "localhost", *settings.api_allowed_hosts)
         _guard(app, keys_from(settings.api_keys), settings.api_key_file, hosts)
 
@@ -71,7 +72,12 @@ class LoradropPlugin:
         table = ModelTable(state.openai_serving_models)
         engine = Engine(engine_client, static_count=table.static_count)
         identity = settings.identity(host=args.host, port=args.port, process_rank=engine.process_rank)
-        url = f"http://{identity.partition('#')[0]}"
+        url = f"{'https' if args.ssl_certfile else 'http'}://{identity.partition('#')[0]}"
+        if connectors := engine.doubtful_connectors:
+            _log.warning(
+                "adapters may share what is cached of others, see vllm-project/vllm#44250 kv_connectors=%s",
+                ",".join(connectors),
+            )
         started: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
         async def live() -> None:

@@ -1,7 +1,7 @@
 """What vLLM's port has of ours beside the routes of both ports: `GET /v1/models`, and vLLM's error bodies.
 
 `GET /v1/models` takes the place of vLLM's: base models and every adapter that can be served, loaded or
-not, without a word to the engine.
+not, without a word to the engine. vLLM has no `GET /v1/models/NAME`, which OpenAI's clients ask for.
 """
 
 from http import HTTPStatus
@@ -12,17 +12,12 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from loradrop.catalog.errors import LoradropError, PrefixNotConfigured
-from loradrop.catalog.http.api_keys import Scope
-from loradrop.catalog.http.auth import REFRESH_PATH
 from loradrop.catalog.http.statuses import headers_of, status_of
-from loradrop.worker.outcomes import NotServedYet
 
 if TYPE_CHECKING:
     from loradrop.worker.worker import Worker
 
 models_router = APIRouter()
-
-_CHANGING = frozenset({REFRESH_PATH, "/v1/load_lora_adapter", "/v1/unload_lora_adapter"})
 
 
 @models_router.get("/v1/models")
@@ -34,9 +29,18 @@ async def show_available_models(request: Request) -> Response:
     return Response(b'{"object":"list","data":[%b]}' % cards, media_type="application/json")
 
 
-def needed_scope(method: str, path: str) -> Scope:
-    """Return what a key must be good for: to change what is served, an admin's; to infer, any."""
-    return Scope.ADMIN if method == "POST" and path in _CHANGING else Scope.READ
+@models_router.get("/v1/models/{name:path}")
+async def show_model(name: str, request: Request) -> Response:
+    """Show one of them, or say that there is none of this name."""
+    if not name:  # the list, asked for with a slash behind it
+        return await show_available_models(request)
+    worker = _worker(request)
+    stock = await worker.table.stock_cards()
+    ours = (worker.cards.card(adapter) for adapter in worker.reconciler.listed() if adapter.name == name)
+    card = next((card for card in stock if card["id"] == name), None) or next(ours, None)
+    if card is None:
+        return _error(HTTPStatus.NOT_FOUND, f"The model `{name}` does not exist.", "NotFoundError")
+    return JSONResponse(card)
 
 
 def refusal(error: LoradropError) -> Response:
@@ -49,12 +53,6 @@ async def answer_error(_request: Request, error: Exception) -> Response:
     """Answer a request that ended with an error of ours."""
     assert isinstance(error, LoradropError)  # registered for nothing else
     return refusal(error)
-
-
-async def not_served_yet(_request: Request, error: Exception) -> Response:
-    """Answer a request that came too early: 503, why, and when to ask again."""
-    assert isinstance(error, NotServedYet)  # registered for nothing else
-    return _error(HTTPStatus.SERVICE_UNAVAILABLE, str(error.reason), "ServiceUnavailableError", error.headers)
 
 
 def _worker(request: Request) -> "Worker":

@@ -2,7 +2,8 @@
 
 vLLM runs it in every process, before it builds a parser. It hooks three places:
 
-* the last hook of the parser, where a platform may add flags: ours are added there;
+* the last hook of the parser, where a platform may add flags: ours are added there. Every command of vLLM
+  passes it; where no server with plugins would start, the flags that ask for us are refused;
 * the loading of endpoint plugins, which vLLM does for plugins named in VLLM_PLUGINS only. Setting that
   variable would filter out all others, so ours is added to what vLLM has loaded. It stays idle unless a
   flag or variable of ours asks for it;
@@ -11,12 +12,16 @@ vLLM runs it in every process, before it builds a parser. It hooks three places:
 
 import functools
 import os
-from typing import Any
+from argparse import ArgumentTypeError
+from typing import Any, NoReturn
 
+from loradrop.catalog.settings import Process, declared
 from loradrop.worker.engine.cpu_lora_patch import patch_cpu_lora_kernels
-from loradrop.worker.settings import add_flags
+from loradrop.worker.settings import add_flags, environment_fault
 
 _MARK = "_loradrop"
+_ASKING = (declared.LORA_DIR_PREFIX, declared.REDIS_URL)
+_NO_SERVER = "this command runs no server that could follow it. Use `vllm serve` or `loradrop serve`."
 
 
 def register() -> None:
@@ -40,11 +45,27 @@ def _adding_flags(original: Any) -> Any:
     @functools.wraps(original)
     def pre_register_and_update(_platform: Any, parser: Any = None) -> None:
         original(parser)
-        if parser is not None and "--lora-dir-prefix" not in parser._option_string_actions:
-            add_flags(parser)
+        if parser is None or _ASKING[0].flag(Process.SERVE) in parser._option_string_actions:
+            return
+        add_flags(parser)
+        is_server = "--middleware" in parser._option_string_actions
+        if why_not := environment_fault(os.environ) if is_server else _NO_SERVER:
+            _refuse(parser, why_not, variables=is_server)
 
     setattr(pre_register_and_update, _MARK, True)
     return classmethod(pre_register_and_update)
+
+
+def _refuse(parser: Any, why: str, *, variables: bool) -> None:
+    """Have `parser` refuse the flags that ask for us, and their `variables` if a server would follow them."""
+
+    def refused(_value: str) -> NoReturn:
+        raise ArgumentTypeError(why)
+
+    for setting in _ASKING:
+        action = parser._option_string_actions[setting.flag(Process.SERVE)]
+        action.type = refused
+        action.default = os.environ.get(setting.variable) or None if variables else None
 
 
 def _adding_plugin(original: Any) -> Any:

@@ -45,6 +45,11 @@ class Entry:
             return self.manual
         return self.adapter.revision if self.adapter is not None else None
 
+    @property
+    def is_rejected(self) -> bool:
+        """Whether the desired revision will never work here."""
+        return self.fault is not None and self.fault.retry_at is None and self.fault.revision == self.desired
+
     def current_fault(self, now: datetime) -> Fault | None:
         """Return why the desired revision must not be tried now, or None."""
         fault = self.fault

@@ -21,6 +21,7 @@ from loradrop.worker.store.deadline_threads import DeadlineThreads
 from loradrop.worker.supervision import cancelled
 
 _CONCURRENT_READS = 4
+_ABSENT = "source_gone"
 
 
 class ManualLoads:
@@ -50,7 +51,7 @@ class ManualLoads:
     async def load(self, name: str, path: str, *, in_place: bool) -> str:
         """Serve the directory `path` under `name` until it is unloaded, and return vLLM's sentence.
 
-        Raises PermissionError outside the prefix, Rejected and Failed.
+        Raises PermissionError outside the prefix, UnknownModel where nothing is there, Rejected and Failed.
         """
         if self._entries.is_taken(name):
             raise NameTaken
@@ -59,7 +60,12 @@ class ManualLoads:
         entry = self._entries.get_or_add(name)
         if entry.adapter is not None and entry.adapter.revision is not None and not in_place:
             raise Rejected("already_served", "It is discovered under the prefix; just ask for it.")
-        loaded = await self._load(entry, source)
+        try:
+            loaded = await self._load(entry, source)
+        except Failed as failed:
+            if failed.reason.code != _ABSENT:
+                raise
+            raise UnknownModel(f"Loading lora {name} failed: No adapter found for {path}") from failed
         entry = self._entries.get_or_add(name)
         entry.manual = loaded.handle.revision
         self._sources[name] = source
@@ -69,7 +75,7 @@ class ManualLoads:
     async def unload(self, name: str) -> str:
         """Undo `load` and return vLLM's sentence; raises UnknownModel and Rejected."""
         entry = self._entries.get(name)
-        if entry is None:
+        if entry is None or (entry.adapter is None and entry.manual is None):
             raise UnknownModel(f"The lora adapter '{name}' cannot be found.")
         if entry.manual is None:
             raise Rejected("discovered", "It is discovered; remove its directory to stop serving it.")

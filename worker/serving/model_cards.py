@@ -19,12 +19,13 @@ class ModelCards:
     def of(self, adapters: Sequence[Adapter]) -> tuple[bytes, ...]:
         """Return the JSON of the cards of `adapters`, in pieces to be put together with commas."""
         if adapters != self._adapters:
-            cards = [self._card(adapter) for adapter in adapters]
+            cards = [self.card(adapter) for adapter in adapters]
             self._cards = (msgspec.json.encode(cards)[1:-1],) if cards else ()
             self._adapters = adapters
         return self._cards
 
-    def _card(self, adapter: Adapter) -> dict[str, object]:
+    def card(self, adapter: Adapter) -> dict[str, object]:
+        """Return the card of one adapter."""
         return {
             "id": adapter.name,
             "object": "model",

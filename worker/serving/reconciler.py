@@ -89,13 +89,11 @@ class Reconciler:
         self._apply(changes, is_whole=False)
 
     def listed(self) -> list[Adapter]:
-        """Return the adapters to offer, by name: those that have ever been ready."""
+        """Return the adapters to offer, by name: those that have been ready, and are not rejected here."""
         return [
             entry.adapter
             for entry in sorted(self._entries, key=lambda entry: entry.name)
-            if entry.adapter is not None
-            and entry.desired is not None
-            and not self._table.is_taken(entry.name)
+            if entry.adapter is not None and entry.desired is not None and self._is_offered(entry)
         ]
 
     async def resolve(self, name: str) -> Handle:
@@ -184,6 +182,11 @@ class Reconciler:
             return None
         prefix = self._prefix or Path(entry.adapter.prefix)
         return Source(prefix, entry.adapter.path, entry.desired, entry.adapter.size_bytes)
+
+    def _is_offered(self, entry: Entry) -> bool:
+        if self._table.is_taken(entry.name):
+            return False
+        return not entry.is_rejected or self._residency.revision_of(entry.name) is not None
 
     def _is_behind(self, entry: Entry) -> bool:
         serving = self._residency.revision_of(entry.name)

@@ -53,9 +53,8 @@ class Resolver:
         if entry is None or (entry.adapter is None and entry.manual is None):
             if self._is_catalog_known:
                 raise UnknownModel(name)
-            raise NotServedYet(
-                Reason("catalog_unavailable", "The catalog of adapters has not been read yet.")
-            )
+            unread = Reason("catalog_unavailable", "The catalog of adapters has not been read yet.")
+            raise NotServedYet(unread, of_worker=True)
         if handle := self._residency.handle_of(name):
             return handle
         if self._entries.is_taken(name):

@@ -22,7 +22,7 @@ class App:
         self.guard = AuthMiddleware(
             self._answer,
             keys=KeyRing(keys_from(entries)),
-            needed=lambda method, _path: Scope.ADMIN if method == "POST" else Scope.READ,
+            needed=_needed,
             refusal=self._refusal,
             hosts=AllowedHosts(),
         )
@@ -58,6 +58,12 @@ class App:
         return answer
 
 
+def _needed(method: str, path: str) -> Scope | None:
+    if not f"{path}/".startswith("/v1/"):
+        return None
+    return Scope.ADMIN if method == "POST" else Scope.READ
+
+
 @pytest.mark.parametrize(
     ("path", "root", "is_guarded"),
     [
@@ -72,7 +78,7 @@ class App:
         ("/x/healthz", "/x", False),
     ],
 )
-async def test_what_routes_see_under_v1_is_guarded(path: str, root: str, is_guarded: bool) -> None:
+async def test_a_path_is_judged_as_routes_see_it(path: str, root: str, is_guarded: bool) -> None:
     app = App("key")
     await app.ask(path, root_path=root)
     assert (app.refused, len(app.callers)) == (["invalid_api_key"] * is_guarded, not is_guarded)
@@ -108,7 +114,10 @@ async def test_nothing_is_read_of_who_may_not_pass() -> None:
     assert (app.refused, app.received) == (["admin_key_needed"], 0)
 
 
-async def test_only_requests_over_http_are_asked_for_a_key() -> None:
-    app = App("key")
+async def test_a_websocket_is_asked_for_a_key_and_the_start_of_the_server_is_not() -> None:
+    app = App("key read")
     await app.ask("/v1/realtime", type="websocket")
-    assert app.callers == [""]
+    assert (app.refused, app.callers) == (["invalid_api_key"], [])
+    await app.ask("/v1/realtime", type="websocket", key="key")
+    await app.ask("/v1", type="lifespan")
+    assert app.callers == ["key-1", ""]

@@ -88,8 +88,9 @@ def test_an_empty_prefix_has_no_adapters(tmp_path: Path) -> None:
     assert discover_lora_adapters_from_prefix(tmp_path) == {}
 
 
-def test_a_missing_prefix_is_an_error_and_not_empty(tmp_path: Path) -> None:
-    with pytest.raises(PrefixMissing, match=r"does not exist\. Create the directory"):
+@pytest.mark.parametrize("kind", [PrefixMissing, ValueError])
+def test_a_missing_prefix_is_an_error_and_not_empty(tmp_path: Path, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match=r"does not exist\. Create the directory"):
         discover_lora_adapters_from_prefix(tmp_path / "nothing")
 
 

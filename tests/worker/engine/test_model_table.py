@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from loradrop.catalog.adapter import Reason
+from loradrop.worker.engine.early_requests import noted_early
 from loradrop.worker.engine.handle import Handle
 from loradrop.worker.engine.model_table import ModelTable, request_of
 from loradrop.worker.outcomes import Failed, NotServedYet, Rejected, UnknownModel
@@ -157,12 +158,14 @@ async def test_a_rejected_adapter_is_a_400_with_its_reason(
     )
 
 
-async def test_a_request_that_came_too_early_is_passed_on_as_such(
+async def test_a_request_that_came_too_early_is_noted_beside_what_vllms_routes_pass_on(
     models: OpenAIServingModels, answers: _Answers
 ) -> None:
     answers.resolve_with = NotServedYet(Reason("settling", "Not yet."))
-    with pytest.raises(NotServedYet):
-        await models.resolve_lora("sql")
+    with noted_early() as early:
+        assert body(await models.resolve_lora("sql")) == (400, "BadRequestError", "settling: Not yet.")
+    assert early == [answers.resolve_with]
+    assert body(await models.resolve_lora("sql"))[0] == 400, "where none looks, it is refused all the same"
 
 
 # vLLM's own load and unload routes.
@@ -180,7 +183,6 @@ async def test_a_load_by_hand_is_ours_to_answer(models: OpenAIServingModels, ans
     [
         (PermissionError("Outside."), 403, "PermissionDeniedError"),
         (Rejected("a", "Bad."), 400, "BadRequestError"),
-        (Failed("b", "Later."), 503, "ServiceUnavailableError"),
         (UnknownModel("Gone."), 404, "NotFoundError"),
     ],
 )
@@ -192,6 +194,15 @@ async def test_what_goes_wrong_by_hand_is_said_in_vllms_shape(
     assert body(await models.load_lora_adapter(load))[:2] == (code, kind)
     unload = UnloadLoRAAdapterRequest(lora_name="draft")
     assert body(await models.unload_lora_adapter(unload))[:2] == (code, kind)
+
+
+async def test_a_load_by_hand_that_fails_for_now_came_too_early(
+    models: OpenAIServingModels, answers: _Answers
+) -> None:
+    answers.by_hand_with = Failed("disk_full", "Later.")
+    with noted_early() as early:
+        await models.load_lora_adapter(LoadLoRAAdapterRequest(lora_name="draft", lora_path="/loras/draft"))
+    assert [str(error.reason) for error in early] == ["disk_full: Later."]
 
 
 async def test_vllms_own_checks_of_a_load_come_first(
@@ -249,10 +260,11 @@ def _other_resolver() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_other_resolver")
+@pytest.mark.parametrize("value", ["1", "True"])
 async def test_other_resolvers_are_asked_where_the_operator_allows_them(
-    monkeypatch: pytest.MonkeyPatch,
+    value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "1")
+    monkeypatch.setenv("VLLM_ALLOW_RUNTIME_LORA_UPDATING", value)
     models, answers = serving_models(FakeClient()), _Answers()
     ModelTable(models).install(resolve=answers.resolve, load=answers.load, unload=answers.unload)
     answers.resolve_with = UnknownModel("theirs")
@@ -263,7 +275,11 @@ async def test_other_resolvers_are_asked_where_the_operator_allows_them(
 
 
 @pytest.mark.usefixtures("_other_resolver")
-async def test_other_resolvers_are_not_asked_where_they_were_not_before() -> None:
+@pytest.mark.parametrize("value", ["0", "false", "no", ""])
+async def test_other_resolvers_are_not_asked_where_vllm_would_not_ask_them(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_ALLOW_RUNTIME_LORA_UPDATING", value)
     models, answers = serving_models(FakeClient()), _Answers()
     ModelTable(models).install(resolve=answers.resolve, load=answers.load, unload=answers.unload)
     answers.resolve_with = UnknownModel("theirs")

@@ -4,6 +4,8 @@ import argparse
 import asyncio
 import io
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,17 +15,19 @@ import pytest
 from fastapi import FastAPI
 
 from loradrop.catalog.settings import SettingsInvalid
-from loradrop.worker.outcomes import NotServedYet
+from loradrop.catalog.store import Connection, Publisher, Reports
+from loradrop.worker.server.answers import AnswerMiddleware
 from loradrop.worker.server.plugin import LoradropPlugin
 from loradrop.worker.settings import NAMED, add_flags
-from tests.worker.vllm_parts import FakeClient, serving_models
+from testkit.waiting import wait_until
+from tests.worker.vllm_parts import FakeClient, KVTransferConfig, serving_models
 
 
 def arguments(*flags: str, **others: Any) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     add_flags(parser)
-    values = {"api_key": None, "middleware": [], "host": "127.0.0.1", "port": 8000} | others
-    return argparse.Namespace(**(vars(parser.parse_args(list(flags))) | values))
+    values = {"api_key": None, "middleware": [], "host": "127.0.0.1", "port": 8000, "ssl_certfile": None}
+    return argparse.Namespace(**(vars(parser.parse_args(list(flags))) | values | others))
 
 
 def attached(args: argparse.Namespace) -> FastAPI:
@@ -62,7 +66,7 @@ def test_without_a_word_of_ours_nothing_is_added() -> None:
 def test_with_a_prefix_our_routes_are_there() -> None:
     app = attached(arguments("--lora-dir-prefix", "/loras"))
     assert {"/v1/models", "/v1/refresh_lora_discovery", "/v1/lora_adapters"} <= routes(app)
-    assert NotServedYet in app.exception_handlers
+    assert AnswerMiddleware in [middleware.cls for middleware in app.user_middleware]
 
 
 def test_started_by_name_without_a_prefix_vllm_keeps_its_own_models() -> None:
@@ -144,10 +148,54 @@ async def test_a_server_without_lora_ends_with_a_sentence() -> None:
         await LoradropPlugin().init_state(client, state, arguments("--lora-dir-prefix", "/loras"))
 
 
+@asynccontextmanager
+async def running(redis_url: str, client: FakeClient, *flags: str, **others: Any) -> AsyncIterator[Reports]:
+    """Run a worker of an empty catalog in the server of `client`."""
+    async with Connection(redis_url) as connection:
+        publisher = Publisher(connection, owner="watcher-1")
+        await publisher.lead()
+        await publisher.publish([], catalog_size=0)
+        state = SimpleNamespace(openai_serving_models=serving_models(client))
+        args = arguments("--redis-url", redis_url, *flags, **others)
+        await LoradropPlugin().init_state(client, state, args)
+        (task,) = [task for task in asyncio.all_tasks() if task.get_name() == "loradrop"]
+        try:
+            yield Reports(connection)
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+@pytest.mark.parametrize(("certificate", "scheme"), [(None, "http"), ("/tls/server.pem", "https")])
+async def test_the_workers_url_is_what_its_server_speaks(
+    redis_url: str, tmp_path: Path, certificate: str | None, scheme: str
+) -> None:
+    client = FakeClient(model=str(tmp_path))
+    flags = ("--lora-cache-dir", str(tmp_path / "cache"), "--worker-id", "me:1")
+    async with running(redis_url, client, *flags, ssl_certfile=certificate) as reports:
+
+        async def is_reported() -> bool:
+            return "me:1" in await reports.workers()
+
+        await wait_until(is_reported, timeout=5, description="the worker reports")
+        assert (await reports.workers())["me:1"].url == f"{scheme}://me:1"
+
+
+async def test_a_kv_connector_that_may_mix_up_adapters_is_warned_of(
+    redis_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = FakeClient(model=str(tmp_path))
+    client.vllm_config.kv_transfer_config = KVTransferConfig(
+        kv_connector="LMCacheConnectorV1", kv_role="kv_both"
+    )
+    async with running(redis_url, client, "--lora-cache-dir", str(tmp_path / "cache")):
+        assert "44250 kv_connectors=LMCacheConnectorV1" in caplog.text
+
+
 async def test_a_worker_runs_with_the_server_and_ends_with_it(redis_url: str, tmp_path: Path) -> None:
     from redis.asyncio import Redis
 
-    from loradrop.catalog.store import Connection, Publisher, Reports
     from tests.catalog.values import an_adapter
 
     async with Connection(redis_url) as connection:

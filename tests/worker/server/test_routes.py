@@ -13,8 +13,7 @@ from loradrop.catalog.errors import LoradropError
 from loradrop.catalog.http.queries import Queries
 from loradrop.catalog.http.shared_routes import Backend, put_backend, router
 from loradrop.catalog.store import Connection
-from loradrop.worker.outcomes import NotServedYet
-from loradrop.worker.server.routes import answer_error, models_router, not_served_yet
+from loradrop.worker.server.routes import answer_error, models_router
 from loradrop.worker.serving.model_cards import ModelCards
 from loradrop.worker.serving.reconciler import Reconciler
 from loradrop.worker.worker import Worker
@@ -40,15 +39,9 @@ def an_app(worker: Worker | None) -> FastAPI:
     app.include_router(router)
     app.exception_handler(LoradropError)(answer_error)
     app.include_router(models_router)
-    app.exception_handler(NotServedYet)(not_served_yet)
     app.state.loradrop = worker
     if worker is not None:
         put_backend(app.state, Backend(queries=worker.queries))
-
-    @app.get("/too_early")
-    async def too_early() -> None:
-        raise NotServedYet(TRUNCATED, retry_after_seconds=9)
-
     return app
 
 
@@ -94,6 +87,23 @@ async def test_models_are_those_of_this_moment(client: httpx.AsyncClient, reconc
     assert await names() == ["tiny", "code", "sql"]
     reconciler.apply({"sql": None, "code": None})
     assert await names() == ["tiny"]
+
+
+async def test_one_model_is_shown_as_it_is_listed(client: httpx.AsyncClient, reconciler: Reconciler) -> None:
+    reconciler.apply({"acme/sql": an_adapter("acme/sql", revision=revision("b"))})
+    for card in (await client.get("/v1/models")).json()["data"]:
+        assert (await client.get(f"/v1/models/{card['id']}")).json() == card
+    assert (await client.get("/v1/models/acme%2Fsql")).json()["id"] == "acme/sql"
+
+
+async def test_a_slash_behind_the_list_of_models_is_no_name(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/v1/models/")).json() == (await client.get("/v1/models")).json()
+
+
+@pytest.mark.parametrize("name", ["absent", "bad", "sql/"])
+async def test_a_model_that_is_not_listed_is_a_404(client: httpx.AsyncClient, name: str) -> None:
+    answer = await client.get(f"/v1/models/{name}")
+    assert (answer.status_code, answer.json()["error"]["type"]) == (404, "NotFoundError")
 
 
 async def test_adapters_are_listed_with_their_reasons(
@@ -184,11 +194,3 @@ async def test_redis_away_is_worth_trying_again(reconciler: Reconciler) -> None:
         async with asking(an_app(worker)) as client:  # type: ignore[arg-type]  # all a query needs
             answer = await client.get("/v1/lora_adapters")
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
-
-
-async def test_a_request_that_came_too_early_is_told_when_to_ask_again(client: httpx.AsyncClient) -> None:
-    answer = await client.get("/too_early")
-    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "9")
-    error = answer.json()["error"]
-    assert (error["type"], error["code"]) == ("ServiceUnavailableError", 503)
-    assert str(TRUNCATED) == error["message"]

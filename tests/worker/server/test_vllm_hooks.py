@@ -1,6 +1,7 @@
 """Our flags on vLLM's own command line, in a process of its own: registering changes vLLM's classes."""
 
 import json
+import os
 import subprocess
 import sys
 from typing import Any
@@ -38,6 +39,43 @@ print(json.dumps({
     "variable": os.environ.get("VLLM_PLUGINS"),
 }))
 """
+
+
+BATCH = ("vllm.entrypoints.openai.run_batch", "-i", "in", "-o", "out", "--model", "m")
+SERVE = ("loradrop.worker", "--model", "m", "--enable-lora")
+VLLM_SERVE = ("vllm.entrypoints.openai.api_server", "--model", "m", "--enable-lora")
+PREFIX = ("--lora-dir-prefix", "/p")
+
+
+@pytest.mark.parametrize(
+    ("command", "variables", "said"),
+    [
+        ((*BATCH, *PREFIX), {}, "argument --lora-dir-prefix: this command runs no server"),
+        (
+            (*SERVE, *PREFIX),
+            {"VLLM_SKIP_MODEL_NAME_VALIDATION": "1"},
+            "answer for adapters from the base weights",
+        ),
+        ((*SERVE, *PREFIX), {"VLLM_USE_RUST_FRONTEND": "1"}, "Rust front end runs no plugin"),
+        (
+            VLLM_SERVE,
+            {"VLLM_USE_RUST_FRONTEND": "1", "LORADROP_LORA_DIR_PREFIX": "/p"},
+            "Rust front end runs no plugin",
+        ),
+    ],
+    ids=["run-batch", "any name", "Rust front end", "Rust front end and a variable"],
+)
+def test_what_would_not_follow_a_prefix_is_refused_before_anything_is_loaded(
+    command: tuple[str, ...], variables: dict[str, str], said: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", *command],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | variables,
+    )
+    assert (done.returncode, said in done.stderr) == (2, True), done.stderr[-2000:]
 
 
 @pytest.fixture(scope="module")

@@ -116,7 +116,13 @@ def test_outcomes_carry_a_code_and_a_sentence() -> None:
 
 def test_a_request_that_came_too_early_is_told_when_to_ask_again() -> None:
     error = NotServedYet(FULL, retry_after_seconds=7)
-    assert (error.status_code, error.detail, error.headers) == (503, FULL.message, {"Retry-After": "7"})
+    assert (error.status, error.kind, error.headers) == (409, "ConflictError", {"Retry-After": "7"})
+    assert str(error) == str(FULL)
+
+
+def test_what_keeps_the_whole_worker_from_answering_is_a_503() -> None:
+    error = NotServedYet(FULL, of_worker=True)
+    assert (error.status, error.kind) == (503, "ServiceUnavailableError")
 
 
 TAKEN = Reason("name_taken", "The base model has this name.")

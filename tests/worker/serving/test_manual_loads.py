@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from loradrop.catalog.adapter import Revision
+from loradrop.catalog.status import WorkerState
 from loradrop.worker.outcomes import Failed, Rejected, UnknownModel
 from loradrop.worker.serving.reconciler import Reconciler
 from loradrop.worker.serving.timings import Timings
@@ -106,6 +107,25 @@ async def test_what_goes_wrong_by_hand_is_said_and_forgotten(
     reconciler.replace({})
     with pytest.raises(UnknownModel):
         await reconciler.resolve("draft")
+
+
+async def test_a_path_where_nothing_is_is_said_in_vllms_words(
+    reconciler: Reconciler, store: FakeStore
+) -> None:
+    store.outcomes["absent"].append(Failed("source_gone", "It is not there."))
+    with pytest.raises(UnknownModel, match="Loading lora draft failed: No adapter found for absent"):
+        await reconciler.manual_loads.load("draft", "absent", in_place=False)
+    assert not any(reconciler.status.counts().values())
+
+
+async def test_what_was_never_discovered_cannot_be_found_while_it_drains_either(
+    reconciler: Reconciler, table: FakeTable
+) -> None:
+    await reconciler.manual_loads.load("draft", "sql", in_place=False)
+    await reconciler.manual_loads.unload("draft")
+    assert reconciler.status.snapshot()["draft"].state is WorkerState.DRAINING
+    with pytest.raises(UnknownModel, match="'draft' cannot be found"):
+        await reconciler.manual_loads.unload("draft")
 
 
 async def test_a_name_the_server_has_already_is_not_loaded_by_hand(

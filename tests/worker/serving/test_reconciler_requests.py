@@ -12,6 +12,7 @@ from loradrop.worker.outcomes import NotServedYet, Rejected, UnknownModel
 from loradrop.worker.serving.reconciler import Reconciler
 from loradrop.worker.serving.timings import Timings
 from testkit.fakes import FakeEngine, FakeStore, FakeTable, failed, rejected
+from testkit.waiting import wait_until
 from tests.catalog.values import revision
 from tests.worker.served import never_ready, state_of, until_state, wanted
 
@@ -83,7 +84,7 @@ async def test_without_a_prefix_of_our_own_the_catalogs_is_read(
 async def test_a_name_is_unknown_only_once_the_catalog_is_known(reconciler: Reconciler) -> None:
     with pytest.raises(NotServedYet) as caught:
         await reconciler.resolve("sql")
-    assert caught.value.reason.code == "catalog_unavailable"
+    assert (caught.value.reason.code, caught.value.status) == ("catalog_unavailable", 503)
     assert caught.value.headers == {"Retry-After": "1"}
     reconciler.replace({})
     with pytest.raises(UnknownModel):
@@ -144,7 +145,7 @@ async def test_a_failure_says_when_to_ask_again_and_is_not_tried_before(
     for _ in range(2):
         with pytest.raises(NotServedYet) as caught:
             await reconciler.resolve("sql")
-        assert caught.value.status_code == 503
+        assert caught.value.status == 409
         assert caught.value.reason.code == "disk_full"
         assert caught.value.headers == {"Retry-After": "1"}
     assert len(store.sources) == 1
@@ -221,6 +222,35 @@ async def test_a_name_the_server_has_already_is_refused_and_not_offered(
     assert engine.loads == []
     report = reconciler.status.snapshot()["sql"]
     assert (report.state, report.reason) == (WorkerState.REJECTED, caught.value.reason)
+
+
+async def test_what_was_rejected_here_for_good_is_not_offered_until_its_bytes_change(
+    reconciler: Reconciler, store: FakeStore
+) -> None:
+    reconciler.apply(wanted("sql", revision("a")) | wanted("code", revision("b")))
+    store.outcomes["sql"].append(rejected())
+    store.outcomes["code"].append(failed())
+    for name in ("sql", "code"):
+        with pytest.raises((Rejected, NotServedYet)):
+            await reconciler.resolve(name)
+    assert [adapter.name for adapter in reconciler.listed()] == ["code"]
+    reconciler.apply(wanted("sql", revision("c")))
+    assert [adapter.name for adapter in reconciler.listed()] == ["code", "sql"]
+
+
+async def test_an_update_that_was_rejected_leaves_the_name_offered(
+    reconciler: Reconciler, store: FakeStore
+) -> None:
+    reconciler.apply(wanted("sql", revision("a")))
+    await reconciler.resolve("sql")
+    store.outcomes["sql"].append(rejected())
+    reconciler.apply(wanted("sql", revision("b")))
+    await wait_until(
+        lambda: reconciler.status.snapshot()["sql"].reason is not None,
+        timeout=5,
+        description="it is rejected",
+    )
+    assert [adapter.name for adapter in reconciler.listed()] == ["sql"]
 
 
 async def test_a_name_the_server_gives_up_is_served_at_once(reconciler: Reconciler, table: FakeTable) -> None:
