@@ -81,7 +81,7 @@ def _outcome(fleet: Fleet, scenario: Scenario, deadline: float) -> Outcome:
     size = max(1, scenario.events // ROUNDS)
     for _ in range(-(-scenario.warm_up // size)):
         scenario.make(size)
-    fleet.until_at_rest()
+        fleet.until_at_rest()
     fleet.weigh()  # the first one imports and opens what the others use
     samples: list[Sample] = []
     started = time.monotonic()
