@@ -139,3 +139,54 @@ def test_every_served_record_counts_by_whatever_prefix_it_was_published() -> Non
     catalog.state.begin_session(catalog.records, OTHER)
     catalog.state.observe_scan(set())
     assert catalog.publish().accepts_root is False
+
+
+def came_back(catalog: Catalog, *names: str) -> None:
+    """Another directory was at the prefix; the expected one is back, and holds `names`."""
+    catalog.state.observe_root(OTHER)
+    catalog.state.observe_root(HOME)
+    catalog.state.observe_listing(set(names))
+
+
+def test_the_expected_directory_is_accepted_for_any_adapter_it_holds() -> None:
+    empty = Catalog(*NAMES)
+    came_back(empty)
+    assert empty.plan().accepts_root is False
+    catalog = Catalog(*NAMES)
+    catalog.find(NAMES[0])
+    came_back(catalog, NAMES[0])
+    assert catalog.plan().accepts_root is True
+
+
+def test_what_the_plan_that_accepts_a_directory_finds_gone_it_removes() -> None:
+    catalog = Catalog(*NAMES[:3], grace_seconds=0.0)
+    catalog.find(*NAMES[:3])
+    catalog.publish()
+    came_back(catalog, *NAMES[1:3])
+    catalog.miss(NAMES[0], at=1.0)
+    assert (catalog.plan().accepts_root, catalog.state.root.is_accepted) == (True, False)
+    catalog.publish()
+    catalog.miss(*NAMES[:1] * 2, at=2.0)
+    assert set(catalog.plan().removals) == {NAMES[0]}
+
+
+def test_adapters_that_were_not_examined_yet_count_for_what_most_of_them_are() -> None:
+    """Six of ten vanish, but there are five more that a scan has seen: no mass."""
+    catalog = Catalog(*NAMES, grace_seconds=0.0)
+    catalog.miss(*NAMES[:6] * 2)
+    assert catalog.plan().held == set(NAMES[:6])
+    catalog.state.observe_scan({*NAMES[6:], *(f"new{number}" for number in range(5))})
+    assert not catalog.plan().held
+
+
+def test_a_name_is_open_while_it_may_be_removed() -> None:
+    catalog = Catalog(*NAMES)
+    catalog.find(*NAMES)
+    catalog.publish()
+    assert not catalog.state.is_open("a0")
+    catalog.miss("a0")
+    catalog.publish()
+    assert catalog.state.is_open("a0")
+    catalog.state.observe_root(OTHER)
+    catalog.publish()
+    assert not catalog.state.is_open("a0"), "nothing is gone in another directory"
