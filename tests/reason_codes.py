@@ -14,7 +14,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import loradrop
+
 ROOT = Path(__file__).parents[1]
+_SOURCES = Path(loradrop.__file__).parent
+"""Of what is tested: a checkout, or what was installed from it."""
 PACKAGES = ("catalog", "watcher", "worker", "api", "cli")
 MEANINGS = ROOT / "docs" / "reasons.toml"
 
@@ -33,9 +37,9 @@ class Found:
 def found_codes() -> Found:
     """Return every code of the shipped packages."""
     trees = {
-        str(path.relative_to(ROOT)): ast.parse(path.read_text())
+        str(path.relative_to(_SOURCES)): ast.parse(path.read_text())
         for package in PACKAGES
-        for path in sorted((ROOT / package).rglob("*.py"))
+        for path in sorted((_SOURCES / package).rglob("*.py"))
     }
     givers = _givers(list(trees.values()))
     found = Found()
