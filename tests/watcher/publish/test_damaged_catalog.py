@@ -71,27 +71,31 @@ async def test_an_update_under_way_keeps_its_last_good_revision_though_its_recor
 
 
 @asynccontextmanager
-async def publishing_without_end(mirror: CatalogMirror, name: str) -> AsyncIterator[None]:
-    async def publish() -> None:
-        for digit in itertools.cycle("bc"):
-            await mirror.write([an_adapter(name, revision=revision(digit))], [])
+async def updated_without_end(connection: Connection) -> AsyncIterator[CatalogMirror]:
+    """Yield a leading watcher's catalog of NAMES, of which "one" gets new revisions all the time."""
+    mirror = CatalogMirror(connection, owner="watcher-1")
+    await mirror.lead()
+    await mirror.write([an_adapter(name) for name in NAMES], [])
 
-    task = asyncio.create_task(publish())
+    async def update() -> None:
+        for digit in itertools.cycle("bc"):
+            await mirror.write([an_adapter("one", revision=revision(digit))], [])
+
+    task = asyncio.create_task(update())
     try:
-        yield
+        yield mirror
+        assert not task.done(), "it went on all the time"
     finally:
         task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 async def test_records_compared_while_changes_are_published_are_not_taken_for_damaged(
     connection: Connection,
 ) -> None:
     """Redis has the new record first; what the watcher remembers follows."""
-    mirror = CatalogMirror(connection, owner="watcher-1")
-    await mirror.lead()
-    await mirror.write([an_adapter(name) for name in NAMES], [])
-    async with publishing_without_end(mirror, "one"):
+    async with updated_without_end(connection) as mirror:
         for _ in range(200):
             await mirror.report(a_watcher())
 
@@ -99,10 +103,7 @@ async def test_records_compared_while_changes_are_published_are_not_taken_for_da
 async def test_an_overwritten_record_is_noticed_though_changes_are_published_without_end(
     connection: Connection,
 ) -> None:
-    mirror = CatalogMirror(connection, owner="watcher-1")
-    await mirror.lead()
-    await mirror.write([an_adapter(name) for name in NAMES], [])
-    async with publishing_without_end(mirror, "one"):
+    async with updated_without_end(connection) as mirror:
         await mirror.report(a_watcher())
         await connection.commands.hset(ADAPTERS, "two", "{")
         with pytest.raises(LeaseLost, match="'two' in Redis is damaged"):
