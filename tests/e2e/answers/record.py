@@ -3,9 +3,12 @@
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
-from loradrop.catalog.events import EventType
+from loradrop.catalog.errors import CatalogUnavailable
+from loradrop.catalog.events import AdapterEvent, EventType
 from loradrop.catalog.revision import short
+from loradrop.catalog.status import WorkerStatus
 from loradrop.catalog.store import Connection, Reader, Reports
 from tests.e2e.answers.judge import Applied, Offer
 
@@ -51,7 +54,10 @@ class Record:
         cursor = listing.cursor
         self.following = True
         while True:
-            for entry_id, event in await self._reader.events_after(cursor):
+            events: list[tuple[str, AdapterEvent]] = []
+            with suppress(CatalogUnavailable):  # this process was starved: the same entries are read again
+                events = await self._reader.events_after(cursor)
+            for entry_id, event in events:
                 cursor = entry_id
                 revision = None if event.type is EventType.DELETED else event.revision
                 offer = Offer(_written_at(entry_id), event.seq, revision and short(revision))
@@ -60,7 +66,10 @@ class Record:
 
     async def _look(self) -> None:
         while True:
-            for worker in (await self._reports.workers()).values():
+            workers: Mapping[str, WorkerStatus] = {}
+            with suppress(CatalogUnavailable):  # looked at again
+                workers = await self._reports.workers()
+            for worker in workers.values():
                 if not self._applied or self._applied[-1].seq != worker.observed_seq:
                     self._applied.append(Applied(time.time(), worker.observed_seq))
             await asyncio.sleep(_LOOK_SECONDS)
