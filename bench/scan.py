@@ -69,9 +69,10 @@ def main() -> None:
 def all_ways(prefix: Path, size: int, stack: ExitStack) -> dict[str, Callable[[], object]]:
     """Return the ways to look at all of `prefix`."""
     known = examined(prefix, size)
-    assert not scan(prefix, known).changed
+    roots = Roots((prefix,))
+    assert not scan(prefix, known, roots).changed
     ways: dict[str, Callable[[], object]] = {
-        "loradrop": lambda: scan(prefix, known),
+        "loradrop": lambda: scan(prefix, known, roots),
         "scandir and 2 stats": lambda: scandir_and_stats(prefix),
         "two-level walk": lambda: two_level_walk(prefix),
         "find -printf": lambda: find(prefix),

@@ -9,6 +9,7 @@ import msgspec
 
 from loradrop.catalog.adapter import CONFIG_FILENAME, AdapterState, Reason, WeightsFormat
 from loradrop.catalog.errors import DiscoveryError
+from loradrop.catalog.lora.open_files import Roots
 from loradrop.catalog.printable import printable
 from loradrop.cli.errors import UsageError
 from loradrop.watcher.prefix.findings import Facts
@@ -57,7 +58,7 @@ def validations(
     Reads every byte, so that checksums are verified. Raises UsageError where `path` cannot be read.
     """
     try:
-        names = sorted(scan(path, {}).names)
+        names = sorted(scan(path, {}, Roots((path, *allow_symlinks_to))).names)
     except DiscoveryError as error:
         raise UsageError(error.message) from error
     is_adapter = not names or any((path / filename).exists() for filename in _ADAPTER_FILES)

@@ -9,6 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from loradrop.catalog.adapter import AdapterState
+from loradrop.catalog.lora.open_files import Roots
 from loradrop.catalog.printable import printable
 from loradrop.watcher.prefix.naming import NameCollisions, collision_reason, unusable
 from loradrop.watcher.prefix.scan import scan
@@ -40,7 +41,7 @@ def discover_new_lora_adapters_from_prefix(
     Otherwise like `discover_lora_adapters_from_prefix`.
     """
     prefix = Path(dir_prefix).absolute()
-    names = scan(prefix, {}).names
+    names = scan(prefix, {}, Roots((prefix,))).names
     collisions = NameCollisions(name for name in names if unusable(name) is None)
     found: dict[str, str] = {}
     for name in sorted(names):

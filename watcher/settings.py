@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from loradrop.catalog.lora.open_files import Roots
 from loradrop.catalog.settings import SettingsInvalid, Values, declared
 from loradrop.watcher.state.removal import RemovalRule
 from loradrop.watcher.state.settle import SettleRule
@@ -51,6 +52,11 @@ class Settings:
         object.__setattr__(self, "prefix", self.prefix.expanduser().absolute())
         if self.threads < _MIN_THREADS:
             raise SettingsInvalid(f"{self.threads} threads are too few: one looks and one is kept for hints.")
+
+    @property
+    def roots(self) -> Roots:
+        """Where links under the prefix may lead."""
+        return Roots((self.prefix, *self.allow_symlinks_to))
 
     @classmethod
     def of(cls, values: Values) -> "Settings":

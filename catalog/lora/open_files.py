@@ -5,14 +5,13 @@ checked proves nothing about what is opened by it later. Instead:
 
     1. The adapter's directory is opened once, relative to the prefix; its files relative to that descriptor.
     2. `openat2(RESOLVE_BENEATH)` lets the kernel itself refuse every step that leads out of the directory.
-    3. Where it refuses, or does not exist, a link may still lead to an allowed place. What the path leads to
-       is then opened without any effect (`O_PATH`), the kernel is asked where that lies
-       (`/proc/self/fd/N`), and only what lies inside the roots is opened for reading, through the same
-       descriptor.
+    3. Where it refuses, or does not exist, a link may still lead to an allowed place. The path is then walked
+       from the root it lies in, a step at a time, and the kernel follows no link (`O_NOFOLLOW`): where a step
+       is one, its text says in which root to begin again, or that it leads out.
 
     prefix/mine -> a directory    (1) opens it: its files are read from it, wherever the name leads later
     prefix/mine -> /etc           (2) refuses, (3) finds `/etc` outside the roots: Rejected
-    exchanged between (2) and (3) (3) judges what it has opened itself
+    prefix/mine -> /dead/nfs      the same: what does not answer is never asked
 
 Only regular files are read, and nothing is opened blocking: a pipe would block its reader.
 """
@@ -33,6 +32,8 @@ _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 _DIRECTORY = _READ | os.O_DIRECTORY
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
 
+_MOST_LINKS = 40
+"""As many as the kernel follows."""
 _SYS_OPENAT2 = 437
 _RESOLVE_NO_MAGICLINKS, _RESOLVE_BENEATH = 0x02, 0x08
 _UNDECIDED = frozenset({
@@ -59,13 +60,18 @@ class Roots:
 
     directories: tuple[str | Path, ...]
 
-    def contain(self, real: str) -> bool:
-        """Return whether the path `real`, which holds no links, lies in one of them."""
+    def locate(self, path: str) -> tuple[str, list[str]] | None:
+        """Return the root that the absolute `path` names a place in, and the steps from there to it.
+
+        Links in `path` are not looked at, those of the roots themselves are.
+        """
+        normal = os.path.normpath(path)
         for directory in self.directories:
-            root = os.path.realpath(directory)
-            if real == root or real.startswith(root.rstrip(os.sep) + os.sep):
-                return True
-        return False
+            real = os.path.realpath(directory)
+            for root in (real, os.path.abspath(directory)):  # noqa: PTH100 - a Path would lose ".."
+                if Path(normal).is_relative_to(root):
+                    return real, list(Path(normal).relative_to(root).parts)
+        return None
 
 
 @contextmanager
@@ -121,7 +127,7 @@ def _open_within(parent: int, path: str, flags: int, roots: Roots) -> int:
     if beneath is not None:
         return beneath
     if sys.platform == "linux":
-        return _open_after_check(parent, path, flags, roots)
+        return _open_step_by_step(parent, path, flags, roots)
     return _open_and_check(parent, path, flags, roots)
 
 
@@ -139,22 +145,42 @@ def _open_beneath(parent: int, path: str, flags: int) -> int | None:
     raise OSError(error, os.strerror(error), path)
 
 
-def _open_after_check(parent: int, path: str, flags: int, roots: Roots) -> int:
-    """Linux: find out where `path` leads without opening it, then open just that."""
+def _open_step_by_step(parent: int, path: str, flags: int, roots: Roots) -> int:
+    """Linux: open where `path` leads, having touched nothing outside the roots."""
+    place = _walked(f"{os.readlink(f'/proc/self/fd/{parent}')}/{path}", path, roots)  # noqa: PTH115 - no path of ours
     try:
-        place = os.open(path, os.O_PATH | os.O_CLOEXEC, dir_fd=parent)
-    except OSError:  # what is not there is not told apart from what is, outside the roots
-        _check_inside(os.path.realpath(f"/proc/self/fd/{parent}/{path}"), path, roots)
-        raise
-    try:
-        itself = f"/proc/self/fd/{place}"
-        _check_inside(os.readlink(itself), path, roots)  # noqa: PTH115 - it is no path of ours
         mode = os.fstat(place).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             raise _not_a_file(path)
-        return os.open(itself, flags)
+        return os.open(f"/proc/self/fd/{place}", flags)
     finally:
         os.close(place)
+
+
+def _walked(target: str, path: str, roots: Roots) -> int:
+    """Return a descriptor without any effect (`O_PATH`) of what the absolute `target` leads to."""
+    for _ in range(_MOST_LINKS):
+        located = roots.locate(target)
+        if located is None:
+            raise _escapes(path)
+        root, steps = located
+        here = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for number, step in enumerate(steps):
+                there = os.open(step, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
+                os.close(here)
+                here = there
+                if stat.S_ISLNK(os.fstat(here).st_mode):
+                    link = os.readlink("", dir_fd=here)
+                    target = str(Path(root, *steps[:number], link, *steps[number + 1 :]))
+                    break
+            else:
+                here, found = -1, here
+                return found
+        finally:
+            if here >= 0:
+                os.close(here)
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
 
 
 def _open_and_check(parent: int, path: str, flags: int, roots: Roots) -> int:
@@ -165,20 +191,20 @@ def _open_and_check(parent: int, path: str, flags: int, roots: Roots) -> int:
     try:
         get_path: int = fcntl.F_GETPATH  # type: ignore[attr-defined,unused-ignore]  # macOS only
         real = fcntl.fcntl(descriptor, get_path, bytes(1024)).rstrip(b"\0")
-        _check_inside(os.fsdecode(real), path, roots)
+        if roots.locate(os.fsdecode(real)) is None:
+            raise _escapes(path)
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
 
 
-def _check_inside(real: str, path: str, roots: Roots) -> None:
-    if not roots.contain(real):
-        raise Rejected(
-            "link_escapes",
-            f"{Path(path).name!r} is a link that leads out of the prefix. Copy the files into the prefix, or"
-            " name the directory it leads to with --allow-symlinks-to.",
-        )
+def _escapes(path: str) -> Rejected:
+    return Rejected(
+        "link_escapes",
+        f"{Path(path).name!r} is a link that leads out of the prefix. Copy the files into the prefix, or"
+        " name the directory it leads to with --allow-symlinks-to.",
+    )
 
 
 def _not_a_file(name: str) -> Rejected:

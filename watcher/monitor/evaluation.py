@@ -93,7 +93,7 @@ class Evaluator:
         """
         if not is_entry_name(request.name):
             return Absent()  # of a record that is not ours: no path to somewhere else is followed
-        look = look_at(request.name, root_fd)
+        look = look_at(request.name, root_fd, self._rules.roots)
         if not isinstance(look, Look):
             return look
         reason = unusable(request.name)
@@ -123,14 +123,17 @@ class Evaluator:
     def _prove(self, request: ExamineRequest, look: Look, rest: "_Rest", root_fd: int) -> Finding:
         try:
             proof = prove(request.name, root_fd, self._rules, digest=rest.is_over)
-            if proof.signature != look.signature or _signature_now(request.name, root_fd) != look.signature:
+            if (
+                proof.signature != look.signature
+                or self._signature_now(request.name, root_fd) != look.signature
+            ):
                 raise Changed
         except Incomplete as error:
             return self._incomplete(look, rest, error.reason)
         except Changed as error:
             return self._settling(look, rest, error.reason)
         except Rejected as error:
-            if rest.is_over and _signature_now(request.name, root_fd) == look.signature:
+            if rest.is_over and self._signature_now(request.name, root_fd) == look.signature:
                 return Finding(signature=look.signature, state=AdapterState.REJECTED, reason=error.reason)
             return self._settling(look, rest, Changed().reason)
         if proof.revision is None:
@@ -190,6 +193,10 @@ class Evaluator:
             racy=racy,
         )
 
+    def _signature_now(self, name: str, root_fd: int) -> Signature | None:
+        look = look_at(name, root_fd, self._rules.roots)
+        return look.signature if isinstance(look, Look) else None
+
     def _while_growing(self, stillness: Stillness | None, now: float) -> float | None:
         if stillness is None or now - stillness.same_since > self._rule.growing_seconds:
             return None
@@ -221,8 +228,3 @@ def _restless(before: Finding | None, look: Look) -> Stillness | None:
     if before.state is AdapterState.INCOMPLETE and before.signature != look.signature:
         return None  # it grew: restless counts from when it is complete
     return before.stillness
-
-
-def _signature_now(name: str, root_fd: int) -> Signature | None:
-    look = look_at(name, root_fd)
-    return look.signature if isinstance(look, Look) else None

@@ -19,7 +19,6 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
-from loradrop.catalog.lora.open_files import Roots
 from loradrop.catalog.status import WatcherMode
 from loradrop.watcher.monitor.batch import BatchResult, Examiner
 from loradrop.watcher.monitor.evaluation import ExamineRequest
@@ -64,8 +63,7 @@ class Monitor:
         self._counters = counters
         self._timings = timings
         self._stopping = threading.Event()
-        roots = Roots((settings.prefix, *settings.allow_symlinks_to))
-        rules = Rules(roots, settings.allow_pickle, self._stopping.is_set)
+        rules = Rules(settings.roots, settings.allow_pickle, self._stopping.is_set)
         examiner = Examiner(settings.prefix, rules, settings.settle, marker=settings.marker)
         self._pool = ExaminerPool(examiner, settings.threads)
         self._scanner = Scanner(settings, self._pool, state, conditions=conditions, counters=counters)

@@ -111,7 +111,8 @@ class Scanner:
 
     def scan_now(self) -> Scan:
         """Scan in this thread, and take nothing in; raises DiscoveryError."""
-        return scan(self._settings.prefix, self._state.names, marker=self._settings.marker)
+        settings = self._settings
+        return scan(settings.prefix, self._state.names, settings.roots, marker=settings.marker)
 
     def list_now(self) -> frozenset[str]:
         """List the names in the prefix in this thread; raises DiscoveryError."""

@@ -15,6 +15,8 @@ from pathlib import Path
 from asyncinotify import Event, Inotify, Mask, Watch
 
 from loradrop.catalog.adapter import CONFIG_FILENAME, Reason, WeightsFormat
+from loradrop.catalog.lora.faults import Rejected
+from loradrop.catalog.lora.open_files import Roots, opened_directory
 from loradrop.catalog.status import WatcherMode
 from loradrop.watcher.notify.lost import NotifierLost, overflowed, replaced, unwatchable
 from loradrop.watcher.notify.notifier import Hint, Notifier
@@ -25,6 +27,8 @@ _CHANGES = Mask.CLOSE_WRITE | Mask.MOVED_TO | Mask.MOVED_FROM | Mask.CREATE | Ma
 _SELF = Mask.DELETE_SELF | Mask.MOVE_SELF
 _PREFIX_MASK = _CHANGES | _SELF | Mask.ONLYDIR
 _ADAPTER_MASK = _CHANGES | _SELF | Mask.ONLYDIR | Mask.MASK_ADD
+_ENTRY_MASK = _ADAPTER_MASK | Mask.DONT_FOLLOW
+"""A link may lead to a filesystem that never answers, which the event loop must not wait for."""
 _LEFT = _SELF | Mask.IGNORED
 _PREFIX_LOST = _SELF | Mask.UNMOUNT | Mask.IGNORED
 _CAME = Mask.MOVED_TO | Mask.CREATE
@@ -44,9 +48,13 @@ class InotifyNotifier(Notifier):
 
     mode = WatcherMode.INOTIFY
 
-    def __init__(self, prefix: Path, on_hint: Callable[[Hint], None]) -> None:
-        """Begin to watch; raises NotifierLost where that cannot be."""
+    def __init__(self, prefix: Path, on_hint: Callable[[Hint], None], roots: Roots | None = None) -> None:
+        """Begin to watch, also where links lead inside `roots`, by default the prefix.
+
+        Raises NotifierLost where that cannot be.
+        """
         self._prefix = prefix
+        self._roots = roots or Roots((prefix,))
         self._on_hint = on_hint
         self._watches: dict[str, Watch] = {}
         self._sharing: dict[int, set[str]] = {}
@@ -113,10 +121,12 @@ class InotifyNotifier(Notifier):
 
     def _add(self, name: str) -> None:
         try:
-            watch = self._inotify.add_watch(f"{self._prefix}/{name}", _ADAPTER_MASK)
+            watch = self._watched(name)
         except OSError as error:
             if error.errno in _LIMITS:
                 self._limited.add(name)
+            return
+        except Rejected:  # a link that leads out: its examination says so
             return
         self._limited.discard(name)
         self._watches[name] = watch
@@ -126,6 +136,14 @@ class InotifyNotifier(Notifier):
             watch.path = name  # type: ignore[assignment]  # its name is all we need of it; a Path is 300 bytes
         elif watch.path != name:  # two links to one directory share a watch
             self._sharing.setdefault(watch.wd, {str(watch.path)}).add(name)
+
+    def _watched(self, name: str) -> Watch:
+        """Return a new watch on the directory `name`; raises Rejected and OSError."""
+        try:
+            return self._inotify.add_watch(f"{self._prefix}/{name}", _ENTRY_MASK)
+        except NotADirectoryError:
+            with opened_directory(self._prefix, name, self._roots) as directory:  # a link, or no directory
+                return self._inotify.add_watch(f"/proc/self/fd/{directory}", _ADAPTER_MASK)
 
     def _remove(self, name: str) -> None:
         self._limited.discard(name)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from loradrop.catalog.adapter import Reason
+from loradrop.catalog.lora.open_files import Roots
 from loradrop.catalog.status import WatcherMode
 from loradrop.watcher.notify.lost import identity_at, replaced
 from loradrop.watcher.notify.notifier import Hint, Notifications, Notifier
@@ -27,7 +28,9 @@ def notifications_for(
 ) -> Notifications:
     """Return the notifications `settings` ask for; run them to begin."""
     return Notifications(
-        lambda: make_notifier(settings.notifier, settings.prefix, filesystem_type(settings.prefix), on_hint),
+        lambda: make_notifier(
+            settings.notifier, settings.prefix, settings.roots, filesystem_type(settings.prefix), on_hint
+        ),
         on_hint=on_hint,
         on_lost=on_lost,
         timings=timings,
@@ -55,9 +58,16 @@ class RescanOnly(Notifier):
 
 
 def make_notifier(
-    choice: NotifierChoice, prefix: Path, filesystem: str | None, on_hint: Callable[[Hint], None]
+    choice: NotifierChoice,
+    prefix: Path,
+    roots: Roots,
+    filesystem: str | None,
+    on_hint: Callable[[Hint], None],
 ) -> Notifier:
-    """Return the notifier for `prefix`, which lies on `filesystem`; raises NotifierLost."""
+    """Return the notifier for `prefix`, which lies on `filesystem`, and for links into `roots`.
+
+    Raises NotifierLost.
+    """
     match choice:
         case NotifierChoice.NONE:
             return RescanOnly(prefix, attached=False)
@@ -66,5 +76,5 @@ def make_notifier(
         case NotifierChoice.AUTO if is_shared(filesystem):
             return RescanOnly(prefix, attached=True)
     if sys.platform == "linux":
-        return InotifyNotifier(prefix, on_hint)
+        return InotifyNotifier(prefix, on_hint, roots)
     return WatchdogNotifier(prefix, on_hint)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from loradrop.catalog.errors import DiscoveryError
+from loradrop.catalog.lora.open_files import Roots
 from loradrop.watcher.prefix.findings import RootIdentity, Signature
 from loradrop.watcher.prefix.naming import is_ignored
 from loradrop.watcher.prefix.signature import CONFIG, SAFETENSORS, Look, look_at, pack_signature
@@ -104,12 +105,19 @@ def _identity(path: int | str | os.PathLike[str], found: os.stat_result) -> Root
 
 
 def scan(
-    prefix: str | os.PathLike[str], known: Mapping[str, HasSignature], *, marker: str | None = None
+    prefix: str | os.PathLike[str],
+    known: Mapping[str, HasSignature],
+    roots: Roots,
+    *,
+    marker: str | None = None,
 ) -> Scan:
-    """Look at the whole prefix and tell what differs from `known`; raises DiscoveryError."""
+    """Look at the whole prefix, through links inside `roots`, and tell what differs from `known`.
+
+    Raises DiscoveryError.
+    """
     with open_root(prefix, marker=marker) as (root_fd, identity):
         try:
-            return _scan(root_fd, identity, known)
+            return _scan(root_fd, identity, known, roots)
         except OSError as error:
             raise _translated(error, prefix) from error
 
@@ -122,12 +130,12 @@ def list_names(root_fd: int, prefix: str | os.PathLike[str]) -> frozenset[str]:
         raise _translated(error, prefix) from error
 
 
-def _scan(root_fd: int, identity: RootIdentity, known: Mapping[str, HasSignature]) -> Scan:
+def _scan(root_fd: int, identity: RootIdentity, known: Mapping[str, HasSignature], roots: Roots) -> Scan:
     # The hot loop: at 10 000 adapters every microsecond here is 10 ms a scan, hence what is inlined, and
     # what is asked of new names only.
     names: set[str] = set()
     changed: list[str] = []
-    status = os.stat
+    status, is_link = os.stat, stat.S_ISLNK
     with os.scandir(root_fd) as entries:
         for entry in entries:
             name = entry.name
@@ -136,11 +144,16 @@ def _scan(root_fd: int, identity: RootIdentity, known: Mapping[str, HasSignature
             if expected is None and not _may_be_adapter(entry):
                 continue
             names.add(name)
-            try:
-                c = status(name + CONFIG, dir_fd=root_fd)
-                w = status(name + SAFETENSORS, dir_fd=root_fd)
-            except OSError:
-                if expected is None or expected != _rare_signature(name, root_fd):
+            is_rare = entry.is_symlink()
+            if not is_rare:
+                try:
+                    c = status(name + CONFIG, dir_fd=root_fd, follow_symlinks=False)
+                    w = status(name + SAFETENSORS, dir_fd=root_fd, follow_symlinks=False)
+                    is_rare = is_link(c.st_mode) or is_link(w.st_mode)
+                except OSError:
+                    is_rare = True
+            if is_rare:
+                if expected is None or expected != _rare_signature(name, root_fd, roots):
                     changed.append(name)
                 continue
             signature = pack_signature(
@@ -162,8 +175,8 @@ def _may_be_adapter(entry: "os.DirEntry[str]") -> bool:
         return True  # it is there; the examination says what is wrong with it
 
 
-def _rare_signature(name: str, root_fd: int) -> bytes | None:
-    look = look_at(name, root_fd)
+def _rare_signature(name: str, root_fd: int, roots: Roots) -> bytes | None:
+    look = look_at(name, root_fd, roots)
     return look.signature if isinstance(look, Look) else None
 
 

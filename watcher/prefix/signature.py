@@ -1,4 +1,4 @@
-"""One adapter's files as `stat` sees them: a few microseconds, nothing opened.
+"""One adapter's files as `stat` sees them: a few microseconds, no byte read.
 
 The signature of an adapter is what `stat` says of its configuration and of the weights vLLM would read.
 As long as it stays the same, so do the bytes, and nothing needs to be read again.
@@ -11,7 +11,8 @@ import struct
 from dataclasses import dataclass
 
 from loradrop.catalog.adapter import CONFIG_FILENAME, Reason, WeightsFormat
-from loradrop.catalog.lora.open_files import is_gone
+from loradrop.catalog.lora.faults import Rejected
+from loradrop.catalog.lora.open_files import Roots, is_gone, open_directory, open_file
 from loradrop.watcher.prefix.findings import Absent, Signature, Unreadable
 
 SAFETENSORS = f"/{WeightsFormat.SAFETENSORS.filename}"
@@ -35,18 +36,17 @@ class Look:
     weights_bytes: int
 
 
-def look_at(name: str, root_fd: int) -> Look | Absent | Unreadable:
-    """Look at the directory `name` inside the prefix open at `root_fd`."""
+def look_at(name: str, root_fd: int, roots: Roots) -> Look | Absent | Unreadable:
+    """Look at the directory `name` inside the prefix open at `root_fd`.
+
+    Links are followed inside `roots`; one that leads out is looked at itself.
+    """
     try:
-        config = _stat(name + CONFIG, root_fd)
-        weights = _stat(name + SAFETENSORS, root_fd)
-        if weights is None:
-            weights = _stat(name + PICKLE, root_fd)
-        directory = None if config and weights else _directory(name, root_fd)
-        if config is None and weights is None and directory is None:
-            return Absent()
+        config, weights, directory = _files(name, root_fd, roots)
     except OSError as error:
         return Absent() if _is_impossible(name, root_fd) else Unreadable(unreadable(error))
+    if config is None and weights is None and directory is None:
+        return Absent()
     found = [file for file in (config, weights) if file is not None]
     return Look(
         signature=pack_signature(*_numbers(config or directory), *_numbers(weights or directory)),
@@ -82,24 +82,54 @@ def failed(error: Exception) -> Reason:
     )
 
 
-def _stat(path: str, root_fd: int) -> os.stat_result | None:
+_Stat = os.stat_result | None
+
+
+def _files(name: str, root_fd: int, roots: Roots) -> tuple[_Stat, _Stat, _Stat]:
+    """Return configuration and weights of `name`, and `name` itself where one of them is not there."""
+    itself = _stat(name, root_fd)
     try:
-        return os.stat(path, dir_fd=root_fd)
+        directory = open_directory(root_fd, name, roots)
+    except Rejected:
+        return None, None, itself
+    except OSError as error:
+        if not is_gone(error):
+            raise
+        return None, None, itself if itself and stat.S_ISLNK(itself.st_mode) else None
+    try:
+        config = _file(CONFIG_FILENAME, directory, roots)
+        weights = _file(WeightsFormat.SAFETENSORS.filename, directory, roots)
+        if weights is None:
+            weights = _file(WeightsFormat.PICKLE.filename, directory, roots)
+        return config, weights, None if config and weights else os.fstat(directory)
+    finally:
+        os.close(directory)
+
+
+def _file(name: str, directory: int, roots: Roots) -> _Stat:
+    """Return the `stat` of what `name` in the open `directory` leads to, or its own where that is no file."""
+    itself = _stat(name, directory)
+    if itself is None or not stat.S_ISLNK(itself.st_mode):
+        return itself
+    try:
+        descriptor, found = open_file(directory, name, roots)
+    except Rejected:
+        return itself
     except OSError as error:
         if is_gone(error):
             return None
         raise
+    os.close(descriptor)
+    return found
 
 
-def _directory(name: str, root_fd: int) -> os.stat_result | None:
-    """Return the `stat` of `name` where it is a directory, or a link that may be meant to become one."""
+def _stat(name: str, directory: int) -> _Stat:
     try:
-        found = os.stat(name, dir_fd=root_fd, follow_symlinks=False)
+        return os.stat(name, dir_fd=directory, follow_symlinks=False)
     except OSError as error:
         if is_gone(error):
             return None
         raise
-    return found if stat.S_ISDIR(found.st_mode) or stat.S_ISLNK(found.st_mode) else None
 
 
 def _is_impossible(name: str, root_fd: int) -> bool:

@@ -59,7 +59,17 @@ def test_a_prefix_may_be_a_link_itself(prefix: Path) -> None:
     link = prefix.parent / "link"
     link.symlink_to(prefix)
     (prefix / "absolute").symlink_to(link / "sql")
-    assert read(link, "sql") == read(link, "absolute") == read(prefix, "absolute") == "inside"
+    (prefix / "real").symlink_to(prefix / "sql")
+    assert read(link, "sql") == read(link, "absolute") == read(link, "real") == "inside"
+
+
+def test_a_link_names_its_root_as_it_is_configured_or_really_is(prefix: Path) -> None:
+    link = prefix.parent / "link"
+    link.symlink_to(prefix)
+    (prefix / "absolute").symlink_to(link / "sql")
+    with pytest.raises(Rejected, match="link_escapes"):
+        read(prefix, "absolute")
+    assert read(prefix, "absolute", link) == "inside"
 
 
 def test_an_allowed_directory_may_be_a_link_itself(prefix: Path) -> None:

@@ -102,8 +102,8 @@ def test_a_write_hidden_behind_the_same_times_is_found_by_the_second_digest(
     # a kernel with coarse times: the signature stays what it was
     real = evaluation.look_at
 
-    def coarse(name: str, root_fd: int) -> object:
-        look = real(name, root_fd)
+    def coarse(name: str, root_fd: int, roots: Roots) -> object:
+        look = real(name, root_fd, roots)
         return evaluation.Look(first.signature, look.changed_ns, look.weights_bytes)  # type: ignore[union-attr]
 
     monkeypatch.setattr(evaluation, "look_at", coarse)
@@ -116,8 +116,8 @@ def test_whole_seconds_are_given_more_time(tmp_path: Path, monkeypatch: pytest.M
     write_adapter(tmp_path / "sql")
     real = evaluation.look_at
 
-    def coarse(name: str, root_fd: int) -> object:
-        look = real(name, root_fd)
+    def coarse(name: str, root_fd: int, roots: Roots) -> object:
+        look = real(name, root_fd, roots)
         whole = look.changed_ns // 1_000_000_000 * 1_000_000_000  # type: ignore[union-attr]
         return evaluation.Look(look.signature, whole, look.weights_bytes)  # type: ignore[union-attr]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from loradrop.catalog.adapter import Reason
+from loradrop.catalog.lora.open_files import Roots
 from loradrop.catalog.status import WatcherMode
 from loradrop.watcher.notify.lost import NotifierLost
 from loradrop.watcher.notify.notifier import Hint, Notifications, Notifier
@@ -196,13 +197,13 @@ async def test_names_are_covered_once_and_a_refusal_is_no_crash() -> None:
 async def test_the_notifier_fits_the_filesystem_unless_the_operator_decides(
     choice: NotifierChoice, kind: str, mode: WatcherMode, tmp_path: Path
 ) -> None:
-    notifier = make_notifier(choice, tmp_path, kind, lambda _hint: None)
+    notifier = make_notifier(choice, tmp_path, Roots((tmp_path,)), kind, lambda _hint: None)
     assert notifier.mode is mode
     notifier.close()
 
 
 async def test_on_other_systems_watchdog_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
-    notifier = make_notifier(NotifierChoice.AUTO, tmp_path, None, lambda _hint: None)
+    notifier = make_notifier(NotifierChoice.AUTO, tmp_path, Roots((tmp_path,)), None, lambda _hint: None)
     assert notifier.mode is WatcherMode.WATCHDOG
     notifier.close()

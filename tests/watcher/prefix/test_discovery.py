@@ -33,7 +33,7 @@ def findings_of(prefix: Path) -> dict[str, Finding]:
     evaluator = Evaluator(Rules(Roots((prefix,))), SettleRule(settle_seconds=0))
     found = {}
     with open_root(prefix) as (root_fd, _):
-        for name in scan(prefix, {}).names:
+        for name in scan(prefix, {}, Roots((prefix,))).names:
             finding = evaluator.evaluate(ExamineRequest(name, None), root_fd)
             assert isinstance(finding, Finding)
             found[name] = finding
@@ -110,9 +110,9 @@ def test_any_other_failure_is_an_error_with_its_cause(tmp_path: Path) -> None:
 
 def test_a_prefix_without_its_marker_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(PrefixMarkerMissing, match="marker"):
-        scan(tmp_path, {}, marker=".mounted")
+        scan(tmp_path, {}, Roots((tmp_path,)), marker=".mounted")
     (tmp_path / ".mounted").touch()
-    assert scan(tmp_path, {}, marker=".mounted").names == frozenset()
+    assert scan(tmp_path, {}, Roots((tmp_path,)), marker=".mounted").names == frozenset()
 
 
 def test_a_prefix_replaced_while_it_is_read_is_an_error(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_files_and_hidden_names_are_no_adapters(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name in (".git", "..data", "sql.tmp", "sql~"):
         write_adapter(tmp_path / name)
-    assert scan(tmp_path, {}).names == frozenset()
+    assert scan(tmp_path, {}, Roots((tmp_path,))).names == frozenset()
 
 
 def test_nothing_has_changed_where_nothing_has_changed(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_nothing_has_changed_where_nothing_has_changed(tmp_path: Path) -> None:
     for bad in BAD:
         bad.write(tmp_path / bad.kind)
     known = findings_of(tmp_path)
-    assert set(scan(tmp_path, known).changed) == set()
+    assert set(scan(tmp_path, known, Roots((tmp_path,))).changed) == set()
 
 
 def test_an_adapter_that_vanishes_is_changed_until_it_is_forgotten(tmp_path: Path) -> None:
@@ -145,9 +145,9 @@ def test_an_adapter_that_vanishes_is_changed_until_it_is_forgotten(tmp_path: Pat
     known = findings_of(tmp_path)
     (tmp_path / "sql").rename(tmp_path / ".sql")
     (tmp_path / "sql").write_text("a file now")
-    assert scan(tmp_path, known).changed == ("sql",)
+    assert scan(tmp_path, known, Roots((tmp_path,))).changed == ("sql",)
     (tmp_path / "sql").unlink()
-    assert scan(tmp_path, known).names == frozenset()
+    assert scan(tmp_path, known, Roots((tmp_path,))).names == frozenset()
 
 
 def rewrite_same_size_keeping_times(directory: Path) -> None:
@@ -186,4 +186,4 @@ def test_every_way_of_changing_a_file_shows_in_the_signature(change: object, tmp
     known = findings_of(tmp_path)
     assert callable(change)
     change(tmp_path / "sql")
-    assert scan(tmp_path, known).changed == ("sql",)
+    assert scan(tmp_path, known, Roots((tmp_path,))).changed == ("sql",)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from loradrop.catalog.adapter import AdapterState, WeightsFormat
+from loradrop.catalog.lora.open_files import Roots
 from loradrop.catalog.revision import RevisionHasher
 from loradrop.watcher.prefix.signature import Look, look_at
 from loradrop.watcher.validation.inspection import inspect_adapter
@@ -253,9 +254,9 @@ def test_an_incomplete_directory_is_looked_at_again_when_something_is_put_into_i
     (tmp_path / "sql").mkdir()
     root = os.open(tmp_path, os.O_RDONLY)
     try:
-        empty = look_at("sql", root)
+        empty = look_at("sql", root, Roots((tmp_path,)))
         (tmp_path / "sql" / "model.safetensors").write_text("x")
-        filled = look_at("sql", root)
+        filled = look_at("sql", root, Roots((tmp_path,)))
     finally:
         os.close(root)
     assert isinstance(empty, Look)
