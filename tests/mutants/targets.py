@@ -54,7 +54,10 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "worker/store/deadline.py": (f"{_STORE}/test_deadline_threads.py", _STORE),
     "worker/store/deadline_threads.py": (f"{_STORE}/test_deadline_threads.py", _STORE),
     "worker/store/warm_start.py": (f"{_STORE}/test_warm_start.py",),
-    "worker/fleet/catalog_follower.py": ("tests/worker/fleet/test_catalog_follower.py",),
+    "worker/fleet/catalog_follower.py": (
+        "tests/worker/fleet/test_catalog_follower.py",
+        "tests/worker/fleet/test_starting_without_redis.py",
+    ),
     "worker/fleet/reporter.py": ("tests/worker/fleet/test_reporter.py",),
     "worker/fleet/state_directory.py": ("tests/worker/fleet/test_state_directory.py",),
     "worker/fleet/ports.py": ("tests/worker/fleet/test_ports.py",),
