@@ -95,7 +95,11 @@ TARGETS: dict[str, tuple[str, ...]] = {
         f"{_CATALOG}/test_unavailable.py",
         f"{_CATALOG}/test_damage.py",
     ),
-    "catalog/wire.py": ("tests/catalog/test_wire.py", f"{_CATALOG}/test_reader.py"),
+    "catalog/wire.py": (
+        "tests/catalog/test_wire.py",
+        "tests/catalog/test_published_records.py",
+        f"{_CATALOG}/test_reader.py",
+    ),
     "catalog/bounds.py": (f"{_CATALOG}/test_bounds.py",),
     "catalog/lora/config.py": (f"{_LORA}/test_config.py", "tests/watcher/validation"),
     "catalog/lora/tensors.py": (f"{_LORA}/test_config.py", "tests/watcher/validation", *_ADMISSION),
