@@ -27,6 +27,8 @@ _LORA = "tests/catalog/lora"
 _PICKLES = (
     f"{_LORA}/test_pickle_archive.py",
     f"{_LORA}/test_zip_directory.py",
+    f"{_LORA}/test_zip_fields.py",
+    f"{_LORA}/test_pickle_limits.py",
     f"{_LORA}/test_differential.py",
 )
 _CATALOG = "tests/catalog/store"
@@ -101,10 +103,15 @@ TARGETS: dict[str, tuple[str, ...]] = {
         f"{_CATALOG}/test_reader.py",
     ),
     "catalog/bounds.py": (f"{_CATALOG}/test_bounds.py",),
-    "catalog/lora/config.py": (f"{_LORA}/test_config.py", "tests/watcher/validation"),
-    "catalog/lora/tensors.py": (f"{_LORA}/test_config.py", "tests/watcher/validation", *_ADMISSION),
+    "catalog/lora/config.py": (
+        f"{_LORA}/test_config.py",
+        f"{_LORA}/test_config_limits.py",
+        "tests/watcher/validation",
+    ),
+    "catalog/lora/tensors.py": (f"{_LORA}/test_tensors.py", "tests/watcher/validation", *_ADMISSION),
     "catalog/lora/safetensors_header.py": (
         f"{_LORA}/test_safetensors_header.py",
+        f"{_LORA}/test_header_limits.py",
         f"{_LORA}/test_differential.py",
     ),
     "catalog/lora/open_files.py": (f"{_LORA}/test_open_files.py", "tests/watcher/validation"),
