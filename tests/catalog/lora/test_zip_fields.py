@@ -196,3 +196,33 @@ def test_the_highest_version_is_that_of_zip64_and_unix_attributes_say_nothing(tm
     assert directory(tmp_path, patched(PLAIN, at + 38, "<L", 0x81A40000))
     with pytest.raises(Damaged):
         directory(tmp_path, patched(PLAIN, at + 6, "<H", 46))
+
+
+def test_a_local_header_without_sizes_says_that_they_follow(tmp_path: Path) -> None:
+    with pytest.raises(Damaged, match="local header"):
+        directory(tmp_path, PLAIN[:14] + bytes(12) + PLAIN[26:])
+
+
+@pytest.mark.parametrize(("count", "why"), [(1, "holds more"), (3, "ends early")])
+def test_a_directory_holds_as_many_records_as_its_end_says(tmp_path: Path, count: int, why: str) -> None:
+    at = PLAIN.rindex(END)
+    content = patched(patched(PLAIN, at + 8, "<H", count), at + 10, "<H", count)
+    with pytest.raises(Damaged, match=why):
+        directory(tmp_path, content)
+
+
+def test_fields_beside_those_of_zip64_are_refused(tmp_path: Path) -> None:
+    info = zipfile.ZipInfo("one")
+    info.extra = struct.pack("<2H", 0x9901, 2) + b"ab"
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(info, b"first")
+    with pytest.raises(Damaged, match="fields torch does not write"):
+        directory(tmp_path, buffer.getvalue())
+
+
+@pytest.mark.parametrize("offset", [20, 24, 42])
+def test_a_size_that_refers_to_zip64_needs_its_field(tmp_path: Path, offset: int) -> None:
+    at = PLAIN.index(ENTRY)
+    with pytest.raises(Damaged, match="fields torch does not write"):
+        directory(tmp_path, patched(PLAIN, at + offset, "<L", 0xFFFFFFFF))
