@@ -148,3 +148,12 @@ def test_a_file_has_exactly_the_bytes_its_header_declares(
         assert read(tmp_path, header, size) == [Tensor("a", "U8", (4,))]
     else:
         assert code in refusal(tmp_path, header, size)
+
+
+@pytest.mark.parametrize(
+    ("count", "why"), [(999_998, "does not say"), (999_999, "holds more values than 100000 tensors need")]
+)
+def test_a_header_holds_at_most_a_million_lists_objects_and_commas(
+    tmp_path: Path, count: int, why: str
+) -> None:
+    assert why in refusal(tmp_path, b'{"a":[' + b"0," * count + b"0]}")
