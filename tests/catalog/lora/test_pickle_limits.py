@@ -88,13 +88,6 @@ def test_a_pickle_has_at_most_8_mib(tmp_path: Path) -> None:
     assert outcome(tmp_path, archive(**(RECORDS | {"data.pkl": padded((8 << 20) + 1)}))) == "pickle_invalid"
 
 
-def test_a_pickle_has_at_most_a_million_instructions() -> None:
-    most = PROTO + PROTO + b"}" + b"(u" * 499_998 + STOP
-    assert read_state_dict(most, {}) == []
-    with pytest.raises(ValueError, match="instructions"):
-        read_state_dict(PROTO + most, {})
-
-
 def test_a_stack_holds_at_most_16_384_values_and_marks() -> None:
     def program(values: int, marks: int) -> bytes:
         return PROTO + b"(" * marks + b"N" * values + b"t" * marks + b"}" + STOP
@@ -117,19 +110,6 @@ def test_a_memo_holds_at_most_300_000_values() -> None:
     assert read_state_dict(program(300_000), {}) == []
     with pytest.raises(ValueError, match="memory"):
         read_state_dict(program(300_001), {})
-
-
-@pytest.mark.parametrize(
-    "new", [b"}", b"]", b"ccollections\nOrderedDict\n)R"], ids=["dict", "list", "ordered"]
-)
-def test_a_pickle_makes_at_most_100_000_containers(new: bytes) -> None:
-    def program(count: int) -> bytes:
-        batches = [min(10_000, count - at) for at in range(0, count, 10_000)]
-        return PROTO + b"".join(b"(" + new * batch + b"t" for batch in batches) + b"}" + STOP
-
-    assert read_state_dict(program(99_999), {}) == []
-    with pytest.raises(ValueError, match="memory"):
-        read_state_dict(program(100_000), {})
 
 
 @pytest.mark.parametrize("protocol", [0, 1, 3, 4])
@@ -168,3 +148,23 @@ def test_values_that_are_not_used_may_be_of_any_kind_torch_writes(program: bytes
 def test_an_instruction_without_what_it_takes_is_damage(program: bytes) -> None:
     with pytest.raises((ValueError, Unsafe)):
         read_state_dict(PROTO + program + b"}" + STOP, {})
+
+
+def test_a_pickle_has_at_most_a_million_instructions() -> None:
+    most = PROTO + PROTO + b"}" + b"(u" * 499_998 + STOP
+    assert read_state_dict(most, {}) == []
+    with pytest.raises(ValueError, match="instructions"):
+        read_state_dict(PROTO + most, {})
+
+
+@pytest.mark.parametrize(
+    "new", [b"}", b"]", b"ccollections\nOrderedDict\n)R"], ids=["dict", "list", "ordered"]
+)
+def test_a_pickle_makes_at_most_100_000_containers(new: bytes) -> None:
+    def program(count: int) -> bytes:
+        batches = [min(10_000, count - at) for at in range(0, count, 10_000)]
+        return PROTO + b"".join(b"(" + new * batch + b"t" for batch in batches) + b"}" + STOP
+
+    assert read_state_dict(program(99_999), {}) == []
+    with pytest.raises(ValueError, match="memory"):
+        read_state_dict(program(100_000), {})
