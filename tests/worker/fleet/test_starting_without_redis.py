@@ -51,6 +51,7 @@ async def test_the_pauses_between_tries_begin_again_once_the_catalog_is_followed
         for _ in range(4):
             follower.moved.clear()
             await wait_until(follower.moved.is_set, timeout=10, description="the catalog was asked for")
+        assert backoff.pause_seconds() > 0.01, "the pauses have grown"
         publisher = Publisher(connection, owner="watcher-1")
         await publisher.lead()
         await follower.until_fresh()
