@@ -119,6 +119,12 @@ def test_another_protocol_is_not_read(protocol: int) -> None:
         read_state_dict(bytes([0x80, protocol]) + EMPTY[2:], {})
 
 
+@pytest.mark.parametrize("program", [b"c" + b"m" * 80 + b"\nname\n", b"cos\n" + b"m" * 80 + b"\n", b"cos"])
+def test_a_name_without_an_end_within_80_bytes_is_not_read(program: bytes) -> None:
+    with pytest.raises(Unsafe, match="too long"):
+        read_state_dict(PROTO + program + b"}" + STOP, {})
+
+
 def test_tensors_that_share_a_storage_share_its_type() -> None:
     whole = torch.arange(32.0)
     program = program_of(saved({"a": whole[:16], "b": whole[16:]}))
