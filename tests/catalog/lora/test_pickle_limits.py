@@ -125,6 +125,21 @@ def test_a_name_without_an_end_within_80_bytes_is_not_read(program: bytes) -> No
         read_state_dict(PROTO + program + b"}" + STOP, {})
 
 
+def test_a_tensor_with_hooks_is_not_read_also_where_they_are_set_after_it_was_made() -> None:
+    program = program_of(saved({"a": torch.ones(4, 8)}))
+    hooks = program.index(b"OrderedDict\n")
+    made = program.index(b")R", hooks) + len(b")R")
+    memo = program[made : made + 2]
+    assert memo[:1] == b"q"
+    set_hook = b"X\1\0\0\0hNs"
+    for dangerous in (
+        program[:made] + set_hook + program[made:],
+        program[:-1] + b"h" + memo[1:] + set_hook + STOP,
+    ):
+        with pytest.raises(Unsafe, match="hooks"):
+            read_state_dict(dangerous, {"0": 128})
+
+
 def test_tensors_that_share_a_storage_share_its_type() -> None:
     whole = torch.arange(32.0)
     program = program_of(saved({"a": whole[:16], "b": whole[16:]}))
