@@ -140,6 +140,11 @@ def test_a_tensor_with_hooks_is_not_read_also_where_they_are_set_after_it_was_ma
             read_state_dict(dangerous, {"0": 128})
 
 
+def test_a_key_without_a_value_is_not_read() -> None:
+    with pytest.raises(Unsafe, match="key"):
+        read_state_dict(PROTO + b"}(X\1\0\0\0au" + STOP, {})
+
+
 def test_tensors_that_share_a_storage_share_its_type() -> None:
     whole = torch.arange(32.0)
     program = program_of(saved({"a": whole[:16], "b": whole[16:]}))
