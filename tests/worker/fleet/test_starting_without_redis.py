@@ -23,6 +23,7 @@ async def test_what_was_served_last_is_offered_until_the_catalog_says_what_is_th
         assert follower.moved.is_set()
         assert follower.names() == ["sql"]
         assert follower.catalog_follower.position.epoch is None
+        assert "not reachable" not in caplog.text, "where nothing is followed yet, that is no warning"
 
         own_valkey.start()
         async with Connection(own_valkey.url) as connection:
@@ -36,6 +37,7 @@ async def test_what_was_served_last_is_offered_until_the_catalog_says_what_is_th
 
         own_valkey.kill()
         await follower.until_stale()
+        assert caplog.text.count("not reachable") == 1
         assert follower.names() == ["code"]
 
         own_valkey.start()
