@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from loradrop.catalog.adapter import AdapterState, Reason
-from loradrop.catalog.bounds import shortened
+from loradrop.catalog.bounds import bounded_adapter, shortened
 from loradrop.catalog.errors import RequestTooLarge, TooManyRefreshes
 from loradrop.catalog.events import RefreshRequest
 from loradrop.catalog.status import RefreshResult, RefreshStatus
@@ -43,6 +43,22 @@ def test_a_record_stays_under_16_kib_whatever_its_strings(text: str) -> None:
         reason=Reason("weights_truncated", text),
     )
     assert len(encode_adapter(longest).encode()) < 16 * KIB
+
+
+def test_each_text_of_an_adapter_is_shortened_alone() -> None:
+    short, long = Reason("code", "m"), Reason("code", "m" * 10_000)
+    for base_model in (None, "tiny-llama"):
+        for reason in (None, short):
+            adapter = an_adapter(base_model=base_model, reason=reason)
+            assert bounded_adapter(adapter) == adapter
+        bounded = bounded_adapter(an_adapter(base_model=base_model, reason=long))
+        assert bounded.base_model == base_model
+        assert bounded.reason is not None
+        assert bounded.reason.message.endswith("…")
+    bounded = bounded_adapter(an_adapter(base_model="b" * 1_000, reason=short))
+    assert bounded.reason == short
+    assert bounded.base_model is not None
+    assert bounded.base_model.endswith("…")
 
 
 @pytest.mark.parametrize("text", LONG.values(), ids=LONG)
