@@ -202,7 +202,7 @@ def _target_modules(fields: Mapping[str, Any]) -> frozenset[str] | None:
 
 
 def _excluded(value: Any) -> frozenset[str]:
-    names = [value] if isinstance(value, str) else value or []
+    names = [value] if isinstance(value, str) else value
     return frozenset(map(str, names)) if isinstance(names, list) else frozenset()
 
 

@@ -55,8 +55,8 @@ def read_state_dict(program: bytes, record_bytes: Mapping[str, int]) -> list[Ten
         machine.clear()
 
 
-def _tensor(name: Any, value: Any) -> Tensor:
-    if not isinstance(name, str) or not isinstance(value, Rebuilt):
+def _tensor(name: str, value: Any) -> Tensor:
+    if not isinstance(value, Rebuilt):
         raise ValueError("its state dict holds something that is not a tensor")
     return Tensor(name, value.dtype, value.shape)
 

@@ -165,13 +165,13 @@ def _tensor(name: str, entry: Any) -> Tensor:
         raise _Malformed(f"it does not say type, shape and offsets of {name[:80]!r}")
     dtype, shape, offsets = entry
     whole = all(type(number) is int and 0 <= number < 1 << 63 for number in (*shape, *offsets))
-    if not whole or len(shape) > _MAX_DIMENSIONS or len(offsets) != _ENDS or offsets[0] > offsets[1]:
+    if not whole or len(shape) > _MAX_DIMENSIONS or len(offsets) != _ENDS:
         raise _Malformed(f"the shape or the offsets of {name[:80]!r} are impossible")
     bits = BITS.get(dtype)
     if bits is None:
         raise _Malformed(f"{name[:80]!r} is of the unknown type {dtype[:40]!r}")
     count = offsets[1] - offsets[0]
-    if prod(shape) * bits != count * 8:
+    if prod(shape) * bits != count * 8:  # nor is a count below zero any shape's
         raise _Malformed(f"the shape of {name[:80]!r} does not fit its {count} bytes")
     name.encode()  # as for metadata
     return Tensor(name, dtype, shape)

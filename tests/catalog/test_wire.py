@@ -246,7 +246,7 @@ def test_a_refresh_that_no_port_asked_for_is_invalid(seconds: str) -> None:
         from_fields(RefreshRequest, to_fields(RefreshRequest(id="r", at=NOON)) | {"timeout_seconds": seconds})
 
 
-@pytest.mark.parametrize("text", [None, "", "many", "-1", "1.5", "9" * 15, "9" * 5000])
+@pytest.mark.parametrize("text", [None, "", "many", "-1", "1.5", "²", "٣", "9" * 15, "9" * 5000])
 def test_a_seq_that_no_watcher_wrote_is_damage(text: str | None) -> None:
     with pytest.raises(CatalogUnavailable) as damaged:
         decode_seq(text)

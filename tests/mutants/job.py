@@ -25,7 +25,7 @@ _OPTIONS = (
     "-m",
     "not faults and not e2e",
 )
-_OURS = ("loradrop", "tests", "__main__", "xdist", "conftest")
+_OURS = ("loradrop", "tests", "testkit", "__main__", "xdist", "conftest")
 _POLL_SECONDS = 0.02
 
 OUTPUT = "pytest.log"
@@ -108,6 +108,8 @@ def _import_what(tests: tuple[str, ...]) -> None:
             importlib.import_module(name)
         except Exception:  # noqa: BLE001 - the fork imports it, then
             continue
+    if seen := [name for name in sys.modules if name.startswith("loradrop")]:
+        raise RuntimeError(f"imported before the fork, which would see no mutant of them: {seen}")
 
 
 if __name__ == "__main__":

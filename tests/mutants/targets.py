@@ -27,6 +27,8 @@ _LORA = "tests/catalog/lora"
 _PICKLES = (
     f"{_LORA}/test_pickle_archive.py",
     f"{_LORA}/test_zip_directory.py",
+    f"{_LORA}/test_zip_fields.py",
+    f"{_LORA}/test_pickle_limits.py",
     f"{_LORA}/test_differential.py",
 )
 _CATALOG = "tests/catalog/store"
@@ -54,7 +56,10 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "worker/store/deadline.py": (f"{_STORE}/test_deadline_threads.py", _STORE),
     "worker/store/deadline_threads.py": (f"{_STORE}/test_deadline_threads.py", _STORE),
     "worker/store/warm_start.py": (f"{_STORE}/test_warm_start.py",),
-    "worker/fleet/catalog_follower.py": ("tests/worker/fleet/test_catalog_follower.py",),
+    "worker/fleet/catalog_follower.py": (
+        "tests/worker/fleet/test_catalog_follower.py",
+        "tests/worker/fleet/test_starting_without_redis.py",
+    ),
     "worker/fleet/reporter.py": ("tests/worker/fleet/test_reporter.py",),
     "worker/fleet/state_directory.py": ("tests/worker/fleet/test_state_directory.py",),
     "worker/fleet/ports.py": ("tests/worker/fleet/test_ports.py",),
@@ -82,18 +87,31 @@ TARGETS: dict[str, tuple[str, ...]] = {
         f"{_CATALOG}/test_publisher.py",
         f"{_CATALOG}/test_lease.py",
         f"{_CATALOG}/test_damage.py",
+        f"{_CATALOG}/test_unavailable.py",
+        f"{_CATALOG}/test_bounds.py",
     ),
     "catalog/store/reader.py": (
         f"{_CATALOG}/test_reader.py",
         f"{_CATALOG}/test_following.py",
         f"{_CATALOG}/test_resync.py",
+        f"{_CATALOG}/test_unavailable.py",
+        f"{_CATALOG}/test_damage.py",
     ),
-    "catalog/wire.py": ("tests/catalog/test_wire.py", f"{_CATALOG}/test_reader.py"),
+    "catalog/wire.py": (
+        "tests/catalog/test_wire.py",
+        "tests/catalog/test_published_records.py",
+        f"{_CATALOG}/test_reader.py",
+    ),
     "catalog/bounds.py": (f"{_CATALOG}/test_bounds.py",),
-    "catalog/lora/config.py": (f"{_LORA}/test_config.py", "tests/watcher/validation"),
-    "catalog/lora/tensors.py": (f"{_LORA}/test_config.py", "tests/watcher/validation", *_ADMISSION),
+    "catalog/lora/config.py": (
+        f"{_LORA}/test_config.py",
+        f"{_LORA}/test_config_limits.py",
+        "tests/watcher/validation",
+    ),
+    "catalog/lora/tensors.py": (f"{_LORA}/test_tensors.py", "tests/watcher/validation", *_ADMISSION),
     "catalog/lora/safetensors_header.py": (
         f"{_LORA}/test_safetensors_header.py",
+        f"{_LORA}/test_header_limits.py",
         f"{_LORA}/test_differential.py",
     ),
     "catalog/lora/open_files.py": (f"{_LORA}/test_open_files.py", "tests/watcher/validation"),

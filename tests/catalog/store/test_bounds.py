@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from loradrop.catalog.adapter import AdapterState, Reason
-from loradrop.catalog.bounds import shortened
+from loradrop.catalog.bounds import bounded_adapter, shortened
 from loradrop.catalog.errors import RequestTooLarge, TooManyRefreshes
 from loradrop.catalog.events import RefreshRequest
 from loradrop.catalog.status import RefreshResult, RefreshStatus
-from loradrop.catalog.store import Connection, Publisher, Reader, Refreshes, Withdrawal
+from loradrop.catalog.store import Connection, Publisher, Reader, Refreshes, Reports, Withdrawal
 from loradrop.catalog.wire import encode_adapter
 from tests.catalog.reading import EVENTS, publish
-from tests.catalog.values import NOON, an_adapter
+from tests.catalog.values import NOON, a_watcher, an_adapter
 
 REFRESHES = "loradrop:{default}:refreshes"
 KIB, MIB = 1 << 10, 1 << 20
@@ -45,6 +45,22 @@ def test_a_record_stays_under_16_kib_whatever_its_strings(text: str) -> None:
     assert len(encode_adapter(longest).encode()) < 16 * KIB
 
 
+def test_each_text_of_an_adapter_is_shortened_alone() -> None:
+    short, long = Reason("code", "m"), Reason("code", "m" * 10_000)
+    for base_model in (None, "tiny-llama"):
+        for reason in (None, short):
+            adapter = an_adapter(base_model=base_model, reason=reason)
+            assert bounded_adapter(adapter) == adapter
+        bounded = bounded_adapter(an_adapter(base_model=base_model, reason=long))
+        assert bounded.base_model == base_model
+        assert bounded.reason is not None
+        assert bounded.reason.message.endswith("…")
+    bounded = bounded_adapter(an_adapter(base_model="b" * 1_000, reason=short))
+    assert bounded.reason == short
+    assert bounded.base_model is not None
+    assert bounded.base_model.endswith("…")
+
+
 @pytest.mark.parametrize("text", LONG.values(), ids=LONG)
 async def test_a_thousand_changes_with_endless_texts_leave_a_few_mib(
     text: str, publisher: Publisher, raw: "Redis[str]"
@@ -55,6 +71,17 @@ async def test_a_thousand_changes_with_endless_texts_leave_a_few_mib(
         await publish(publisher, *changes)
     await publish(publisher, Withdrawal("sql_adapter", Reason("removed", text)))
     assert await raw.memory_usage(EVENTS, samples=0) < 16 * MIB  # type: ignore[operator]  # the key exists
+
+
+async def test_the_reason_why_a_watcher_is_degraded_is_shortened(
+    publisher: Publisher, reports: Reports
+) -> None:
+    await publisher.report(a_watcher(degraded=Reason("scan_failed", "m" * 10_000)))
+    watcher = await reports.watcher()
+    assert watcher is not None
+    assert watcher.degraded is not None
+    assert watcher.degraded.message.endswith("…")
+    assert len(watcher.degraded.message) < 3_000
 
 
 async def test_readers_get_shortened_texts(publisher: Publisher, reader: Reader) -> None:
@@ -74,6 +101,19 @@ def test_a_shortened_text_begins_alike_and_keeps_its_bound(text: str, max_bytes:
     assert short == text or (short.endswith("…") and text.startswith(short[:-1]))
     assert len(msgspec.json.encode(short)) - 2 <= max_bytes
     assert short == text or len(msgspec.json.encode(text)) - 2 > max_bytes
+
+
+@pytest.mark.parametrize(("unit", "unit_bytes"), [("a", 1), ("\N{SNOWMAN}", 3), ('"', 2), ("\x01", 6)])
+def test_a_text_is_cut_only_where_its_json_is_longer_than_allowed(unit: str, unit_bytes: int) -> None:
+    text = unit * 100
+    assert shortened(text, 100 * unit_bytes) == text
+    assert shortened(text, 100 * unit_bytes - 1).endswith("…")
+
+
+def test_a_cut_text_keeps_most_of_what_fits() -> None:
+    short = shortened("a" * 1_000, 500)
+    assert short.startswith("a" * 450)
+    assert len(short.encode()) <= 500
 
 
 async def test_too_many_names_in_a_request_are_refused_and_leave_nothing_behind(

@@ -32,6 +32,11 @@ async def another_record(raw: "Redis[str]") -> None:
     await raw.hset(ADAPTERS, "one", record.replace("a" * 64, "b" * 64))
 
 
+async def renamed_record(raw: "Redis[str]") -> None:
+    await raw.hdel(ADAPTERS, "one")
+    await raw.hset(ADAPTERS, "another", "{}")
+
+
 async def foreign_record(raw: "Redis[str]", name: str | bytes = "foreign") -> None:
     await raw.hset(ADAPTERS, name, "{}")
     await raw.hincrby(META, "count", 1)
@@ -70,6 +75,7 @@ SEEN_BY_ITS_RECORDS: dict[str, Damage] = {
     "a record is of another shape": lambda raw: raw.hset(ADAPTERS, "one", '{"name": "one"}'),
     "a record is nested too deeply": lambda raw: raw.hset(ADAPTERS, "one", "[" * 200_000),
     "a record says something else": another_record,
+    "a record is under another name": renamed_record,
     "a record too many, and counted": foreign_record,
     "a record too many whose name is not text": lambda raw: foreign_record(raw, b"\xff"),
     "the records of two names are exchanged": lambda raw: raw.hset(

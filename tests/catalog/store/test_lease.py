@@ -7,7 +7,7 @@ from redis.asyncio import Redis
 
 from loradrop.catalog.adapter import Adapter
 from loradrop.catalog.errors import LeaseHeld, LeaseLost
-from loradrop.catalog.store import Connection, Publisher, Reports, Withdrawal
+from loradrop.catalog.store import Connection, Publisher, Reader, Reports, Withdrawal
 from testkit.waiting import wait_until
 from tests.catalog.reading import ADAPTERS, EVENTS, META
 from tests.catalog.values import TRUNCATED, a_watcher, an_adapter, revision
@@ -24,6 +24,12 @@ async def rival(redis_url: str) -> AsyncIterator[Publisher]:
 
 async def publish(publisher: Publisher, *changes: Adapter | Withdrawal) -> int:
     return await publisher.publish(changes, catalog_size=len(changes))
+
+
+async def test_before_it_leads_a_watcher_knows_nothing_of_the_catalog(rival: Publisher) -> None:
+    assert (rival.seq, rival.root) == (0, "")
+    with pytest.raises(LeaseLost, match="lead before"):
+        await rival.complete()
 
 
 async def test_leading_again_keeps_the_lease(publisher: Publisher) -> None:
@@ -83,6 +89,53 @@ async def test_an_owner_known_to_be_dead_is_taken_over_at_once_and_can_publish_n
     with pytest.raises(LeaseLost):
         await publisher.report(a_watcher())
     assert await raw.xlen(EVENTS) == 1
+
+
+async def test_a_watcher_that_was_taken_over_holds_no_lease_any_more(
+    publisher: Publisher, rival: Publisher, reader: Reader
+) -> None:
+    await rival.lead(presumed_dead="watcher-1")
+    with pytest.raises(LeaseLost, match="taken over"):
+        await publisher.complete()
+    assert not (await reader.listing()).complete
+    with pytest.raises(LeaseLost, match="No lease is held"):
+        _ = publisher.lease
+
+
+async def test_the_expected_root_is_kept_for_the_next_watcher_and_no_longer_set_by_the_one_before(
+    publisher: Publisher, rival: Publisher
+) -> None:
+    await publisher.expect_root("device 1")
+    assert publisher.root == "device 1"
+    await rival.lead(presumed_dead="watcher-1")
+    assert rival.root == "device 1"
+    with pytest.raises(LeaseLost):
+        await publisher.expect_root("device 2")
+    assert publisher.root == "device 1"
+    await rival.lead()
+    assert rival.root == "device 1"
+
+
+async def test_the_next_watcher_of_a_complete_catalog_finds_it_complete_and_undamaged(
+    publisher: Publisher, rival: Publisher, reader: Reader
+) -> None:
+    await publish(publisher, an_adapter())
+    await publisher.complete()
+    await publisher.resign()
+    lease = await rival.lead()
+    await rival.report(a_watcher("watcher-2"))
+    assert (await rival.lead()) == lease
+    assert (await reader.listing()).complete
+
+
+async def test_a_watcher_whose_catalog_was_lost_reports_while_the_new_one_is_incomplete(
+    publisher: Publisher, raw: "Redis[str]", reader: Reader
+) -> None:
+    await publisher.complete()
+    await raw.flushall()
+    await publisher.lead()
+    await publisher.report(a_watcher())
+    assert not (await reader.listing()).complete
 
 
 async def test_another_than_the_presumed_dead_is_not_taken_over(

@@ -8,6 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from loradrop.catalog.adapter import Adapter, AdapterState
+from loradrop.catalog.errors import LeaseLost
 from loradrop.catalog.store import Connection, Publisher, Reader, Withdrawal
 from tests.catalog.reading import ADAPTERS, EVENTS, META
 from tests.catalog.values import GONE, NOON, TRUNCATED, an_adapter, revision
@@ -139,3 +140,9 @@ async def test_each_pool_has_its_own_catalog_and_watcher(publisher: Publisher, r
         assert await publish(blue, an_adapter("blue_adapter")) == 1
         await publish(publisher, an_adapter())
         assert list((await Reader(connection).listing()).adapters) == ["blue_adapter"]
+
+
+async def test_an_empty_catalog_is_verified_by_its_size(publisher: Publisher) -> None:
+    await publisher.verify({}, size=0)
+    with pytest.raises(LeaseLost, match="holds 0 records instead of 1"):
+        await publisher.verify({}, size=1)

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 from redis.asyncio import Redis
 
-from loradrop.catalog.errors import ResyncNeeded
-from loradrop.catalog.store import Connection, Listing, Publisher, Reader
+from loradrop.catalog.errors import CatalogUnavailable, ResyncNeeded
+from loradrop.catalog.store import Connection, Listing, Publisher, Reader, Timeouts
 from tests.catalog.reading import EVENTS, META, next_of, publish
 from tests.catalog.values import an_adapter, revision
 
@@ -97,6 +97,66 @@ async def test_a_catalog_ahead_of_a_stream_that_says_nothing_is_noticed(
     listing = replace(await reader.listing(), cursor="9999999999999-0")
     await publish(publisher, an_adapter())
     assert "ahead" in await resynced(reader, listing)
+
+
+async def test_what_replaces_meta_is_noticed_while_the_catalog_is_incomplete(
+    reader: Reader, publisher: Publisher, raw: "Redis[str]"
+) -> None:
+    listing = await reader.listing()
+    await raw.delete(META)
+    await raw.set(META, "not what was there")
+    async with aclosing(reader.follow(listing)) as batches:
+        with pytest.raises(CatalogUnavailable, match="damaged"):
+            await next_of(batches)
+
+
+@pytest.mark.parametrize("count", [1, 300])
+async def test_what_replaces_meta_is_noticed_where_records_are_to_be_looked_up(
+    reader: Reader, publisher: Publisher, raw: "Redis[str]", count: int
+) -> None:
+    await publisher.complete()
+    listing = await reader.listing()
+    await publish(publisher, *(an_adapter(f"a{number}") for number in range(count)))
+    for entry_id, fields in await raw.xrange(EVENTS):
+        await raw.xdel(EVENTS, entry_id)
+        del fields["record"]
+        await raw.xadd(EVENTS, fields)  # type: ignore[arg-type]  # a dict of text will do
+    await raw.delete(META)
+    await raw.set(META, "not what was there")
+    async with aclosing(reader.follow(listing)) as batches:
+        with pytest.raises(CatalogUnavailable, match="damaged"):
+            await next_of(batches)
+
+
+async def test_a_catalog_that_becomes_complete_is_listed_soon_by_a_reader_whose_reads_block_for_long(
+    connection: Connection, publisher: Publisher
+) -> None:
+    reader = Reader(connection, block_seconds=60.0)
+    listing = await reader.listing()
+    async with aclosing(reader.follow(listing)) as batches:
+        assert (await next_of(batches)).changes == {}
+        await publisher.complete()
+        with pytest.raises(ResyncNeeded, match="complete"):
+            await next_of(batches)
+
+
+async def test_a_read_may_block_for_longer_than_a_command_may_take(
+    redis_url: str, publisher: Publisher
+) -> None:
+    await publisher.complete()
+    timeouts = Timeouts(command_seconds=0.2, block_seconds=0.5)
+    async with Connection(redis_url, timeouts=timeouts) as patient:
+        reader = Reader(patient)
+        async with aclosing(reader.follow(await reader.listing())) as batches:
+            assert (await next_of(batches)).changes == {}
+
+
+async def test_a_read_that_may_hardly_block_does_not_block_for_ever(
+    connection: Connection, publisher: Publisher
+) -> None:
+    reader = Reader(connection, block_seconds=0.000_1)
+    async with aclosing(reader.follow(await reader.listing())) as batches:
+        assert (await next_of(batches)).changes == {}
 
 
 async def test_an_entry_that_is_not_ours_means_list_again(

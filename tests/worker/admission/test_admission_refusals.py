@@ -128,7 +128,9 @@ def test_values_that_are_not_finite_in_a_head_saved_whole_are_refused() -> None:
 
 def test_values_the_serving_type_cannot_hold_are_refused() -> None:
     half = Limits(max_lora_rank=16, largest_value=65504.0)
-    assert fault(changed(Q0_A, largest=70_000.0, dtype="F32"), limits=half) == "weights_overflow"
+    for name in (Q0_A, Q0_B):
+        assert fault(changed(name, largest=70_000.0, dtype="F32"), limits=half) == "weights_overflow"
+        assert fault(changed(name, largest=65_504.0, dtype="F32"), limits=half) is None
 
 
 def test_finite_values_that_would_turn_answers_into_nan_are_refused() -> None:

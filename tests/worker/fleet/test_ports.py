@@ -23,6 +23,18 @@ def test_where_a_server_listens_another_port_is_taken() -> None:
         taken = server.getsockname()[1]
         with reserved_port(LOOPBACK, taken) as port:
             assert port != taken
+            assert port >= 1024, "it needs no privileges"
+
+
+def test_a_port_whose_connections_have_just_ended_is_free() -> None:
+    with socket.create_server((LOOPBACK, 0)) as server:
+        preferred = server.getsockname()[1]
+        with socket.create_connection((LOOPBACK, preferred)) as client:
+            accepted, _ = server.accept()
+            accepted.close()  # the side that closes first keeps the port for a minute
+            assert client.recv(1) == b""
+    with reserved_port(LOOPBACK, preferred) as port:
+        assert port == preferred
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ports are reserved on Linux only")

@@ -168,6 +168,25 @@ async def test_answers_out_of_nan_are_reported_with_their_reason(
     assert errors() == [f"answers are corrupted reason={CORRUPTED}"], "it is logged once"
 
 
+async def test_a_worker_that_is_degraded_from_the_start_is_logged_as_that(
+    connection: Connection, reconciler: Reconciler, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with reporting(connection, reconciler) as (server, _):
+        server.degraded = CORRUPTED
+        await wait_until(
+            lambda: "answers are corrupted" in caplog.text, timeout=5, description="it is logged"
+        )
+
+
+async def test_a_worker_that_stops_while_redis_is_away_ends_like_any_other(
+    reconciler: Reconciler, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with valkey(tmp_path_factory.mktemp("valkey")) as server:
+        async with Connection(server.url) as connection, reporting(connection, reconciler) as (_, reports):
+            await until_reported(reports, "sql", None)
+            server.kill()
+
+
 async def test_a_worker_that_stops_says_so(connection: Connection, reconciler: Reconciler) -> None:
     async with reporting(connection, reconciler) as (_, reports):
         reconciler.replace(wanted("sql", revision("a")))

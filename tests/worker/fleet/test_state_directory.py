@@ -1,5 +1,6 @@
 """The state of an embedded stack: one directory for each pool and prefix, one owner for each directory."""
 
+import stat
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,11 @@ def test_a_prefix_may_have_any_name(tmp_path: Path) -> None:
     state = state_of(tmp_path, Path(f"{tmp_path}/\udcff"))
     with state.owned():
         assert (state.path / "prefix").read_bytes().endswith(b"/\xff\n")
+
+
+def test_the_lock_is_for_its_owner_alone(state: StateDirectory) -> None:
+    with state.owned():
+        assert stat.S_IMODE((state.path / "lock").stat().st_mode) == 0o600
 
 
 def test_one_owner_at_a_time(tmp_path: Path, prefix: Path, state: StateDirectory) -> None:

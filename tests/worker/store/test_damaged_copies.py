@@ -6,9 +6,9 @@ import pytest
 
 from loradrop.worker.outcomes import Failed
 from loradrop.worker.store.copying import Source
-from loradrop.worker.store.revision_store import RevisionStore
+from loradrop.worker.store.revision_store import RevisionStore, StoreTimings
 from testkit.adapters import write_adapter
-from tests.worker.sources import digest_of, is_pinned, published, unfinished_in
+from tests.worker.sources import digest_of, is_pinned, published, revisions_in, unfinished_in
 from tests.worker.store.conftest import PLENTY
 
 
@@ -22,6 +22,23 @@ async def test_a_revision_damaged_in_the_store_is_copied_again(
     weights.write_bytes(weights.read_bytes()[:-1] + b"?")
     again = await RevisionStore(place, max_bytes=PLENTY).obtain(source)
     assert digest_of(again.directory) == source.revision
+    assert is_pinned(place, source.revision)
+    again.release()
+    assert not is_pinned(place, source.revision)
+
+
+async def test_a_revision_that_was_evicted_is_digested_again_however_it_came_back(
+    store: RevisionStore, prefix: Path, place: Path
+) -> None:
+    source = published(prefix)
+    eager = RevisionStore(place, max_bytes=0, timings=StoreTimings(young_seconds=0.0))
+    (await eager.obtain(source)).release()
+    eager.evict()
+    neighbours = await store.obtain(source)
+    (neighbours.directory / "adapter_config.json").write_text("{}")
+    neighbours.release()
+    again = await eager.obtain(source)
+    assert digest_of(again.directory) == source.revision
 
 
 async def test_a_damaged_revision_that_cannot_be_copied_again_is_a_failure(
@@ -34,6 +51,7 @@ async def test_a_damaged_revision_that_cannot_be_copied_again_is_a_failure(
     (prefix / "sql").rename(prefix / "gone")
     with pytest.raises(Failed, match="source_gone"):
         await RevisionStore(place, max_bytes=PLENTY).obtain(source)
+    assert revisions_in(place) == set(), "it is not offered any more"
 
 
 async def test_a_damaged_revision_in_use_elsewhere_is_mended_where_it_lies(

@@ -1,6 +1,8 @@
 """Work on storage that may never answer: no caller waits for ever, and what comes late is given back."""
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -132,3 +134,25 @@ async def test_what_hangs_is_not_tried_again_until_it_comes_back(
     assert await threads.run(lambda _: "other", about="code", seconds=5, discard=print) == "other"
     storage.thaw()
     await until_answered(threads, "sql")
+
+
+_HANGS_AND_ENDS = """
+import asyncio, threading
+from loradrop.worker.outcomes import Failed
+from loradrop.worker.store.deadline_threads import DeadlineThreads
+
+async def main():
+    threads = DeadlineThreads("Reading", late="read_timed_out", at_once=1)
+    try:
+        await threads.run(lambda _: threading.Event().wait(), about="sql", seconds=0.01)
+    except Failed as failed:
+        print(failed.reason.code)
+
+asyncio.run(main())
+"""
+
+
+def test_a_thread_that_hangs_does_not_keep_its_process_from_ending() -> None:
+    command = [sys.executable, "-c", _HANGS_AND_ENDS]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert ended.stdout == "read_timed_out\n"

@@ -178,3 +178,15 @@ async def test_a_pin_makes_a_revision_young_again(prefix: Path, place: Path) -> 
     (await store.obtain(source)).release()
     RevisionStore(place, max_bytes=0).evict()
     assert revisions_in(place) == {source.revision}
+
+
+async def test_a_revision_that_is_found_only_when_it_was_copied_is_young_again(
+    prefix: Path, place: Path
+) -> None:
+    source = published(prefix)
+    store = RevisionStore(place, max_bytes=PLENTY)
+    (await store.obtain(source)).release()
+    make_old(place, source)
+    (await store.obtain(replace(source, revision=None))).release()
+    RevisionStore(place, max_bytes=0).evict()
+    assert revisions_in(place) == {source.revision}

@@ -12,7 +12,7 @@ from loradrop.worker.store.copying import Source, copy_adapter
 from loradrop.worker.store.revision_store import RevisionStore
 from testkit.adapters import write_adapter
 from testkit.waiting import wait_until
-from tests.worker.sources import HungStorage, obtained, published, revisions_in, unfinished_in
+from tests.worker.sources import HungStorage, is_pinned, obtained, published, revisions_in, unfinished_in
 from tests.worker.store.conftest import PLENTY
 
 
@@ -89,6 +89,10 @@ async def test_many_requests_for_one_revision_end_with_one_copy(
     pins = await obtained(store, *[source] * 8)
     assert {pin.directory.name for pin in pins} == revisions_in(place) == {source.revision}
     assert unfinished_in(place) == []
+    for pinned in pins:
+        assert is_pinned(place, source.revision)
+        pinned.release()
+    assert not is_pinned(place, source.revision)
 
 
 async def test_an_unfinished_copy_of_a_dead_process_is_cleared_and_one_under_way_is_not(
@@ -121,3 +125,13 @@ async def test_a_store_that_cannot_be_written_any_more_is_a_failure_that_names_t
     (place / "incoming").write_text("in the way")
     with pytest.raises(Failed, match=r"store_unusable.*--lora-cache-dir"):
         await store.obtain(source)
+
+
+async def test_a_store_that_lost_its_revisions_directory_is_a_failure_that_names_the_flag(
+    store: RevisionStore, prefix: Path, place: Path
+) -> None:
+    source = published(prefix)
+    (place / "revisions").rmdir()
+    with pytest.raises(Failed, match=r"store_unusable.*--lora-cache-dir"):
+        await store.obtain(source)
+    assert unfinished_in(place) == []

@@ -1,11 +1,17 @@
 """Where copies are made and revisions are deleted: nothing stays behind."""
 
+import contextlib
+import fcntl
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from loradrop.worker.store.pins import PIN, exclusively
+from loradrop.worker.store.pins import PIN, exclusively, locked
 from loradrop.worker.store.staging import Staging
+from testkit.waiting import wait_until_sync
 
 
 @pytest.fixture
@@ -41,3 +47,36 @@ def test_only_what_is_there_is_deleted(staging: Staging, tmp_path: Path) -> None
     assert not staging.discard(tmp_path / "revision")
     assert not (tmp_path / "revision").exists()
     assert list(staging.directory.iterdir()) == []
+
+
+def make_workspace(staging: Staging) -> None:
+    with staging.workspace():
+        pass
+
+
+def start(staging: Staging) -> None:
+    Staging(staging.directory)
+
+
+def times_open(path: Path) -> int:
+    count = 0
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            count += descriptor.readlink() == path
+    return count
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(("other", "does"), [(fcntl.LOCK_EX, make_workspace), (fcntl.LOCK_SH, start)])
+def test_no_workspace_is_made_while_a_start_clears_what_is_not_locked(
+    staging: Staging, other: int, does: Callable[[Staging], None]
+) -> None:
+    (staging.directory / "dead").mkdir()
+    with ThreadPoolExecutor(1) as thread:
+        with locked(staging.directory, other):
+            done = thread.submit(does, staging)
+            wait_until_sync(
+                lambda: times_open(staging.directory) == 2, timeout=5, description="it waits for the lock"
+            )
+            assert [path.name for path in staging.directory.iterdir()] == ["dead"]
+        done.result(timeout=5)

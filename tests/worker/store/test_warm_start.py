@@ -63,6 +63,10 @@ async def test_what_was_served_is_there_for_the_next_start(
     assert WarmStart(place, store, catalog="another catalog").read() == {}
 
 
+async def test_the_place_it_is_kept_in_is_made(store: RevisionStore, place: Path, sql: Adapter) -> None:
+    await keep(WarmStart(place / "of" / "one", store, catalog="this catalog", interval_seconds=0.01), [sql])
+
+
 async def test_an_adapter_that_is_not_in_the_store_is_not_kept(
     store: RevisionStore, place: Path, sql: Adapter
 ) -> None:
