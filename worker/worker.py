@@ -108,20 +108,27 @@ async def running_worker(
         follower = CatalogFollower(
             Reader(connection), reconciler, moved=reconciler.status.wakeup, warm_start=warm_start.read()
         )
-        reports = Reports(connection)
+        reports, nans = Reports(connection), NanMonitor(is_counted=engine.counts_nans)
         reporter = Reporter(
             reports,
             _identity(engine, table, identity, url),
             adapters=reconciler.status,
             position=lambda: follower.position,
-            degraded=NanMonitor(is_counted=engine.counts_nans).reason,
+            degraded=lambda: nans.reason() or store.directory.reason(),
         )
         manual_loads = reconciler.manual_loads
-        table.install(resolve=reconciler.resolve, load=manual_loads.load, unload=manual_loads.unload)
+        table.install(
+            resolve=reconciler.resolve,
+            load=manual_loads.load,
+            unload=manual_loads.unload,
+            is_there=reconciler.is_there,
+            is_loaded=reconciler.is_loaded,
+        )
         tasks = {
             "catalog follower": follower.run,
             "reconciler": lambda: reconciler.run(preload=settings.lora_preload),
             "reporter": reporter.run,
+            "private store": store.directory.keep,
             "warm start": lambda: warm_start.keep(
                 lambda: reconciler.listed() if follower.position.epoch is not None else None
             ),

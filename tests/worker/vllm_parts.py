@@ -48,7 +48,7 @@ class FakeClient:
             lora_config=SimpleNamespace(
                 max_lora_rank=8, max_loras=2, max_cpu_loras=max_cpu_loras, lora_dtype=torch.bfloat16
             ),
-            parallel_config=SimpleNamespace(_api_process_rank=0),
+            parallel_config=SimpleNamespace(_api_process_rank=0, _api_process_count=1),
         )
         self.output_processor = SimpleNamespace(request_states={})
         self.renderer = self.input_processor = None
@@ -70,6 +70,11 @@ class FakeClient:
         if self.remove_error is not None:
             raise self.remove_error
         return self.loaded.pop(lora_id, None) is not None
+
+    async def add_request(
+        self, request_id: str, *_args: Any, lora_request: LoRARequest | None = None, **_options: Any
+    ) -> None:
+        self.start_request(request_id, lora_request)
 
     def start_request(self, request_id: str, request: LoRARequest | None) -> None:
         self.output_processor.request_states[request_id] = SimpleNamespace(lora_request=request)

@@ -18,11 +18,11 @@ from typing import Any
 from loradrop.catalog.adapter import Revision
 from loradrop.catalog.revision import short
 from loradrop.worker.engine.engine import Engine
-from loradrop.worker.engine.handle import Handle, public_name
+from loradrop.worker.engine.handle import Handle
 from loradrop.worker.engine.model_table import ModelTable
 from loradrop.worker.outcomes import Failed, NotServedYet
+from loradrop.worker.places.timings import Timings
 from loradrop.worker.serving.reconciler import Reconciler
-from loradrop.worker.serving.timings import Timings
 from loradrop.worker.store.copying import Source
 from loradrop.worker.store.pins import Pinned
 from tests.catalog.values import an_adapter, revision
@@ -80,7 +80,13 @@ class World:
             timings=Timings(clock=asyncio.get_running_loop().time),
         )
         manual_loads = self.reconciler.manual_loads
-        table.install(resolve=self.reconciler.resolve, load=manual_loads.load, unload=manual_loads.unload)
+        table.install(
+            resolve=self.reconciler.resolve,
+            load=manual_loads.load,
+            unload=manual_loads.unload,
+            is_there=self.reconciler.is_there,
+            is_loaded=self.reconciler.is_loaded,
+        )
         self.reconciler.replace({})
 
     def want(self, name: str, wanted: Revision | None) -> None:
@@ -93,32 +99,37 @@ class World:
     async def ask(self, request_id: str, step: Step) -> None:
         """Do what vLLM does for one request, and check that it gets what it is owed."""
         removals = self.removals[step.name] if self.wanted[step.name][0] else -1
-        request = await self._looked_up(step)
+        first, request = await self._looked_up(step)
         if request is None:
             if self.removals[step.name] == removals and not self.fails:
                 self.broken.append(f"{step.name} is refused although it was there all the time")
             return
-        self._check_owed(step.name, request)
+        if request != first:
+            self._check_owed(step.name, request)
+        elif self.wanted[step.name][0] is None:
+            self.broken.append(f"{step.name} is answered although it is gone")
         await asyncio.sleep(0)
-        self.client.start_request(request_id, request)
+        await self.client.add_request(request_id, lora_request=request)
         self._check_kept(request)
         await asyncio.sleep(step.streams)
         self._check_kept(request)
         del self.client.output_processor.request_states[request_id]
         self.answered += 1
 
-    async def _looked_up(self, step: Step) -> LoRARequest | None:
+    async def _looked_up(self, step: Step) -> tuple[LoRARequest | None, LoRARequest | None]:
+        """Return what vLLM finds when the request comes, and once it is tokenised; None: it is refused."""
         if step.name not in self.models.lora_requests:
             try:
                 found = await self.models.resolve_lora(step.name)
             except NotServedYet:
-                return None
+                return None, None
             if isinstance(found, ErrorResponse):
-                return None
+                return None, None
+        first = self.models.lora_requests[step.name]
         await asyncio.sleep(step.tokenises)
         if step.name not in self.models.lora_requests:
-            return None
-        return self.models.lora_requests[step.name]
+            return first, None
+        return first, self.models.lora_requests[step.name]
 
     def _check_owed(self, name: str, request: LoRARequest) -> None:
         """Check that `name` led to what is wanted, or to what was before, if that is not loaded since."""
@@ -132,7 +143,8 @@ class World:
             self.broken.append(f"{name} is answered from {short(got)} although {short(wanted)} is loaded")
 
     def _check_kept(self, request: LoRARequest) -> None:
-        if self.client.loaded.get(request.lora_int_id) != request:
+        loaded = self.client.loaded.get(request.lora_int_id)
+        if loaded is None or loaded.lora_path != request.lora_path:
             self.broken.append(f"{request.lora_name} is used and not loaded")
         if revision_of(request) not in self.store.pinned():
             self.broken.append(f"{request.lora_name} is used and not pinned")
@@ -143,8 +155,8 @@ class World:
         for name, got in served.items():
             if got != self.wanted[name][0] and not self.fails:
                 self.broken.append(f"{name} is still served from {short(got)}")
-        in_engine = Counter((public_name(r.lora_name), revision_of(r)) for r in self.client.loaded.values())
-        if in_engine != Counter(served.items()):
+        in_engine = Counter(revision_of(request) for request in self.client.loaded.values())
+        if in_engine != Counter(set(served.values())):
             self.broken.append(f"the engine holds {in_engine}, served is {served}")
         if sorted(self.store.pinned()) != sorted(served.values()):
             self.broken.append(f"{self.store.pinned()} are pinned, served is {served}")
@@ -154,13 +166,15 @@ class _Table(ModelTable):
     """The worker's table, which notes when a name is pointed to what is not wanted."""
 
     def __init__(self, world: World) -> None:
-        super().__init__(world.models)
+        super().__init__(world.models, clock=asyncio.get_running_loop().time)
         self._world = world
 
     def point(self, handle: Handle) -> None:
         if self._world.wanted[handle.name][0] != handle.revision:
             self._world.broken.append(f"{handle.name} is pointed to {short(handle.revision)}: not wanted")
         super().point(handle)
+        self._world.moment += 1
+        self._world.loaded[handle.name, handle.revision] = self._world.moment
 
 
 class _Client(FakeClient):
@@ -174,10 +188,10 @@ class _Client(FakeClient):
         await asyncio.sleep(self._world.randomness.choice(PAUSES[:6]))
         if self._world.randomness.random() < self._world.fails:
             raise RuntimeError("out of memory")
-        self._world.moment += 1
-        self._world.loaded[public_name(request.lora_name), revision_of(request)] = self._world.moment
+        if len(self.loaded.keys() | {request.lora_int_id}) > CAPACITY:
+            self._world.broken.append(f"{request.lora_name} has no place")
         known = self.loaded.get(request.lora_int_id, request)
-        if (known.lora_name, known.lora_path) != (request.lora_name, request.lora_path):
+        if known.lora_path != request.lora_path:
             self._world.broken.append(f"{known.lora_name} and {request.lora_name} have one id")
         return await super().add_lora(request)
 
@@ -190,6 +204,13 @@ class _Client(FakeClient):
 
     def _states(self) -> list[Any]:
         return list(self.output_processor.request_states.values())
+
+
+class _Pin(Pinned):
+    """A pin of files that no operator deletes."""
+
+    def is_there(self) -> bool:
+        return self._descriptor >= 0
 
 
 class _Store:
@@ -205,7 +226,7 @@ class _Store:
             raise Failed("changed_while_copied", "It changed.")
         assert source.revision is not None
         directory = Path("/store") / source.revision
-        self._pins.append(Pinned(source.revision, directory, os.open(os.devnull, os.O_RDONLY)))
+        self._pins.append(_Pin(source.revision, directory, os.open(os.devnull, os.O_RDONLY)))
         return self._pins[-1]
 
     def pinned(self) -> list[str]:

@@ -61,8 +61,12 @@ class Engine:
 
     @property
     def capacity(self) -> int:
-        """How many adapters the engine keeps in memory, `--lora-modules` not counted."""
-        return max(1, int(self._lora_config.max_cpu_loras) - self._static_count)
+        """How many adapters this process may have in the engine, `--lora-modules` not counted.
+
+        API processes load different ones: each has its share of what the engine keeps in memory.
+        """
+        free = int(self._lora_config.max_cpu_loras) - self._static_count
+        return max(1, free // int(self._parallel_config._api_process_count))
 
     @property
     def max_loras(self) -> int:
@@ -77,7 +81,7 @@ class Engine:
     @property
     def process_rank(self) -> int:
         """Which of the server's API processes this is, from 0."""
-        return max(0, int(self._client.vllm_config.parallel_config._api_process_rank))
+        return max(0, int(self._parallel_config._api_process_rank))
 
     @property
     def counts_nans(self) -> bool:
@@ -122,6 +126,10 @@ class Engine:
     @property
     def _lora_config(self) -> Any:
         return self._client.vllm_config.lora_config
+
+    @property
+    def _parallel_config(self) -> Any:
+        return self._client.vllm_config.parallel_config
 
     async def _clean_up(self, handle: Handle) -> None:
         try:

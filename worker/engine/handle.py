@@ -19,8 +19,8 @@ _INNER_NAME = re.compile(r"(?P<name>.+)@[0-9a-f]{12}-[0-9a-f]{16}", re.DOTALL)
 class Handle:
     """One revision of one adapter, in the engine's terms: an id, a name of its own and a local directory.
 
-    The id is a digest, so every API process computes the same one. Two ids never share a name inside the
-    engine: two of one name in one batch kill it.
+    The id is a digest of the content, so every API process computes the same one, and names that lead to the
+    same content share it. Two ids never share a name inside the engine: two of one name in one batch kill it.
     """
 
     name: str
@@ -31,13 +31,13 @@ class Handle:
     @classmethod
     def of(cls, name: str, revision: Revision, directory: Path, *, attempt: int) -> "Handle":
         """Return the handle; `attempt` counts engine loads that failed, whose ids are never used again."""
-        digest = blake3(f"{name}\n{revision}\n{attempt}".encode()).digest()
+        digest = blake3(f"{revision}\n{attempt}".encode()).digest()
         lora_id = int.from_bytes(digest[:8]) >> _UNUSED_BITS
         return cls(name, revision, max(lora_id, 1), directory)
 
     @property
     def inner_name(self) -> str:
-        """What the adapter is called inside the engine, and in vLLM's own metrics."""
+        """What the adapter is called inside the engine; `public_names` keeps it there."""
         return f"{self.name}@{short(self.revision)}-{self.lora_id:016x}"
 
 

@@ -47,19 +47,19 @@ CONTRACT = (
     _on(
         "vllm.v1.engine.async_llm:AsyncLLM",
         fields=("vllm_config", "model_config", "output_processor"),
-        calls=("add_lora(lora_request)", "remove_lora(lora_id)"),
+        calls=("add_lora(lora_request)", "remove_lora(lora_id)", "add_request(lora_request)"),
     ),
     _on("vllm.v1.engine.output_processor:OutputProcessor", fields=("request_states",)),
     _on("vllm.v1.engine.output_processor:RequestState", fields=("lora_request",)),
     _on("vllm.config.vllm:VllmConfig", fields=("lora_config", "parallel_config")),
-    _on("vllm.config.parallel:ParallelConfig", fields=("_api_process_rank",)),
+    _on("vllm.config.parallel:ParallelConfig", fields=("_api_process_rank", "_api_process_count")),
     _on("vllm.config.model:ModelConfig", fields=("model", "revision", "is_multimodal_model")),
     _on("vllm.config.lora:LoRAConfig", fields=("max_lora_rank", "max_loras", "max_cpu_loras", "lora_dtype")),
     _on("vllm.lora.request:LoRARequest", fields=("lora_name", "lora_int_id", "lora_path")),
     # worker/engine/model_table.py
     _on(
         f"{_SERVING}:OpenAIServingModels",
-        fields=("lora_requests", "lora_resolvers", "base_model_paths"),
+        fields=("lora_requests", "lora_resolvers", "base_model_paths", "engine_client"),
         calls=(
             "resolve_lora(lora_name)",
             "load_lora_adapter(request, base_model_name)",

@@ -21,6 +21,7 @@ from loradrop.catalog.http.auth import AuthMiddleware, ChallengeMiddleware
 from loradrop.catalog.http.shared_routes import Backend, put_backend
 from loradrop.catalog.http.shared_routes import router as shared
 from loradrop.catalog.process_log import PrintableRecords
+from loradrop.worker.engine.finds import RequestTask
 from loradrop.worker.outcomes import NotServedYet
 from loradrop.worker.server.routes import answer_error, models_router, needed_scope, not_served_yet, refusal
 from loradrop.worker.settings import settings_from
@@ -50,6 +51,7 @@ class LoradropPlugin:
             _drop_routes(app, {route.path for route in models_router.routes if isinstance(route, APIRoute)})
             app.include_router(models_router)
             app.exception_handler(NotServedYet)(not_served_yet)
+            app.add_middleware(RequestTask)
         _guard(app, keys_from(settings.api_keys), settings.api_key_file)
 
     async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:

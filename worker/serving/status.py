@@ -9,9 +9,9 @@ from dataclasses import replace
 
 from loradrop.catalog.status import WorkerAdapter, WorkerState
 from loradrop.worker.outcomes import NameTaken
+from loradrop.worker.places.residency import Residency
 from loradrop.worker.serving.entries import Entries
 from loradrop.worker.serving.entry import Entry
-from loradrop.worker.serving.residency import Residency
 
 
 class ChangedNames:
