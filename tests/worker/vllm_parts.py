@@ -17,6 +17,7 @@ with warnings.catch_warnings():
     from vllm.entrypoints.serve.lora.protocol import LoadLoRAAdapterRequest, UnloadLoRAAdapterRequest
     from vllm.lora.request import LoRARequest
     from vllm.lora.resolver import LoRAResolver, LoRAResolverRegistry
+    from vllm.v1.metrics.stats import LoRARequestStates
 
     from loradrop.worker.engine.model_table import ModelTable
 
@@ -50,7 +51,8 @@ class FakeClient:
             ),
             parallel_config=SimpleNamespace(_api_process_rank=0, _api_process_count=1),
         )
-        self.output_processor = SimpleNamespace(request_states={})
+        self.output_processor = SimpleNamespace(request_states={}, lora_states=LoRARequestStates())
+        self.logger_manager = None
         self.renderer = self.input_processor = None
         self.refusals: list[Any] = []
         self.loaded: dict[int, LoRARequest] = {}

@@ -20,7 +20,7 @@ import vllm.envs
 from huggingface_hub import try_to_load_from_cache
 
 from loradrop.worker.admission.checks import Limits
-from loradrop.worker.engine.handle import Handle
+from loradrop.worker.engine.handle import Handle, without_inner_names
 from loradrop.worker.engine.model_table import request_of
 from loradrop.worker.engine.vllm_contract import differences
 from loradrop.worker.outcomes import Failed, Rejected
@@ -154,7 +154,8 @@ def require_vllm_contract(client: Any, *, packages: Path = _PACKAGES) -> None:
 
 
 def _outcome(error: Exception) -> Rejected | Failed:
-    text = (str(error) or type(error).__name__).removeprefix("Call to add_lora method failed: ")
+    text = without_inner_names(str(error) or type(error).__name__)
+    text = text.removeprefix("Call to add_lora method failed: ")
     if any(sign in text or sign in type(error).__name__ for sign in _TRANSIENT):
         return Failed("engine_failed", f"The engine could not load it this time: {text}")
     return Rejected("engine_refused", f"The engine refused it: {text}")

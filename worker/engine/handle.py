@@ -12,7 +12,8 @@ from loradrop.catalog.revision import short
 _UNUSED_BITS = 1
 """vLLM keeps ids in signed 64-bit integers."""
 
-_INNER_NAME = re.compile(r"(?P<name>.+)@[0-9a-f]{12}-[0-9a-f]{16}", re.DOTALL)
+_SUFFIX = r"@[0-9a-f]{12}-[0-9a-f]{16}"
+_INNER_NAME = re.compile(rf"(?P<name>.+){_SUFFIX}", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +46,8 @@ def public_name(inner_name: str) -> str:
     """Return the adapter's name in requests and answers; a name that is not ours as it is."""
     match = _INNER_NAME.fullmatch(inner_name)
     return match["name"] if match else inner_name
+
+
+def without_inner_names(text: str) -> str:
+    """Return `text` with public names where it has names of ours from inside the engine."""
+    return re.sub(_SUFFIX, "", text)

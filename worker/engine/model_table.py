@@ -68,6 +68,11 @@ class ModelTable:
         return str(self._models.base_model_paths[0].name)
 
     @property
+    def static_names(self) -> frozenset[str]:
+        """The `--lora-modules` vLLM has loaded itself, and not unloaded."""
+        return frozenset(self._static_names)
+
+    @property
     def static_count(self) -> int:
         """How many `--lora-modules` vLLM has loaded itself."""
         return len(self._static_names)

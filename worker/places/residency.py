@@ -92,6 +92,15 @@ class Residency:
         pinned = len(places.serving) + len(places.draining) + len(places.claims)
         return places.taken(), pinned
 
+    @property
+    def capacity(self) -> int:
+        """How many places there are."""
+        return self._places.capacity
+
+    def names_by_last_use(self) -> list[str]:
+        """Return the names that answer at once, used last first."""
+        return sorted(self._places.serving, key=self._room.last_used, reverse=True)
+
     def names(self) -> set[str]:
         """Return the names that have anything loaded."""
         places = self._places

@@ -43,6 +43,11 @@ class Room:
         self._timings = timings
         self._next_withdrawal = 0.0
 
+    def last_used(self, name: str) -> float:
+        """Return when (monotonic seconds) a request last asked for `name`, which is served."""
+        # The request a revision was loaded for touches the name only after the load.
+        return max(self._table.last_touched(name) or 0.0, self._places.serving[name].loaded_at)
+
     async def has_place(self, claim: Claim) -> bool:
         """Return whether there is a place for `claim`, made where that is possible. In its turn.
 
@@ -98,9 +103,7 @@ class Room:
         used: dict[int, float] = {}
         for name, loaded in self._places.serving.items():
             lora_id = loaded.handle.lora_id
-            # The request a revision was loaded for touches the name only after the load.
-            last_used = max(self._table.last_touched(name) or 0.0, loaded.loaded_at)
-            used[lora_id] = max(last_used, used.get(lora_id, 0.0))
+            used[lora_id] = max(self.last_used(name), used.get(lora_id, 0.0))
         free = used.keys() - but_not
         longest = min(free, key=used.__getitem__, default=None)
         return longest if longest is not None and used[longest] <= until else None
@@ -111,8 +114,8 @@ class Room:
         for name in names:
             self._table.withdraw(name)
             self._changed(name)
+            _log.debug("adapter made room name=%s", name)
         withdrawn, *others = [self._places.serving.pop(name) for name in names]
         for loaded in others:
             loaded.pinned.release()
-        _log.debug("adapter withdrawn to make room names=%s", names)
         return withdrawn

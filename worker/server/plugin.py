@@ -14,6 +14,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from prometheus_client import REGISTRY, CollectorRegistry
 
 from loradrop.catalog.errors import LoradropError
 from loradrop.catalog.http.api_keys import ApiKey, KeyFile, KeyRing, Scope, keys_from
@@ -23,6 +24,7 @@ from loradrop.catalog.http.shared_routes import router as shared
 from loradrop.catalog.process_log import PrintableRecords
 from loradrop.worker.engine.finds import RequestTask
 from loradrop.worker.outcomes import NotServedYet
+from loradrop.worker.server.metrics_route import shown_registry
 from loradrop.worker.server.routes import answer_error, models_router, needed_scope, not_served_yet, refusal
 from loradrop.worker.settings import settings_from
 
@@ -36,6 +38,8 @@ class LoradropPlugin:
 
     name = "loradrop"
     required_tasks = None
+    _registry: CollectorRegistry = REGISTRY
+    """What is registered here is in `GET /metrics`."""
     _task: asyncio.Task[None]
     """Runs the worker; kept here so that it is not collected."""
 
@@ -52,6 +56,7 @@ class LoradropPlugin:
             app.include_router(models_router)
             app.exception_handler(NotServedYet)(not_served_yet)
             app.add_middleware(RequestTask)
+            self._registry = shown_registry(app)
         _guard(app, keys_from(settings.api_keys), settings.api_key_file)
 
     async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:
@@ -65,18 +70,23 @@ class LoradropPlugin:
         # They import vLLM's serving code, which may be what loads this file.
         from loradrop.worker.engine.engine import Engine, require_vllm_contract
         from loradrop.worker.engine.model_table import ModelTable
-        from loradrop.worker.worker import running_worker
+        from loradrop.worker.engine.public_names import show_public_names
+        from loradrop.worker.worker import WorkerOptions, running_worker
 
         require_vllm_contract(engine_client)
+        show_public_names(engine_client)
         table = ModelTable(state.openai_serving_models)
         engine = Engine(engine_client, static_count=table.static_count)
         identity = settings.identity(host=args.host, port=args.port, process_rank=engine.process_rank)
         url = f"http://{identity.partition('#')[0]}"
+        options = WorkerOptions(registry=self._registry)
         started: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
         async def live() -> None:
             try:
-                async with running_worker(engine, table, settings, url=url, identity=identity) as worker:
+                async with running_worker(
+                    engine, table, settings, url=url, identity=identity, options=options
+                ) as worker:
                     started.set_result(worker)
                     await asyncio.Event().wait()
             except Exception as error:  # noqa: BLE001 - raised where the start is awaited, or logged

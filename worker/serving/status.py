@@ -5,11 +5,13 @@ What is reported is computed when it is asked for, from what is desired (`entry`
 """
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import replace
 
 from loradrop.catalog.status import WorkerAdapter, WorkerState
 from loradrop.worker.outcomes import NameTaken
 from loradrop.worker.places.residency import Residency
+from loradrop.worker.residency_metrics import Residents
 from loradrop.worker.serving.entries import Entries
 from loradrop.worker.serving.entry import Entry
 
@@ -63,6 +65,15 @@ class AdapterStatus:
             if state is not WorkerState.LISTED or entry.desired is not None:  # else the catalog counts it
                 counts[state] += 1
         return counts
+
+    def residents(self, static_names: Iterable[str], max_loras: int) -> Residents:
+        """Return what is in the engine, used last first, with the `static_names` that vLLM loaded itself."""
+        static = tuple(static_names)
+        names = (*self._residency.names_by_last_use(), *static)
+        waiting = tuple(
+            sorted(entry.name for entry in self._entries if entry.tries and entry.name not in names)
+        )
+        return Residents(names, waiting, self._residency.capacity + len(static), max_loras)
 
     def totals(self) -> tuple[int, int]:
         """Return how many revisions are in the engine, and how many are pinned."""
