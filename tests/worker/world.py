@@ -42,6 +42,7 @@ class Step:
     """After `pause` seconds a client asks for `name`, or the catalog has `wanted` for it (None: it is gone).
 
     A request needs `tokenises` seconds between its two looks at the table, and then streams for `streams`.
+    Or an operator `deletes` the private store.
     """
 
     pause: float
@@ -50,6 +51,7 @@ class Step:
     wanted: Revision | None
     tokenises: float
     streams: float
+    deletes: bool = False
 
 
 class World:
@@ -126,6 +128,8 @@ class World:
             if isinstance(found, ErrorResponse):
                 return None, None
         first = self.models.lora_requests[step.name]
+        if revision_of(first) not in self.store.pinned():
+            self.broken.append(f"{step.name} is handed out though its files are gone")
         await asyncio.sleep(step.tokenises)
         if step.name not in self.models.lora_requests:
             return first, None
@@ -146,20 +150,22 @@ class World:
         loaded = self.client.loaded.get(request.lora_int_id)
         if loaded is None or loaded.lora_path != request.lora_path:
             self.broken.append(f"{request.lora_name} is used and not loaded")
-        if revision_of(request) not in self.store.pinned():
+        if revision_of(request) not in self.store.pinned(deleted_too=True):
             self.broken.append(f"{request.lora_name} is used and not pinned")
 
     def check_at_rest(self) -> None:
         """Check that what is served is what is wanted, and that nothing else is kept."""
-        served = {name: revision_of(self.models.lora_requests[name]) for name in self.models.lora_requests}
+        served = {name: revision_of(request) for name, request in self.models.lora_requests.items()}
         for name, got in served.items():
             if got != self.wanted[name][0] and not self.fails:
                 self.broken.append(f"{name} is still served from {short(got)}")
         in_engine = Counter(revision_of(request) for request in self.client.loaded.values())
         if in_engine != Counter(set(served.values())):
             self.broken.append(f"the engine holds {in_engine}, served is {served}")
-        if sorted(self.store.pinned()) != sorted(served.values()):
-            self.broken.append(f"{self.store.pinned()} are pinned, served is {served}")
+        if sorted(self.store.pinned(deleted_too=True)) != sorted(served.values()):
+            self.broken.append(f"{self.store.pinned(deleted_too=True)} are pinned, served is {served}")
+        if sorted(self.store.pinned()) != sorted(served.values()) and not self.fails:
+            self.broken.append(f"the files of {self.store.pinned()} are there, served is {served}")
 
 
 class _Table(ModelTable):
@@ -188,6 +194,8 @@ class _Client(FakeClient):
         await asyncio.sleep(self._world.randomness.choice(PAUSES[:6]))
         if self._world.randomness.random() < self._world.fails:
             raise RuntimeError("out of memory")
+        if revision_of(request) not in self._world.store.pinned():
+            raise RuntimeError("No adapter found")
         if len(self.loaded.keys() | {request.lora_int_id}) > CAPACITY:
             self._world.broken.append(f"{request.lora_name} has no place")
         known = self.loaded.get(request.lora_int_id, request)
@@ -207,10 +215,16 @@ class _Client(FakeClient):
 
 
 class _Pin(Pinned):
-    """A pin of files that no operator deletes."""
+    """A pin of files that an operator may delete."""
+
+    is_deleted = False
+
+    @property
+    def is_held(self) -> bool:
+        return self._descriptor >= 0
 
     def is_there(self) -> bool:
-        return self._descriptor >= 0
+        return self.is_held and not self.is_deleted
 
 
 class _Store:
@@ -218,7 +232,7 @@ class _Store:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._pins: list[Pinned] = []
+        self._pins: list[_Pin] = []
 
     async def prepare(self, source: Source) -> Pinned:
         await asyncio.sleep(self._world.randomness.choice(PAUSES[:6]))
@@ -229,8 +243,13 @@ class _Store:
         self._pins.append(_Pin(source.revision, directory, os.open(os.devnull, os.O_RDONLY)))
         return self._pins[-1]
 
-    def pinned(self) -> list[str]:
-        return [pin.revision for pin in self._pins if pin._descriptor >= 0]
+    def pinned(self, *, deleted_too: bool = False) -> list[str]:
+        """Return the revisions that are pinned and, unless `deleted_too`, there."""
+        return [pin.revision for pin in self._pins if pin.is_there() or (deleted_too and pin.is_held)]
+
+    def delete(self) -> None:
+        for pin in self._pins:
+            pin.is_deleted = True
 
     def close(self) -> None:
         for pin in self._pins:
@@ -248,7 +267,9 @@ async def lived_through(schedule: Sequence[Step], seed: int, *, fails: float = 0
     background = asyncio.create_task(world.reconciler.run(preload=0))
     for number, step in enumerate(schedule):
         await asyncio.sleep(step.pause)
-        if step.asks:
+        if step.deletes:
+            world.store.delete()
+        elif step.asks:
             requests.append(asyncio.create_task(world.ask(str(number), step)))
         else:
             world.want(step.name, step.wanted)
