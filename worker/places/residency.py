@@ -98,8 +98,9 @@ class Residency:
         return self._places.capacity
 
     def names_by_last_use(self) -> list[str]:
-        """Return the names that answer at once, used last first."""
-        return sorted(self._places.serving, key=self._room.last_used, reverse=True)
+        """Return the names that answer at once, used last first. From any thread."""
+        serving = dict(self._places.serving)
+        return sorted(serving, key=lambda name: self._room.last_used(name, serving[name]), reverse=True)
 
     def names(self) -> set[str]:
         """Return the names that have anything loaded."""

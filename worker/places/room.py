@@ -43,10 +43,10 @@ class Room:
         self._timings = timings
         self._next_withdrawal = 0.0
 
-    def last_used(self, name: str) -> float:
-        """Return when (monotonic seconds) a request last asked for `name`, which is served."""
+    def last_used(self, name: str, loaded: Loaded) -> float:
+        """Return when (monotonic seconds) a request last asked for `name`, which `loaded` serves."""
         # The request a revision was loaded for touches the name only after the load.
-        return max(self._table.last_touched(name) or 0.0, self._places.serving[name].loaded_at)
+        return max(self._table.last_touched(name) or 0.0, loaded.loaded_at)
 
     async def has_place(self, claim: Claim) -> bool:
         """Return whether there is a place for `claim`, made where that is possible. In its turn.
@@ -103,7 +103,7 @@ class Room:
         used: dict[int, float] = {}
         for name, loaded in self._places.serving.items():
             lora_id = loaded.handle.lora_id
-            used[lora_id] = max(self.last_used(name), used.get(lora_id, 0.0))
+            used[lora_id] = max(self.last_used(name, loaded), used.get(lora_id, 0.0))
         free = used.keys() - but_not
         longest = min(free, key=used.__getitem__, default=None)
         return longest if longest is not None and used[longest] <= until else None

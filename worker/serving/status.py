@@ -67,13 +67,14 @@ class AdapterStatus:
         return counts
 
     def residents(self, static_names: Iterable[str], max_loras: int) -> Residents:
-        """Return what is in the engine, used last first, with the `static_names` that vLLM loaded itself."""
-        static = tuple(static_names)
+        """Return what is in the engine, used last first, with the `static_names` that vLLM loaded itself.
+
+        From any thread: vLLM collects metrics in one of their own.
+        """
+        static, entries = tuple(static_names), list(self._entries)
         names = (*self._residency.names_by_last_use(), *static)
-        waiting = tuple(
-            sorted(entry.name for entry in self._entries if entry.tries and entry.name not in names)
-        )
-        return Residents(names, waiting, self._residency.capacity + len(static), max_loras)
+        waiting = sorted(entry.name for entry in entries if entry.tries and entry.name not in names)
+        return Residents(names, tuple(waiting), self._residency.capacity + len(static), max_loras)
 
     def totals(self) -> tuple[int, int]:
         """Return how many revisions are in the engine, and how many are pinned."""

@@ -10,8 +10,7 @@ moment, kill -9 included, is there a partial revision. Several processes and ser
 When the store outgrows its size, or its disk has no room for the next copy, the least recently pinned
 revisions go, except young ones: the process that copied one may be about to pin it. A revision found in the
 store is digested again before its first use by this process. One that is damaged is copied again; if other
-processes use it, its files are replaced in place. A store that is deleted while it is used is made again, and
-what is asked for is copied again.
+processes use it, its files are replaced in place.
 """
 
 import logging
@@ -168,9 +167,8 @@ class RevisionStore:
         return pinned.revision in self._verified and pinned.is_there()
 
     def _copy(self, source: Source, permit: Permit) -> Pinned:
-        with store_errors_as_failed():
-            self.directory.make()
         with store_errors_as_failed(), self._staging.workspace() as workspace:
+            self.directory.make()
             if self._free_bytes(self._staging.directory) < source.size_bytes <= self._max_bytes:
                 self.evict(coming_bytes=source.size_bytes)
             copy = self._copy_published(source, workspace, permit)
