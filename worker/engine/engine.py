@@ -20,7 +20,7 @@ import vllm.envs
 from huggingface_hub import try_to_load_from_cache
 
 from loradrop.worker.admission.checks import Limits
-from loradrop.worker.engine.handle import Handle
+from loradrop.worker.engine.handle import Handle, without_inner_names
 from loradrop.worker.engine.kv_connectors import doubtful_connectors
 from loradrop.worker.engine.model_table import request_of
 from loradrop.worker.engine.vllm_contract import differences
@@ -62,8 +62,12 @@ class Engine:
 
     @property
     def capacity(self) -> int:
-        """How many adapters the engine keeps in memory, `--lora-modules` not counted."""
-        return max(1, int(self._lora_config.max_cpu_loras) - self._static_count)
+        """How many adapters this process may have in the engine, `--lora-modules` not counted.
+
+        API processes load different ones: each has its share of what the engine keeps in memory.
+        """
+        free = int(self._lora_config.max_cpu_loras) - self._static_count
+        return max(1, free // int(self._parallel_config._api_process_count))
 
     @property
     def max_loras(self) -> int:
@@ -78,7 +82,7 @@ class Engine:
     @property
     def process_rank(self) -> int:
         """Which of the server's API processes this is, from 0."""
-        return max(0, int(self._client.vllm_config.parallel_config._api_process_rank))
+        return max(0, int(self._parallel_config._api_process_rank))
 
     @property
     def counts_nans(self) -> bool:
@@ -129,6 +133,10 @@ class Engine:
     def _lora_config(self) -> Any:
         return self._client.vllm_config.lora_config
 
+    @property
+    def _parallel_config(self) -> Any:
+        return self._client.vllm_config.parallel_config
+
     async def _clean_up(self, handle: Handle) -> None:
         try:
             await self._client.remove_lora(handle.lora_id)
@@ -152,7 +160,8 @@ def require_vllm_contract(client: Any, *, packages: Path = _PACKAGES) -> None:
 
 
 def _outcome(error: Exception) -> Rejected | Failed:
-    text = (str(error) or type(error).__name__).removeprefix("Call to add_lora method failed: ")
+    text = without_inner_names(str(error) or type(error).__name__)
+    text = text.removeprefix("Call to add_lora method failed: ")
     if any(sign in text or sign in type(error).__name__ for sign in _TRANSIENT):
         return Failed("engine_failed", f"The engine could not load it this time: {text}")
     return Rejected("engine_refused", f"The engine refused it: {text}")

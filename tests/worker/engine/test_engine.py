@@ -106,6 +106,8 @@ def test_limits_and_places_are_the_servers(client: FakeClient) -> None:
     assert (engine.limits.max_lora_rank, engine.capacity, engine.max_loras) == (8, 5, 2)
     assert engine.limits.largest_value == torch.finfo(torch.bfloat16).max
     assert Engine(client, static_count=99).capacity == 1
+    client.vllm_config.parallel_config._api_process_count = 2
+    assert Engine(client, static_count=3).capacity == 2, "API processes share the places"
     assert engine.process_rank == 0
     client.vllm_config.parallel_config._api_process_rank = -1
     assert engine.process_rank == 0
