@@ -20,12 +20,12 @@ from loradrop.catalog.adapter import Reason
 from loradrop.worker.engine.early_requests import note_early
 from loradrop.worker.engine.finds import Finds
 from loradrop.worker.engine.handle import Handle, public_name
+from loradrop.worker.engine.served_names import ServedNames
 from loradrop.worker.outcomes import Failed, NotServedYet, Rejected, UnknownModel
 
 _Resolve = Callable[[str], Awaitable[Handle]]
 _ManualLoad = Callable[..., Awaitable[str]]
 _ManualUnload = Callable[[str], Awaitable[str]]
-_IsThere = Callable[[str], bool]
 _IsLoaded = Callable[[int], bool]
 
 _ALLOW_UPDATES = "VLLM_ALLOW_RUNTIME_LORA_UPDATING"
@@ -52,7 +52,7 @@ class ModelTable:
         self._static_names = set(models.lora_requests)
         self._base_names = frozenset(path.name for path in models.base_model_paths)
         self._finds: Finds[LoRARequest] = Finds()
-        self._served = models.lora_requests = _Served(models.lora_requests, self._finds, clock)
+        self._served = models.lora_requests = ServedNames(models.lora_requests, self._finds, clock)
         self._stock_add_request = models.engine_client.add_request
         self._stock_resolve = models.resolve_lora
         self._stock_unload = models.unload_lora_adapter
@@ -83,7 +83,7 @@ class ModelTable:
         resolve: _Resolve,
         load: _ManualLoad,
         unload: _ManualUnload,
-        is_there: _IsThere,
+        is_there: Callable[[str], bool],
         is_loaded: _IsLoaded,
     ) -> None:
         """Answer vLLM's questions with these: what serves a name, and its load and unload routes.
@@ -94,7 +94,7 @@ class ModelTable:
         """
         os.environ[_ALLOW_UPDATES] = "1"
         self._resolve, self._load, self._unload = resolve, load, unload
-        self._served.is_there = is_there
+        self._served.hide_unless(is_there)
         self._is_loaded = is_loaded
         self._models.engine_client.add_request = self._add_request
         self._models.resolve_lora = self._resolve_lora
@@ -189,51 +189,6 @@ class ModelTable:
         if lora_request is None:
             return self.base_model
         return public_name(lora_request.lora_name)
-
-
-class _Served(dict[str, LoRARequest]):
-    """The names vLLM serves, and when each was last looked up.
-
-    A request that found a name finds it again, though it is withdrawn meanwhile.
-    """
-
-    def __init__(
-        self, served: dict[str, LoRARequest], finds: Finds[LoRARequest], clock: Callable[[], float]
-    ) -> None:
-        super().__init__(served)
-        self._clock = clock
-        self._finds = finds
-        self._ours: set[str] = set()
-        self.last_touched: dict[str, float] = {}
-        self.is_there: _IsThere = lambda _name: True
-
-    def __contains__(self, name: object) -> bool:
-        return self._find(str(name)) is not None
-
-    def __getitem__(self, name: str) -> LoRARequest:
-        found = self._find(name)
-        if found is None:
-            raise KeyError(name)
-        return found
-
-    def point(self, name: str, request: LoRARequest) -> None:
-        self[name] = request
-        self._ours.add(name)
-
-    def remove(self, name: str) -> None:
-        self.pop(name, None)
-        self._ours.discard(name)
-        self.last_touched.pop(name, None)
-
-    def _find(self, name: str) -> LoRARequest | None:
-        request = self.get(name)
-        is_ours = name in self._ours
-        if request is None or (is_ours and not self.is_there(name)):
-            return self._finds.found(name)
-        if is_ours:
-            self._finds.note(name, request, request.lora_int_id)
-        self.last_touched[name] = self._clock()
-        return request
 
 
 async def _answered(work: Awaitable[str]) -> ErrorResponse | str:

@@ -79,12 +79,10 @@ class RevisionStore:
         copy: _CopyAdapter = copy_adapter,
         free_bytes: Callable[[Path], int] = _free_bytes,
     ) -> None:
-        """Use `directory`, made if need be, for up to `max_bytes`. Clears what dead copies left.
+        """Use `directory`, made if need be, for up to `max_bytes`, and clear what dead copies left.
 
         All copies together read at most `bytes_per_second` from the prefix; 0: no limit. `copy` reads the
-        prefix, `free_bytes` says how much room the disk of a directory has.
-
-        Raises OSError where the directory cannot be made or written.
+        prefix, `free_bytes` says how much room the disk of a directory has. Raises OSError.
         """
         self.directory = StoreDirectory(directory)
         self._revisions = self.directory.revisions
