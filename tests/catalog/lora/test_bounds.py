@@ -40,11 +40,11 @@ HEADERS = {
 PICKLES = {
     "dicts": b"}" * (8 * _MIB - 10),
     "marks": b"(" * (8 * _MIB - 10),
-    "tuples": b")" * 10_000 + b"\x85" * 7_000_000,
+    "tuples": b")" * 10_000 + b"\x85" * 1_750_000,
     "kept dicts": b"".join(b"}r" + struct.pack("<I", number) for number in range(1_000_000)),
     "kept numbers": b"".join(b"K\0r" + struct.pack("<I", number) for number in range(1_000_000)),
     "lists in themselves": b"]q\0h\0a" * 1_000_000,
-    "one list of itself": b"]q\0" + b"(" + b"h\0" * 10_000 + b"e" + b"(h\0h\0e" * 600_000,
+    "one list of itself": b"]q\0" + b"(" + b"h\0" * 10_000 + b"e" + b"(h\0h\0e" * 150_000,
     "texts": b"X\1\0\0\0a" * 1_000_000,
     "long numbers": (b"\x8a\xff" + b"\x7f" * 255) * 30_000,
 }
