@@ -4,6 +4,7 @@ from loradrop.api.schemas import Check, Readiness, WatcherView
 from loradrop.catalog.adapter import Reason
 from loradrop.catalog.errors import NO_CATALOG, LoradropError
 from loradrop.catalog.http.deadlines import in_time
+from loradrop.catalog.status import WorkerStatus
 from loradrop.catalog.store import Reports
 
 _NO_WATCHER = Reason(
@@ -14,14 +15,16 @@ _NO_CATALOG = Reason("no_catalog", NO_CATALOG)
 
 async def readiness(reports: Reports, *, redis_seconds: float) -> Readiness:
     """Return whether the API is ready. Never raises for what Redis does."""
-    meta, watcher = None, None
+    meta, watcher, workers = None, None, {}
     try:
         async with in_time(redis_seconds):
             meta, watcher = await reports.meta(), await reports.watcher()
+            workers = await reports.workers()
         missing = {
             "redis": None,
             "catalog": None if meta else _NO_CATALOG,
             "watcher": None if watcher else _NO_WATCHER,
+            "workers": next((found for worker in workers.values() if (found := _of_store(worker))), None),
         }
     except LoradropError as error:
         missing = {"redis": error.reason}
@@ -33,3 +36,10 @@ async def readiness(reports: Reports, *, redis_seconds: float) -> Readiness:
         epoch=meta.epoch if meta else None,
         seq=meta.seq if meta else None,
     )
+
+
+def _of_store(worker: WorkerStatus) -> Reason | None:
+    """Return why `worker` can copy nothing, or None."""
+    if worker.degraded is None or worker.degraded.code != "store_gone":
+        return None
+    return Reason(worker.degraded.code, f"{worker.id}: {worker.degraded.message}")

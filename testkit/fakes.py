@@ -15,11 +15,12 @@ from loradrop.worker.store.pins import Pinned
 
 
 class FakeEngine:
-    """An engine (`worker.serving.interfaces.EngineLike`) that keeps a table of what it holds.
+    """An engine (`worker.places.interfaces.EngineLike`) that keeps a table of what it holds.
 
     `outcomes[name]` are what the next loads of a name raise, None standing for one that goes well.
     Clear `gate` to hold loads until it is set, `unload_gate` to hold unloads. `violations` lists what
     would kill or corrupt a vLLM; `served` are the ids that names point at, which must not be unloaded.
+    `places` is how many revisions it may hold, where that is to be watched.
     """
 
     def __init__(self, served: Callable[[], Container[int]] = frozenset) -> None:
@@ -36,6 +37,7 @@ class FakeEngine:
         self.loads: list[Handle] = []
         self.unloads: list[Handle] = []
         self.violations: list[str] = []
+        self.places: int | None = None
         self._under_way = 0
         self._spoilt: set[int] = set()
 
@@ -61,6 +63,8 @@ class FakeEngine:
             self._spoilt.add(handle.lora_id)
             raise outcome
         self.holds[handle.lora_id] = handle
+        if self.places is not None and len(self.holds) > self.places:
+            self.violations.append(f"more than its places: {self.held_revisions()}")
 
     async def unload(self, handle: Handle) -> None:
         """Free the slot; raises `unload_error`."""
@@ -87,7 +91,7 @@ class FakeEngine:
 
 
 class FakeTable:
-    """A table of served names (`worker.serving.interfaces.TableLike`). `taken` are not ours."""
+    """A table of served names (`worker.places.interfaces.TableLike`). `taken` are not ours."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -95,6 +99,7 @@ class FakeTable:
         self.taken: set[str] = set()
         self.touched: dict[str, float] = {}
         self.visits: list[str] = []
+        self.found: set[int] = set()
 
     def point(self, handle: Handle) -> None:
         self.served[handle.name] = handle
@@ -106,6 +111,12 @@ class FakeTable:
         self.served.pop(name, None)
         self.touched.pop(name, None)
         self.taken.discard(name)
+
+    def withdraw(self, name: str) -> None:
+        self.remove(name)
+
+    def found_ids(self) -> frozenset[int]:
+        return frozenset(self.found)
 
     def last_touched(self, name: str) -> float | None:
         self.visits.append(name)
@@ -123,6 +134,10 @@ class _RecordedPin(Pinned):
     """A real pin that knows whether it was released."""
 
     is_released = False
+    is_deleted = False
+
+    def is_there(self) -> bool:
+        return not (self.is_deleted or self.is_released)
 
     def release(self) -> None:
         self.is_released = True
@@ -161,6 +176,11 @@ class FakeStore:
     def pinned(self) -> list[Revision]:
         """Return the revisions that are pinned, as often as they are."""
         return sorted(pin.revision for pin in self._pins if not pin.is_released)
+
+    def delete(self) -> None:
+        """An operator deletes the store's directories."""
+        for pin in self._pins:
+            pin.is_deleted = True
 
     def close(self) -> None:
         for pin in self._pins:

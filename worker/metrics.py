@@ -34,7 +34,9 @@ _CATALOG_STALE = Gauge(
     "loradrop_catalog_stale", "1 while the catalog cannot be read.", multiprocess_mode="max"
 )
 _DEGRADED = Gauge(
-    "loradrop_worker_degraded", "1 where answers are not to be trusted any more.", multiprocess_mode="max"
+    "loradrop_worker_degraded",
+    "1 where something is wrong with the whole worker.",
+    multiprocess_mode="max",
 )
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
+from prometheus_client import REGISTRY, CollectorRegistry
+
 from loradrop.catalog.backoff import Backoff
 from loradrop.catalog.errors import LoradropError
 from loradrop.catalog.http.queries import Queries
@@ -26,6 +28,7 @@ from loradrop.worker.engine.nan_monitor import NanMonitor
 from loradrop.worker.fleet.catalog_follower import CatalogFollower
 from loradrop.worker.fleet.embedded import STACK, StackOptions, embedded_stack, joined_stack
 from loradrop.worker.fleet.reporter import Reporter
+from loradrop.worker.residency_metrics import ResidencyCollector, registered
 from loradrop.worker.serving.model_cards import ModelCards
 from loradrop.worker.serving.reconciler import Reconciler
 from loradrop.worker.settings import WorkerSettings
@@ -60,6 +63,8 @@ class WorkerOptions:
     warm_start_seconds: float = 5.0
     """Between two writes of what is offered: a worker that is killed loses no more than this."""
     stack: StackOptions = STACK
+    registry: CollectorRegistry = REGISTRY
+    """What the server's `GET /metrics` shows."""
 
 
 _OPTIONS = WorkerOptions()
@@ -99,6 +104,10 @@ async def running_worker(
             engine, table, preparation.prepare, prefix=settings.lora_dir_prefix, capacity=engine.capacity
         )
         stack.push_async_callback(reconciler.aclose)
+        residents = ResidencyCollector(
+            lambda: reconciler.status.residents(sorted(table.static_names), engine.max_loras)
+        )
+        stack.callback(registered(residents, options.registry))
         warm_start = WarmStart(
             settings.lora_cache_dir / "last-known",
             store,
@@ -108,20 +117,27 @@ async def running_worker(
         follower = CatalogFollower(
             Reader(connection), reconciler, moved=reconciler.status.wakeup, warm_start=warm_start.read()
         )
-        reports = Reports(connection)
+        reports, nans = Reports(connection), NanMonitor(is_counted=engine.counts_nans)
         reporter = Reporter(
             reports,
             _identity(engine, table, identity, url),
             adapters=reconciler.status,
             position=lambda: follower.position,
-            degraded=NanMonitor(is_counted=engine.counts_nans).reason,
+            degraded=lambda: nans.reason() or store.directory.reason(),
         )
         manual_loads = reconciler.manual_loads
-        table.install(resolve=reconciler.resolve, load=manual_loads.load, unload=manual_loads.unload)
+        table.install(
+            resolve=reconciler.resolve,
+            load=manual_loads.load,
+            unload=manual_loads.unload,
+            is_there=reconciler.is_there,
+            is_loaded=reconciler.is_loaded,
+        )
         tasks = {
             "catalog follower": follower.run,
             "reconciler": lambda: reconciler.run(preload=settings.lora_preload),
             "reporter": reporter.run,
+            "private store": store.directory.keep,
             "warm start": lambda: warm_start.keep(
                 lambda: reconciler.listed() if follower.position.epoch is not None else None
             ),

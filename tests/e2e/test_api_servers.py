@@ -30,7 +30,8 @@ def test_two_api_processes_never_answer_with_another_adapter(tiny_model: Path, t
         prefix.rename_in(name, seed=number + 1)
     api_port = free_port()
     command = [
-        *("loradrop.worker", str(tiny_model), *TINY_FLAGS, *LORA_FLAGS, "--api-server-count", "2"),
+        *("loradrop.worker", str(tiny_model), *TINY_FLAGS, *LORA_FLAGS, "--max-cpu-loras", "16"),
+        *("--api-server-count", "2"),
         *("--lora-dir-prefix", str(prefix.directory), "--api-port", str(api_port)),
     ]
 

@@ -18,8 +18,8 @@ from loradrop.catalog.store import Connection, Listing, Reader, Reports, Timeout
 from loradrop.worker.engine.handle import Handle
 from loradrop.worker.fleet.catalog_follower import CatalogFollower
 from loradrop.worker.fleet.reporter import Reporter
+from loradrop.worker.places.timings import TIMINGS, Timings
 from loradrop.worker.serving.reconciler import Reconciler
-from loradrop.worker.serving.timings import TIMINGS, Timings
 from loradrop.worker.store.copying import Source, digest_copy
 from loradrop.worker.store.pins import Pinned
 from loradrop.worker.store.revision_store import RevisionStore

@@ -12,7 +12,7 @@ from loradrop.api.settings import Settings
 from loradrop.catalog.adapter import Revision
 from loradrop.catalog.status import WorkerAdapter, WorkerState
 from loradrop.catalog.store import Connection, Reports
-from loradrop.worker.serving.timings import Timings
+from loradrop.worker.places.timings import Timings
 from testkit.fakes import failed, rejected
 from testkit.servers import ValkeyServer
 from testkit.waiting import wait_until

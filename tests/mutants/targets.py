@@ -1,6 +1,7 @@
 """The deciding modules, and the quick tests of each: those that name it first, so that they fail first."""
 
 _SERVING = "tests/worker/serving"
+_PLACES = "tests/worker/places"
 _STORE = "tests/worker/store"
 _ADMISSION = (
     "tests/worker/admission/test_admission.py",
@@ -15,6 +16,7 @@ _RECONCILER = (
 )
 _STORED = (f"{_STORE}/test_revisions.py", f"{_STORE}/test_eviction.py", _STORE)
 
+_PLACED = (f"{_PLACES}/test_residency.py", f"{_PLACES}/test_residency_room.py", _SERVING)
 _STATE = "tests/watcher/state"
 _PLANNED = (f"{_STATE}/test_prefix_state.py", f"{_STATE}/test_prefix_state_removals.py", _STATE)
 _MONITOR = "tests/watcher/monitor"
@@ -36,15 +38,15 @@ _CATALOG = "tests/catalog/store"
 TARGETS: dict[str, tuple[str, ...]] = {
     "worker/serving/entry.py": (f"{_SERVING}/test_entry.py", _SERVING),
     "worker/serving/entries.py": _RECONCILER,
-    "worker/serving/load_scheduler.py": (f"{_SERVING}/test_load_scheduler.py", _SERVING),
+    "worker/places/load_scheduler.py": (f"{_PLACES}/test_load_scheduler.py", _SERVING),
     "worker/serving/loading.py": _RECONCILER,
     "worker/serving/manual_loads.py": (f"{_SERVING}/test_manual_loads.py", _SERVING),
     "worker/serving/reconciler.py": _RECONCILER,
-    "worker/serving/residency.py": (
-        f"{_SERVING}/test_residency.py",
-        f"{_SERVING}/test_residency_room.py",
-        _SERVING,
-    ),
+    "worker/places/residency.py": _PLACED,
+    "worker/places/places.py": _PLACED,
+    "worker/places/draining.py": _PLACED,
+    "worker/places/room.py": _PLACED,
+    "worker/engine/finds.py": ("tests/worker/engine/test_finds.py",),
     "worker/serving/resolver.py": (*_RECONCILER,),
     "worker/serving/status.py": (f"{_SERVING}/test_status.py", _SERVING),
     "worker/admission/checks.py": _ADMISSION,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from loradrop.worker.places.timings import Timings
 from loradrop.worker.serving.reconciler import Reconciler
-from loradrop.worker.serving.timings import Timings
 from testkit.fakes import FakeEngine, FakeStore, FakeTable
 from tests.worker.ground import GRACE_SECONDS, Clock, Ground
 
@@ -62,7 +62,9 @@ def no_grace() -> None:
 def timings(request: pytest.FixtureRequest) -> Timings:
     """The reconciler's; parametrize `timings` where a test needs others."""
     is_hasty = {"no_grace", "running"} & set(request.fixturenames)
-    return Timings(visit_seconds=0.005, grace_seconds=0.0 if is_hasty else GRACE_SECONDS)
+    return Timings(
+        visit_seconds=0.005, grace_seconds=0.0 if is_hasty else GRACE_SECONDS, idle_poll_seconds=0.001
+    )
 
 
 @pytest.fixture
@@ -71,6 +73,7 @@ async def reconciler(
 ) -> AsyncIterator[Reconciler]:
     """A reconciler with room for four, of the prefix `tmp_path / "loras"`."""
     (tmp_path / "loras").mkdir()
+    engine.places = CAPACITY
     reconciler = Reconciler(
         engine, table, store.prepare, prefix=tmp_path / "loras", capacity=CAPACITY, timings=timings
     )

@@ -1,16 +1,20 @@
 """A residency with room for two, loads that go as the reconciler's go, and a clock that stands still."""
 
+import asyncio
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from loradrop.catalog.adapter import Revision
 from loradrop.worker.engine.handle import Handle
-from loradrop.worker.serving.residency import Loaded, Residency
-from loradrop.worker.serving.timings import Timings
+from loradrop.worker.places.load_scheduler import Demand
+from loradrop.worker.places.residency import Loaded, Residency
+from loradrop.worker.places.timings import Timings
 from loradrop.worker.store.copying import Source
 from testkit.fakes import FakeEngine, FakeStore, FakeTable
 
 GRACE_SECONDS = 5.0
+CAPACITY = 2
 
 
 class Clock:
@@ -32,19 +36,30 @@ class Clock:
 class Ground:
     def __init__(self, engine: FakeEngine, table: FakeTable, store: FakeStore, clock: Clock) -> None:
         clock.stop()
+        engine.places = CAPACITY
         self.changed: list[str] = []
-        timings = Timings(grace_seconds=GRACE_SECONDS, clock=clock)
-        self.residency = Residency(engine, table, capacity=2, changed=self.changed.append, timings=timings)
+        timings = Timings(grace_seconds=GRACE_SECONDS, idle_poll_seconds=0.001, clock=clock)
+        self.residency = Residency(
+            engine, table, capacity=CAPACITY, changed=self.changed.append, timings=timings
+        )
         self._store = store
 
-    async def loaded(self, name: str, wanted: Revision, *, attempt: int = 0) -> Loaded:
+    async def update(
+        self, name: str, wanted: Revision, is_desired: Callable[[], bool] = lambda: True
+    ) -> Handle:
+        """Load a revision in the background, while `is_desired`, and let its name point at it."""
+        pinned = await self._store.prepare(Source(Path("/loras"), name, wanted))
+        loaded = await self.residency.load(name, pinned, Demand(asyncio.Event(), is_desired))
+        self.residency.serve(loaded)
+        return loaded.handle
+
+    async def loaded(self, name: str, wanted: Revision) -> Loaded:
         """Load a revision that no name points at."""
         pinned = await self._store.prepare(Source(Path("/loras"), name, wanted))
-        handle = Handle.of(name, wanted, pinned.directory, attempt=attempt)
-        return await self.residency.load(handle, pinned)
+        return await self.residency.load(name, pinned)
 
-    async def load(self, name: str, wanted: Revision, *, attempt: int = 0) -> Handle:
+    async def load(self, name: str, wanted: Revision) -> Handle:
         """Load a revision, and let its name point at it."""
-        loaded = await self.loaded(name, wanted, attempt=attempt)
+        loaded = await self.loaded(name, wanted)
         self.residency.serve(loaded)
         return loaded.handle

@@ -18,6 +18,7 @@ with warnings.catch_warnings():
     from vllm.entrypoints.serve.lora.protocol import LoadLoRAAdapterRequest, UnloadLoRAAdapterRequest
     from vllm.lora.request import LoRARequest
     from vllm.lora.resolver import LoRAResolver, LoRAResolverRegistry
+    from vllm.v1.metrics.stats import LoRARequestStates
 
     from loradrop.worker.engine.model_table import ModelTable
 
@@ -50,10 +51,11 @@ class FakeClient:
             lora_config=SimpleNamespace(
                 max_lora_rank=8, max_loras=2, max_cpu_loras=max_cpu_loras, lora_dtype=torch.bfloat16
             ),
-            parallel_config=SimpleNamespace(_api_process_rank=0),
+            parallel_config=SimpleNamespace(_api_process_rank=0, _api_process_count=1),
             kv_transfer_config=None,
         )
-        self.output_processor = SimpleNamespace(request_states={})
+        self.output_processor = SimpleNamespace(request_states={}, lora_states=LoRARequestStates())
+        self.logger_manager = None
         self.renderer = self.input_processor = None
         self.refusals: list[Any] = []
         self.loaded: dict[int, LoRARequest] = {}
@@ -73,6 +75,11 @@ class FakeClient:
         if self.remove_error is not None:
             raise self.remove_error
         return self.loaded.pop(lora_id, None) is not None
+
+    async def add_request(
+        self, request_id: str, *_args: Any, lora_request: LoRARequest | None = None, **_options: Any
+    ) -> None:
+        self.start_request(request_id, lora_request)
 
     def start_request(self, request_id: str, request: LoRARequest | None) -> None:
         self.output_processor.request_states[request_id] = SimpleNamespace(lora_request=request)

@@ -18,11 +18,11 @@ from typing import Any
 from loradrop.catalog.adapter import Revision
 from loradrop.catalog.revision import short
 from loradrop.worker.engine.engine import Engine
-from loradrop.worker.engine.handle import Handle, public_name
+from loradrop.worker.engine.handle import Handle
 from loradrop.worker.engine.model_table import ModelTable
 from loradrop.worker.outcomes import Failed
+from loradrop.worker.places.timings import Timings
 from loradrop.worker.serving.reconciler import Reconciler
-from loradrop.worker.serving.timings import Timings
 from loradrop.worker.store.copying import Source
 from loradrop.worker.store.pins import Pinned
 from tests.catalog.values import an_adapter, revision
@@ -42,6 +42,7 @@ class Step:
     """After `pause` seconds a client asks for `name`, or the catalog has `wanted` for it (None: it is gone).
 
     A request needs `tokenises` seconds between its two looks at the table, and then streams for `streams`.
+    Or an operator `deletes` the private store.
     """
 
     pause: float
@@ -50,6 +51,7 @@ class Step:
     wanted: Revision | None
     tokenises: float
     streams: float
+    deletes: bool = False
 
 
 class World:
@@ -80,7 +82,13 @@ class World:
             timings=Timings(clock=asyncio.get_running_loop().time),
         )
         manual_loads = self.reconciler.manual_loads
-        table.install(resolve=self.reconciler.resolve, load=manual_loads.load, unload=manual_loads.unload)
+        table.install(
+            resolve=self.reconciler.resolve,
+            load=manual_loads.load,
+            unload=manual_loads.unload,
+            is_there=self.reconciler.is_there,
+            is_loaded=self.reconciler.is_loaded,
+        )
         self.reconciler.replace({})
 
     def want(self, name: str, wanted: Revision | None) -> None:
@@ -93,29 +101,36 @@ class World:
     async def ask(self, request_id: str, step: Step) -> None:
         """Do what vLLM does for one request, and check that it gets what it is owed."""
         removals = self.removals[step.name] if self.wanted[step.name][0] else -1
-        request = await self._looked_up(step)
+        first, request = await self._looked_up(step)
         if request is None:
             if self.removals[step.name] == removals and not self.fails:
                 self.broken.append(f"{step.name} is refused although it was there all the time")
             return
-        self._check_owed(step.name, request)
+        if request != first:
+            self._check_owed(step.name, request)
+        elif self.wanted[step.name][0] is None:
+            self.broken.append(f"{step.name} is answered although it is gone")
         await asyncio.sleep(0)
-        self.client.start_request(request_id, request)
+        await self.client.add_request(request_id, lora_request=request)
         self._check_kept(request)
         await asyncio.sleep(step.streams)
         self._check_kept(request)
         del self.client.output_processor.request_states[request_id]
         self.answered += 1
 
-    async def _looked_up(self, step: Step) -> LoRARequest | None:
+    async def _looked_up(self, step: Step) -> tuple[LoRARequest | None, LoRARequest | None]:
+        """Return what vLLM finds when the request comes, and once it is tokenised; None: it is refused."""
         if step.name not in self.models.lora_requests:
             found = await self.models.resolve_lora(step.name)
             if isinstance(found, ErrorResponse):
-                return None
+                return None, None
+        first = self.models.lora_requests[step.name]
+        if revision_of(first) not in self.store.pinned():
+            self.broken.append(f"{step.name} is handed out though its files are gone")
         await asyncio.sleep(step.tokenises)
         if step.name not in self.models.lora_requests:
-            return None
-        return self.models.lora_requests[step.name]
+            return first, None
+        return first, self.models.lora_requests[step.name]
 
     def _check_owed(self, name: str, request: LoRARequest) -> None:
         """Check that `name` led to what is wanted, or to what was before, if that is not loaded since."""
@@ -129,35 +144,40 @@ class World:
             self.broken.append(f"{name} is answered from {short(got)} although {short(wanted)} is loaded")
 
     def _check_kept(self, request: LoRARequest) -> None:
-        if self.client.loaded.get(request.lora_int_id) != request:
+        loaded = self.client.loaded.get(request.lora_int_id)
+        if loaded is None or loaded.lora_path != request.lora_path:
             self.broken.append(f"{request.lora_name} is used and not loaded")
-        if revision_of(request) not in self.store.pinned():
+        if revision_of(request) not in self.store.pinned(deleted_too=True):
             self.broken.append(f"{request.lora_name} is used and not pinned")
 
     def check_at_rest(self) -> None:
         """Check that what is served is what is wanted, and that nothing else is kept."""
-        served = {name: revision_of(self.models.lora_requests[name]) for name in self.models.lora_requests}
+        served = {name: revision_of(request) for name, request in self.models.lora_requests.items()}
         for name, got in served.items():
             if got != self.wanted[name][0] and not self.fails:
                 self.broken.append(f"{name} is still served from {short(got)}")
-        in_engine = Counter((public_name(r.lora_name), revision_of(r)) for r in self.client.loaded.values())
-        if in_engine != Counter(served.items()):
+        in_engine = Counter(revision_of(request) for request in self.client.loaded.values())
+        if in_engine != Counter(set(served.values())):
             self.broken.append(f"the engine holds {in_engine}, served is {served}")
-        if sorted(self.store.pinned()) != sorted(served.values()):
-            self.broken.append(f"{self.store.pinned()} are pinned, served is {served}")
+        if sorted(self.store.pinned(deleted_too=True)) != sorted(served.values()):
+            self.broken.append(f"{self.store.pinned(deleted_too=True)} are pinned, served is {served}")
+        if sorted(self.store.pinned()) != sorted(served.values()) and not self.fails:
+            self.broken.append(f"the files of {self.store.pinned()} are there, served is {served}")
 
 
 class _Table(ModelTable):
     """The worker's table, which notes when a name is pointed to what is not wanted."""
 
     def __init__(self, world: World) -> None:
-        super().__init__(world.models)
+        super().__init__(world.models, clock=asyncio.get_running_loop().time)
         self._world = world
 
     def point(self, handle: Handle) -> None:
         if self._world.wanted[handle.name][0] != handle.revision:
             self._world.broken.append(f"{handle.name} is pointed to {short(handle.revision)}: not wanted")
         super().point(handle)
+        self._world.moment += 1
+        self._world.loaded[handle.name, handle.revision] = self._world.moment
 
 
 class _Client(FakeClient):
@@ -171,10 +191,12 @@ class _Client(FakeClient):
         await asyncio.sleep(self._world.randomness.choice(PAUSES[:6]))
         if self._world.randomness.random() < self._world.fails:
             raise RuntimeError("out of memory")
-        self._world.moment += 1
-        self._world.loaded[public_name(request.lora_name), revision_of(request)] = self._world.moment
+        if revision_of(request) not in self._world.store.pinned():
+            raise RuntimeError("No adapter found")
+        if len(self.loaded.keys() | {request.lora_int_id}) > CAPACITY:
+            self._world.broken.append(f"{request.lora_name} has no place")
         known = self.loaded.get(request.lora_int_id, request)
-        if (known.lora_name, known.lora_path) != (request.lora_name, request.lora_path):
+        if known.lora_path != request.lora_path:
             self._world.broken.append(f"{known.lora_name} and {request.lora_name} have one id")
         return await super().add_lora(request)
 
@@ -189,12 +211,25 @@ class _Client(FakeClient):
         return list(self.output_processor.request_states.values())
 
 
+class _Pin(Pinned):
+    """A pin of files that an operator may delete."""
+
+    is_deleted = False
+
+    @property
+    def is_held(self) -> bool:
+        return self._descriptor >= 0
+
+    def is_there(self) -> bool:
+        return self.is_held and not self.is_deleted
+
+
 class _Store:
     """A store whose copies take random times and fail at times."""
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._pins: list[Pinned] = []
+        self._pins: list[_Pin] = []
 
     async def prepare(self, source: Source) -> Pinned:
         await asyncio.sleep(self._world.randomness.choice(PAUSES[:6]))
@@ -202,11 +237,16 @@ class _Store:
             raise Failed("changed_while_copied", "It changed.")
         assert source.revision is not None
         directory = Path("/store") / source.revision
-        self._pins.append(Pinned(source.revision, directory, os.open(os.devnull, os.O_RDONLY)))
+        self._pins.append(_Pin(source.revision, directory, os.open(os.devnull, os.O_RDONLY)))
         return self._pins[-1]
 
-    def pinned(self) -> list[str]:
-        return [pin.revision for pin in self._pins if pin._descriptor >= 0]
+    def pinned(self, *, deleted_too: bool = False) -> list[str]:
+        """Return the revisions that are pinned and, unless `deleted_too`, there."""
+        return [pin.revision for pin in self._pins if pin.is_there() or (deleted_too and pin.is_held)]
+
+    def delete(self) -> None:
+        for pin in self._pins:
+            pin.is_deleted = True
 
     def close(self) -> None:
         for pin in self._pins:
@@ -224,7 +264,9 @@ async def lived_through(schedule: Sequence[Step], seed: int, *, fails: float = 0
     background = asyncio.create_task(world.reconciler.run(preload=0))
     for number, step in enumerate(schedule):
         await asyncio.sleep(step.pause)
-        if step.asks:
+        if step.deletes:
+            world.store.delete()
+        elif step.asks:
             requests.append(asyncio.create_task(world.ask(str(number), step)))
         else:
             world.want(step.name, step.wanted)

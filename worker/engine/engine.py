@@ -20,9 +20,10 @@ import vllm.envs
 from huggingface_hub import try_to_load_from_cache
 
 from loradrop.worker.admission.checks import Limits
-from loradrop.worker.engine.handle import Handle
+from loradrop.worker.engine.handle import Handle, without_inner_names
 from loradrop.worker.engine.kv_connectors import doubtful_connectors
 from loradrop.worker.engine.model_table import request_of
+from loradrop.worker.engine.shared_ids import SharedIds
 from loradrop.worker.engine.vllm_contract import differences
 from loradrop.worker.outcomes import Failed, Rejected
 
@@ -44,10 +45,11 @@ _TRANSIENT = (
 class Engine:
     """One API process's way into its engine."""
 
-    def __init__(self, client: Any, *, static_count: int) -> None:
+    def __init__(self, client: Any, *, static_count: int, ids: SharedIds | None = None) -> None:
         """Use vLLM's engine client; `static_count` of its places are taken by `--lora-modules`."""
         self._client = client
         self._static_count = static_count
+        self._ids = ids or SharedIds.of_server(self._process_count)
 
     @property
     def vllm_version(self) -> str:
@@ -62,8 +64,12 @@ class Engine:
 
     @property
     def capacity(self) -> int:
-        """How many adapters the engine keeps in memory, `--lora-modules` not counted."""
-        return max(1, int(self._lora_config.max_cpu_loras) - self._static_count)
+        """How many adapters this process may have in the engine, `--lora-modules` not counted.
+
+        API processes load different ones: each has its share of what the engine keeps in memory.
+        """
+        free = int(self._lora_config.max_cpu_loras) - self._static_count
+        return max(1, free // self._process_count)
 
     @property
     def max_loras(self) -> int:
@@ -78,7 +84,7 @@ class Engine:
     @property
     def process_rank(self) -> int:
         """Which of the server's API processes this is, from 0."""
-        return max(0, int(self._client.vllm_config.parallel_config._api_process_rank))
+        return max(0, int(self._parallel_config._api_process_rank))
 
     @property
     def counts_nans(self) -> bool:
@@ -103,18 +109,22 @@ class Engine:
 
     async def load(self, handle: Handle) -> None:
         """Load `handle`. Raises Rejected, or Failed where another try may work; nothing is left behind."""
+        await self._ids.take(handle.lora_id)
         try:
-            accepted = await self._client.add_lora(request_of(handle))
+            if not await self._client.add_lora(request_of(handle)):
+                raise Rejected("engine_refused", "The engine refused the adapter without a reason.")
         except Exception as error:
             await self._clean_up(handle)
             raise _outcome(error) from error
-        if not accepted:
-            await self._clean_up(handle)
-            raise Rejected("engine_refused", "The engine refused the adapter without a reason.")
+        self._ids.share(handle.lora_id)
 
     async def unload(self, handle: Handle) -> None:
-        """Free the engine's place; nothing may point at the handle any more."""
-        await self._client.remove_lora(handle.lora_id)
+        """Free the engine's place, unless another API process uses it; here nothing may any more."""
+        try:
+            if self._ids.give_up(handle.lora_id):
+                await self._client.remove_lora(handle.lora_id)
+        finally:
+            self._ids.release(handle.lora_id)
 
     def ids_in_use(self) -> frozenset[int]:
         """Return the ids that requests of this process are using, waiting ones included."""
@@ -129,9 +139,17 @@ class Engine:
     def _lora_config(self) -> Any:
         return self._client.vllm_config.lora_config
 
+    @property
+    def _parallel_config(self) -> Any:
+        return self._client.vllm_config.parallel_config
+
+    @property
+    def _process_count(self) -> int:
+        return int(self._parallel_config._api_process_count)
+
     async def _clean_up(self, handle: Handle) -> None:
         try:
-            await self._client.remove_lora(handle.lora_id)
+            await self.unload(handle)
         except Exception as error:  # noqa: BLE001 - the load's own error is the one to report
             _log.warning("clean-up after a failed load failed name=%s error=%s", handle.name, error)
 
@@ -152,7 +170,10 @@ def require_vllm_contract(client: Any, *, packages: Path = _PACKAGES) -> None:
 
 
 def _outcome(error: Exception) -> Rejected | Failed:
-    text = (str(error) or type(error).__name__).removeprefix("Call to add_lora method failed: ")
+    if isinstance(error, Rejected):
+        return error
+    text = without_inner_names(str(error) or type(error).__name__)
+    text = text.removeprefix("Call to add_lora method failed: ")
     if any(sign in text or sign in type(error).__name__ for sign in _TRANSIENT):
         return Failed("engine_failed", f"The engine could not load it this time: {text}")
     return Rejected("engine_refused", f"The engine refused it: {text}")

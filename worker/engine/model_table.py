@@ -16,13 +16,17 @@ from vllm import envs
 from vllm.entrypoints.openai.models.serving import ErrorResponse  # its own place differs between releases
 from vllm.lora.request import LoRARequest
 
+from loradrop.catalog.adapter import Reason
 from loradrop.worker.engine.early_requests import note_early
+from loradrop.worker.engine.finds import Finds
 from loradrop.worker.engine.handle import Handle, public_name
+from loradrop.worker.engine.served_names import ServedNames
 from loradrop.worker.outcomes import Failed, NotServedYet, Rejected, UnknownModel
 
 _Resolve = Callable[[str], Awaitable[Handle]]
 _ManualLoad = Callable[..., Awaitable[str]]
 _ManualUnload = Callable[[str], Awaitable[str]]
+_IsLoaded = Callable[[int], bool]
 
 _ALLOW_UPDATES = "VLLM_ALLOW_RUNTIME_LORA_UPDATING"
 _KINDS = {
@@ -42,18 +46,21 @@ def request_of(handle: Handle) -> LoRARequest:
 class ModelTable:
     """Invariant: what vLLM finds under a name has been loaded; answers show the name that was requested."""
 
-    def __init__(self, models: Any) -> None:
+    def __init__(self, models: Any, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Take over vLLM's OpenAIServingModels, with the `--lora-modules` it has loaded."""
         self._models = models
         self._static_names = set(models.lora_requests)
         self._base_names = frozenset(path.name for path in models.base_model_paths)
-        self._served = models.lora_requests = _Served(models.lora_requests)
+        self._finds: Finds[LoRARequest] = Finds()
+        self._served = models.lora_requests = ServedNames(models.lora_requests, self._finds, clock)
+        self._stock_add_request = models.engine_client.add_request
         self._stock_resolve = models.resolve_lora
         self._stock_unload = models.unload_lora_adapter
         self._other_resolvers = bool(models.lora_resolvers) and envs.VLLM_ALLOW_RUNTIME_LORA_UPDATING
         self._resolve: _Resolve | None = None
         self._load: _ManualLoad | None = None
         self._unload: _ManualUnload | None = None
+        self._is_loaded: _IsLoaded | None = None
 
     @property
     def base_model(self) -> str:
@@ -61,18 +68,35 @@ class ModelTable:
         return str(self._models.base_model_paths[0].name)
 
     @property
+    def static_names(self) -> frozenset[str]:
+        """The `--lora-modules` vLLM has loaded itself, and not unloaded."""
+        return frozenset(self._static_names)
+
+    @property
     def static_count(self) -> int:
         """How many `--lora-modules` vLLM has loaded itself."""
         return len(self._static_names)
 
-    def install(self, *, resolve: _Resolve, load: _ManualLoad, unload: _ManualUnload) -> None:
+    def install(
+        self,
+        *,
+        resolve: _Resolve,
+        load: _ManualLoad,
+        unload: _ManualUnload,
+        is_there: Callable[[str], bool],
+        is_loaded: _IsLoaded,
+    ) -> None:
         """Answer vLLM's questions with these: what serves a name, and its load and unload routes.
 
-        vLLM asks only where runtime updates are allowed. Setting the variable now, after the routes were
+        `is_there` says whether what a name points at can be handed out, `is_loaded` whether the engine has an
+        id. vLLM asks only where runtime updates are allowed. Setting the variable now, after the routes were
         made, changes nothing else.
         """
         os.environ[_ALLOW_UPDATES] = "1"
         self._resolve, self._load, self._unload = resolve, load, unload
+        self._served.hide_unless(is_there)
+        self._is_loaded = is_loaded
+        self._models.engine_client.add_request = self._add_request
         self._models.resolve_lora = self._resolve_lora
         self._models.load_lora_adapter = self._load_lora_adapter
         self._models.unload_lora_adapter = self._unload_lora_adapter
@@ -80,14 +104,23 @@ class ModelTable:
 
     def point(self, handle: Handle) -> None:
         """Let requests for the handle's name use it from now on; it must have been loaded."""
-        self._served[handle.name] = request_of(handle)
+        self._served.point(handle.name, request_of(handle))
 
     def remove(self, name: str) -> None:
         """Let requests for `name` use nothing from now on."""
         self._served.remove(name)
+        self._finds.forget(name)
+
+    def withdraw(self, name: str) -> None:
+        """Let new requests for `name` use nothing from now on; those that have found it find it again."""
+        self._served.remove(name)
+
+    def found_ids(self) -> frozenset[int]:
+        """Return the ids that requests under way have found, started or not."""
+        return self._finds.ids()
 
     def last_touched(self, name: str) -> float | None:
-        """Return when (`time.monotonic`) a request last asked for `name`, or None."""
+        """Return when (monotonic seconds) a request last asked for `name`, or None."""
         return self._served.last_touched.get(name)
 
     def is_taken(self, name: str) -> bool:
@@ -112,7 +145,25 @@ class ModelTable:
                 answer: LoRARequest | ErrorResponse = await self._stock_resolve(name)
                 return answer
             return _error(HTTPStatus.NOT_FOUND, f"The model `{name}` does not exist.")
-        return request_of(handle)
+        request = request_of(handle)
+        self._finds.note(name, request, handle.lora_id)
+        return request
+
+    async def _add_request(
+        self, request_id: str, *args: Any, lora_request: LoRARequest | None = None, **options: Any
+    ) -> Any:
+        """Start a request, unless what it is to use has left the engine: that would read it from disk again.
+
+        Raises NotServedYet then: of work that outlived its HTTP request before it started.
+        """
+        if lora_request is not None and public_name(lora_request.lora_name) != lora_request.lora_name:
+            assert self._is_loaded is not None  # installed together
+            if not self._is_loaded(lora_request.lora_int_id):
+                early = NotServedYet(Reason("unloaded", "The adapter left the engine before it was used."))
+                note_early(early)
+                raise early
+            self._finds.note_id(lora_request.lora_int_id)
+        return await self._stock_add_request(request_id, *args, lora_request=lora_request, **options)
 
     async def _load_lora_adapter(
         self, request: Any, base_model_name: str | None = None
@@ -138,24 +189,6 @@ class ModelTable:
         if lora_request is None:
             return self.base_model
         return public_name(lora_request.lora_name)
-
-
-class _Served(dict[str, LoRARequest]):
-    """The names vLLM serves, and when each was last looked up."""
-
-    def __init__(self, served: dict[str, LoRARequest]) -> None:
-        super().__init__(served)
-        self.last_touched: dict[str, float] = {}
-
-    def __contains__(self, name: object) -> bool:
-        served = super().__contains__(name)
-        if served:
-            self.last_touched[str(name)] = time.monotonic()
-        return served
-
-    def remove(self, name: str) -> None:
-        self.pop(name, None)
-        self.last_touched.pop(name, None)
 
 
 async def _answered(work: Awaitable[str]) -> ErrorResponse | str:

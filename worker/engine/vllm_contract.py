@@ -46,21 +46,36 @@ CONTRACT = (
     # worker/engine/engine.py
     _on(
         "vllm.v1.engine.async_llm:AsyncLLM",
-        fields=("vllm_config", "model_config", "output_processor"),
-        calls=("add_lora(lora_request)", "remove_lora(lora_id)"),
+        fields=("vllm_config", "model_config", "output_processor", "logger_manager"),
+        calls=("add_lora(lora_request)", "remove_lora(lora_id)", "add_request(lora_request)"),
     ),
-    _on("vllm.v1.engine.output_processor:OutputProcessor", fields=("request_states",)),
+    _on("vllm.v1.engine.output_processor:OutputProcessor", fields=("request_states", "lora_states")),
     _on("vllm.v1.engine.output_processor:RequestState", fields=("lora_request",)),
     _on("vllm.config.vllm:VllmConfig", fields=("lora_config", "parallel_config", "kv_transfer_config")),
-    _on("vllm.config.parallel:ParallelConfig", fields=("_api_process_rank",)),
+    _on("vllm.config.parallel:ParallelConfig", fields=("_api_process_rank", "_api_process_count")),
     _on("vllm.config.model:ModelConfig", fields=("model", "revision", "is_multimodal_model")),
     _on("vllm.config.kv_transfer:KVTransferConfig", fields=("kv_connector", "kv_connector_extra_config")),
     _on("vllm.config.lora:LoRAConfig", fields=("max_lora_rank", "max_loras", "max_cpu_loras", "lora_dtype")),
     _on("vllm.lora.request:LoRARequest", fields=("lora_name", "lora_int_id", "lora_path")),
+    # worker/engine/public_names.py
+    _on(
+        "vllm.v1.metrics.stats:LoRARequestStates",
+        calls=("_request_update(req_id, lora_name)",),
+    ),
+    _on("vllm.v1.metrics.loggers:StatLoggerManager", fields=("stat_loggers",)),
+    _on("vllm.v1.metrics.loggers:PrometheusStatLogger", fields=("gauge_lora_info",)),
+    _on("vllm.v1.metrics.loggers:PrometheusStatLogger.record", uses=("labels", "set_to_current_time")),
+    _on("vllm.entrypoints.serve.utils.request_logger:RequestLogger", calls=("log_inputs(lora_request)",)),
+    # worker/engine/public_events.py
+    _on("vllm.distributed.kv_events:EventPublisherFactory", calls=("create()",)),
+    _on("vllm.distributed.kv_events:EventPublisher", calls=("publish(events)",)),
+    _on("vllm.distributed.kv_events:KVEventBatch", fields=("events",)),
+    _on("vllm.distributed.kv_events:BlockStored", fields=("lora_name", "extra_keys")),
+    _on("vllm.v1.core.sched.scheduler:Scheduler.__init__", uses=("EventPublisherFactory", "create")),
     # worker/engine/model_table.py
     _on(
         f"{_SERVING}:OpenAIServingModels",
-        fields=("lora_requests", "lora_resolvers", "base_model_paths"),
+        fields=("lora_requests", "lora_resolvers", "base_model_paths", "engine_client"),
         calls=(
             "resolve_lora(lora_name)",
             "load_lora_adapter(request, base_model_name)",

@@ -51,7 +51,7 @@ class Reporter:
     ) -> None:
         """Report as `identity`, whose changing parts are filled in each time.
 
-        `degraded` returns why the server's answers are not to be trusted, or None.
+        `degraded` returns what is wrong with the whole worker, or None.
         """
         self._reports = reports
         self._identity = identity
@@ -106,7 +106,7 @@ class Reporter:
             degraded=status.degraded is not None,
         )
         if status.degraded is not None and not self._was_degraded:
-            _log.error("answers are corrupted reason=%s", status.degraded)
+            _log.error("worker is degraded reason=%s", status.degraded)
         self._was_degraded = status.degraded is not None
 
     async def _wait(self) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from prometheus_client import REGISTRY, CollectorRegistry
 
 from loradrop.catalog.errors import LoradropError
 from loradrop.catalog.http.api_keys import ApiKey, KeyFile, KeyRing, Scope, keys_from
@@ -22,8 +23,11 @@ from loradrop.catalog.http.browsers import AllowedHosts
 from loradrop.catalog.http.shared_routes import Backend, put_backend
 from loradrop.catalog.http.shared_routes import router as shared
 from loradrop.catalog.process_log import PrintableRecords
+from loradrop.worker.engine.finds import RequestTask
+from loradrop.worker.outcomes import NotServedYet
 from loradrop.worker.server.answers import AnswerMiddleware
-from loradrop.worker.server.routes import answer_error, models_router, refusal
+from loradrop.worker.server.metrics_route import shown_registry
+from loradrop.worker.server.routes import answer_early, answer_error, models_router, refusal
 from loradrop.worker.server.scopes import needed_scope
 from loradrop.worker.settings import settings_from
 
@@ -37,6 +41,8 @@ class LoradropPlugin:
 
     name = "loradrop"
     required_tasks = None
+    _registry: CollectorRegistry = REGISTRY
+    """What is registered here is in `GET /metrics`."""
     _task: asyncio.Task[None]
     """Runs the worker; kept here so that it is not collected."""
 
@@ -51,7 +57,10 @@ class LoradropPlugin:
         if settings.has_catalog:
             _drop_routes(app, {route.path for route in models_router.routes if isinstance(route, APIRoute)})
             app.include_router(models_router)
+            app.exception_handler(NotServedYet)(answer_early)
             app.add_middleware(AnswerMiddleware)
+            app.add_middleware(RequestTask)
+            self._registry = shown_registry(app)
         hosts = AllowedHosts(app.state.args.host or "localhost", *settings.api_allowed_hosts)
         _guard(app, keys_from(settings.api_keys), settings.api_key_file, hosts)
 
@@ -66,13 +75,16 @@ class LoradropPlugin:
         # They import vLLM's serving code, which may be what loads this file.
         from loradrop.worker.engine.engine import Engine, require_vllm_contract
         from loradrop.worker.engine.model_table import ModelTable
-        from loradrop.worker.worker import running_worker
+        from loradrop.worker.engine.public_names import show_public_names
+        from loradrop.worker.worker import WorkerOptions, running_worker
 
         require_vllm_contract(engine_client)
+        show_public_names(engine_client)
         table = ModelTable(state.openai_serving_models)
         engine = Engine(engine_client, static_count=table.static_count)
         identity = settings.identity(host=args.host, port=args.port, process_rank=engine.process_rank)
         url = f"{'https' if args.ssl_certfile else 'http'}://{identity.partition('#')[0]}"
+        options = WorkerOptions(registry=self._registry)
         if connectors := engine.doubtful_connectors:
             _log.warning(
                 "adapters may share what is cached of others, see vllm-project/vllm#44250 kv_connectors=%s",
@@ -82,7 +94,9 @@ class LoradropPlugin:
 
         async def live() -> None:
             try:
-                async with running_worker(engine, table, settings, url=url, identity=identity) as worker:
+                async with running_worker(
+                    engine, table, settings, url=url, identity=identity, options=options
+                ) as worker:
                     started.set_result(worker)
                     await asyncio.Event().wait()
             except Exception as error:  # noqa: BLE001 - raised where the start is awaited, or logged

@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse, Response
 
 from loradrop.catalog.errors import LoradropError, PrefixNotConfigured
 from loradrop.catalog.http.statuses import headers_of, status_of
+from loradrop.worker.outcomes import NotServedYet
 
 if TYPE_CHECKING:
     from loradrop.worker.worker import Worker
@@ -53,6 +54,12 @@ async def answer_error(_request: Request, error: Exception) -> Response:
     """Answer a request that ended with an error of ours."""
     assert isinstance(error, LoradropError)  # registered for nothing else
     return refusal(error)
+
+
+async def answer_early(_request: Request, error: Exception) -> Response:
+    """Answer a request whose adapter left the engine before the request had started."""
+    assert isinstance(error, NotServedYet)  # registered for nothing else
+    return _error(error.status, str(error.reason), error.kind, error.headers)
 
 
 def _worker(request: Request) -> "Worker":

@@ -1,12 +1,13 @@
 """Our flags on vLLM's own command lines: a `vllm.general_plugins` entry.
 
-vLLM runs it in every process, before it builds a parser. It hooks three places:
+vLLM runs it in every process, before it builds a parser. It hooks four places:
 
 * the last hook of the parser, where a platform may add flags: ours are added there. Every command of vLLM
   passes it; where no server with plugins would start, the flags that ask for us are refused;
 * the loading of endpoint plugins, which vLLM does for plugins named in VLLM_PLUGINS only. Setting that
   variable would filter out all others, so ours is added to what vLLM has loaded. It stays idle unless a
   flag or variable of ours asks for it;
+* in the engine's process, the publisher of KV events (`public_events`);
 * on a CPU, the kernels that apply adapters (`cpu_lora_patch`).
 """
 
@@ -34,11 +35,18 @@ def register() -> None:
         platform.pre_register_and_update = _adding_flags(platform.pre_register_and_update)
     if not hasattr(vllm.plugins.load_endpoint_plugins, _MARK):
         vllm.plugins.load_endpoint_plugins = _adding_plugin(vllm.plugins.load_endpoint_plugins)
+    _publish_public_names()
     if current_platform.is_cpu():
         from vllm.lora.ops.torch_ops import lora_ops
         from vllm.lora.punica_wrapper import punica_cpu
 
         patch_cpu_lora_kernels(lora_ops, punica_cpu)
+
+
+def _publish_public_names() -> None:
+    from loradrop.worker.engine.public_events import publish_public_names
+
+    publish_public_names()
 
 
 def _adding_flags(original: Any) -> Any:

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from loradrop.catalog.adapter import Adapter, AdapterState
+from loradrop.worker.places.residency import Residency
+from loradrop.worker.places.timings import TIMINGS, Timings
 from loradrop.worker.serving.entry import Entry
-from loradrop.worker.serving.residency import Residency
-from loradrop.worker.serving.timings import TIMINGS, Timings
 
 _UNDECIDED = frozenset({AdapterState.SETTLING, AdapterState.INCOMPLETE, AdapterState.UNKNOWN})
 """States that say nothing against the revision there was before."""

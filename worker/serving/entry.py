@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from loradrop.catalog.adapter import Adapter, Reason, Revision
 from loradrop.catalog.backoff import Backoff
 from loradrop.catalog.status import WorkerAdapter, WorkerState
-from loradrop.worker.serving.timings import TIMINGS
+from loradrop.worker.places.timings import TIMINGS
 
 
 @dataclass(frozen=True, slots=True)

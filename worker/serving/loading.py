@@ -5,19 +5,17 @@ Not here: which revision is tried, and when (`reconciler`, `manual_loads`); the 
 """
 
 import logging
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from loradrop.catalog.adapter import Reason, Revision
+from loradrop.catalog.adapter import Reason
 from loradrop.catalog.revision import short
-from loradrop.worker.engine.handle import Handle
 from loradrop.worker.metrics import LOAD_SECONDS, LOADS
 from loradrop.worker.outcomes import Failed, Rejected
+from loradrop.worker.places.load_scheduler import Demand, NotDesired
+from loradrop.worker.places.residency import Loaded, Residency
+from loradrop.worker.places.timings import TIMINGS, Timings
 from loradrop.worker.serving.entry import Entry
-from loradrop.worker.serving.load_scheduler import Demand, NotDesired
-from loradrop.worker.serving.residency import Loaded, Residency
-from loradrop.worker.serving.timings import TIMINGS, Timings
 from loradrop.worker.store.copying import Source
 from loradrop.worker.store.pins import Pinned
 
@@ -42,7 +40,6 @@ class Loading:
         self._residency = residency
         self._changed = changed
         self._timings = timings
-        self._refusals: Counter[tuple[str, Revision]] = Counter()  # outlives the entries
 
     async def load(self, entry: Entry, source: Source, demand: Demand | None = None) -> Loaded:
         """Return the revision of `source`, loaded, with no name pointing at it yet.
@@ -88,13 +85,7 @@ class Loading:
 
     async def _load(self, entry: Entry, source: Source, demand: Demand | None) -> Loaded:
         pinned = await self._prepare(source)
-        key = entry.name, pinned.revision
-        handle = Handle.of(*key, pinned.directory, attempt=self._refusals[key])
-        try:
-            return await self._residency.load(handle, pinned, demand)
-        except (Rejected, Failed):
-            self._refusals[key] += 1
-            raise
+        return await self._residency.load(entry.name, pinned, demand)
 
 
 def _note_failure(entry: Entry, reason: Reason) -> None:

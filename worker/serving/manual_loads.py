@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from loradrop.worker.outcomes import Failed, NameTaken, Rejected, UnknownModel
+from loradrop.worker.places.residency import Loaded, Residency
+from loradrop.worker.places.timings import TIMINGS, Timings
 from loradrop.worker.serving.entries import Entries
 from loradrop.worker.serving.entry import Entry
 from loradrop.worker.serving.loading import Loading
-from loradrop.worker.serving.residency import Loaded, Residency
-from loradrop.worker.serving.timings import TIMINGS, Timings
 from loradrop.worker.store.copying import Source, size_bytes
 from loradrop.worker.store.deadline_threads import DeadlineThreads
 from loradrop.worker.supervision import cancelled

@@ -24,16 +24,16 @@ from pathlib import Path
 from loradrop.catalog.adapter import Adapter
 from loradrop.worker.engine.handle import Handle
 from loradrop.worker.outcomes import Failed, Rejected
+from loradrop.worker.places.interfaces import EngineLike, TableLike
+from loradrop.worker.places.load_scheduler import Demand, NotDesired
+from loradrop.worker.places.residency import Residency
+from loradrop.worker.places.timings import TIMINGS, Timings
 from loradrop.worker.serving.entries import Entries
 from loradrop.worker.serving.entry import Entry
-from loradrop.worker.serving.interfaces import EngineLike, TableLike
-from loradrop.worker.serving.load_scheduler import Demand, NotDesired
 from loradrop.worker.serving.loading import Loading, Prepare
 from loradrop.worker.serving.manual_loads import ManualLoads
-from loradrop.worker.serving.residency import Residency
 from loradrop.worker.serving.resolver import Resolver
 from loradrop.worker.serving.status import AdapterStatus, ChangedNames
-from loradrop.worker.serving.timings import TIMINGS, Timings
 from loradrop.worker.store.copying import Source
 from loradrop.worker.supervision import cancelled
 
@@ -96,6 +96,14 @@ class Reconciler:
             if entry.adapter is not None and entry.desired is not None and self._is_offered(entry)
         ]
 
+    def is_there(self, name: str) -> bool:
+        """Return whether what answers for `name` is loaded, and its files where they were."""
+        return self._residency.handle_of(name) is not None
+
+    def is_loaded(self, lora_id: int) -> bool:
+        """Return whether the engine has it."""
+        return self._residency.is_loaded(lora_id)
+
     async def resolve(self, name: str) -> Handle:
         """Return what answers for `name`, loading it if need be; raises as `Resolver.resolve` does."""
         return await self._resolver.resolve(name)
@@ -152,18 +160,22 @@ class Reconciler:
     async def _load_desired(self, entry: Entry, requested: asyncio.Event) -> None:
         """Try until what is served is what is desired, or there is no point in trying now."""
         while (source := self._source_of(entry)) is not None:
-            is_served = self._residency.revision_of(entry.name) == source.revision
+            is_served = self._residency.is_served(entry.name, source.revision)
             if is_served or entry.current_fault(datetime.now(UTC)) is not None:
                 return
-            await self._try(entry, source, requested)
+            if not await self._try(entry, source, requested):
+                return
 
-    async def _try(self, entry: Entry, source: Source, requested: asyncio.Event) -> None:
-        """Try `source` once; the outcome is in the entry and the residency."""
+    async def _try(self, entry: Entry, source: Source, requested: asyncio.Event) -> bool:
+        """Try `source` once; the outcome is in the entry and the residency.
+
+        Returns whether to go on: a load ahead that has no place by now is given up, until it is requested.
+        """
         demand = Demand(requested, lambda: entry.desired == source.revision)
         try:
             loaded = await self._loading.load(entry, source, demand)
         except NotDesired:
-            return
+            return requested.is_set() or entry.desired != source.revision
         except Rejected as rejected:
             entry.note_rejected(source.revision, rejected.reason)
         except Failed as failed:
@@ -174,6 +186,7 @@ class Reconciler:
             else:
                 self._residency.drain_revision(loaded)  # another revision is desired by now, or none
         self._changed(entry.name)
+        return True
 
     def _source_of(self, entry: Entry) -> Source | None:
         if entry.manual is not None:
@@ -190,7 +203,9 @@ class Reconciler:
 
     def _is_behind(self, entry: Entry) -> bool:
         serving = self._residency.revision_of(entry.name)
-        return serving is not None and entry.desired not in {None, serving}
+        if serving is None or entry.desired is None:
+            return False
+        return not self._residency.is_served(entry.name, entry.desired)
 
     def _load_ahead(self, preload: int | None, now: datetime) -> None:
         if self._load_tasks or not self._engine.is_idle() or not self._residency.has_room(preload):

@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from loradrop.catalog.adapter import AdapterState, Reason
 from loradrop.worker.engine.handle import Handle
 from loradrop.worker.outcomes import NameTaken, NotServedYet, Rejected, UnknownModel
+from loradrop.worker.places.residency import Residency
+from loradrop.worker.places.timings import TIMINGS, Timings
 from loradrop.worker.serving.entries import Entries
 from loradrop.worker.serving.entry import Entry
-from loradrop.worker.serving.residency import Residency
-from loradrop.worker.serving.timings import TIMINGS, Timings
 
 _AHEAD_ON_DISK = frozenset({"source_gone", "changed_on_disk", "changed_while_copied"})
 

@@ -5,13 +5,15 @@ What is reported is computed when it is asked for, from what is desired (`entry`
 """
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import replace
 
 from loradrop.catalog.status import WorkerAdapter, WorkerState
 from loradrop.worker.outcomes import NameTaken
+from loradrop.worker.places.residency import Residency
+from loradrop.worker.residency_metrics import Residents
 from loradrop.worker.serving.entries import Entries
 from loradrop.worker.serving.entry import Entry
-from loradrop.worker.serving.residency import Residency
 
 
 class ChangedNames:
@@ -63,6 +65,16 @@ class AdapterStatus:
             if state is not WorkerState.LISTED or entry.desired is not None:  # else the catalog counts it
                 counts[state] += 1
         return counts
+
+    def residents(self, static_names: Iterable[str], max_loras: int) -> Residents:
+        """Return what is in the engine, used last first, with the `static_names` that vLLM loaded itself.
+
+        From any thread: vLLM collects metrics in one of their own.
+        """
+        static, entries = tuple(static_names), list(self._entries)
+        names = (*self._residency.names_by_last_use(), *static)
+        waiting = sorted(entry.name for entry in entries if entry.tries and entry.name not in names)
+        return Residents(names, tuple(waiting), self._residency.capacity + len(static), max_loras)
 
     def totals(self) -> tuple[int, int]:
         """Return how many revisions are in the engine, and how many are pinned."""

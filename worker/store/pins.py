@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from loradrop.catalog.adapter import Revision
+from loradrop.catalog.adapter import CONFIG_FILENAME, Revision, WeightsFormat
 
 PIN = ".pin"
 """Its modification time is when the revision was last pinned."""
@@ -25,6 +25,16 @@ class Pinned:
     revision: Revision
     directory: Path
     _descriptor: int = field(repr=False)
+
+    def is_there(self) -> bool:
+        """Return whether its files are where they were: an operator may have deleted the store."""
+        try:
+            pin_file = os.stat(self.directory / PIN)  # noqa: PTH116 - beside fstat
+            is_same = os.path.samestat(pin_file, os.fstat(self._descriptor))
+            os.stat(self.directory / CONFIG_FILENAME)  # noqa: PTH116 - as above
+        except OSError:
+            return False
+        return is_same and any((self.directory / kind.filename).exists() for kind in WeightsFormat)
 
     def release(self) -> None:
         """Let the store evict the revision again. May be called twice."""

@@ -40,6 +40,7 @@ from loradrop.worker.store.deadline_threads import DeadlineThreads
 from loradrop.worker.store.pins import PIN, Pinned, exclusively, last_used, note_use, pin
 from loradrop.worker.store.rate_limit import RateLimit
 from loradrop.worker.store.staging import Staging
+from loradrop.worker.store.store_directory import StoreDirectory
 
 _log = logging.getLogger(__name__)
 
@@ -78,14 +79,13 @@ class RevisionStore:
         copy: _CopyAdapter = copy_adapter,
         free_bytes: Callable[[Path], int] = _free_bytes,
     ) -> None:
-        """Use `directory`, made if need be, for up to `max_bytes`. Clears what dead copies left.
+        """Use `directory`, made if need be, for up to `max_bytes`, and clear what dead copies left.
 
         All copies together read at most `bytes_per_second` from the prefix; 0: no limit. `copy` reads the
-        prefix, `free_bytes` says how much room the disk of a directory has.
-
-        Raises OSError where the directory cannot be made or written.
+        prefix, `free_bytes` says how much room the disk of a directory has. Raises OSError.
         """
-        self._revisions = directory / "revisions"
+        self.directory = StoreDirectory(directory)
+        self._revisions = self.directory.revisions
         self._max_bytes = max_bytes
         self._rate_limit = RateLimit(bytes_per_second)
         self._timings = timings
@@ -98,8 +98,7 @@ class RevisionStore:
         self._lookups = DeadlineThreads(  # their own: they need no prefix
             "Reading the private store", late="store_timed_out", at_once=_CONCURRENT_LOOKUPS
         )
-        self._revisions.mkdir(parents=True, exist_ok=True)
-        self._staging = Staging(directory / "incoming")
+        self._staging = Staging(self.directory.incoming)
 
     async def obtain(self, source: Source) -> Pinned:
         """Return the revision of `source`, pinned: from the store, or copied from the prefix.
@@ -163,10 +162,11 @@ class RevisionStore:
     def _is_whole(self, pinned: Pinned) -> bool:
         if pinned.revision not in self._verified and digest_copy(pinned.directory) == pinned.revision:
             self._verified.add(pinned.revision)
-        return pinned.revision in self._verified
+        return pinned.revision in self._verified and pinned.is_there()
 
     def _copy(self, source: Source, permit: Permit) -> Pinned:
         with store_errors_as_failed(), self._staging.workspace() as workspace:
+            self.directory.make()
             if self._free_bytes(self._staging.directory) < source.size_bytes <= self._max_bytes:
                 self.evict(coming_bytes=source.size_bytes)
             copy = self._copy_published(source, workspace, permit)
@@ -207,6 +207,8 @@ class RevisionStore:
             pinned.release()
             if not target.is_dir():
                 raise
+            if not (target / PIN).exists():  # an operator deleted part of it
+                self._staging.discard(target)
             return None
         pinned.directory = target
         self._verified.add(revision)

@@ -35,6 +35,7 @@ class Staging:
     @contextlib.contextmanager
     def workspace(self) -> Iterator[Path]:
         """Yield a new directory that holds only its pin file, and delete it afterwards. Raises OSError."""
+        self.directory.mkdir(parents=True, exist_ok=True)  # an operator may have deleted it
         path = self.directory / secrets.token_hex(8)
         with locked(self.directory, fcntl.LOCK_SH):  # no start clears it before it is locked
             path.mkdir()

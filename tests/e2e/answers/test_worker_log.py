@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from loradrop.catalog.adapter import Revision
-from loradrop.worker.engine.handle import Handle
 from tests.e2e.answers.judge import Pointing
 from tests.e2e.answers.worker_log import admissions, pointings, timed_logging
 
@@ -17,7 +15,7 @@ LOG = """\
 2026-11-26 07:26:55,345 INFO loradrop.watcher: Adapter is published name=a type=added revision=be1ad6eefa23
 (APIServer pid=7) INFO [loading.py] at=101.500000 adapter loaded name=b revision=be1ad6eefa23 seconds=0.074
 (APIServer pid=7) INFO [residency.py] at=102.750000 adapter draining name=a revision=fd7144b262af
-(APIServer pid=7) DEBUG [residency.py] at=103.125000 adapter made room name=b
+(APIServer pid=7) DEBUG [room.py] at=103.125000 adapter made room name=b
 """
 REQUEST = "at=103.5 Received request cmpl-{}-0: params: SamplingParams(n=1, stop=[]), lora_request: {}.\n"
 
@@ -29,9 +27,8 @@ def test_what_names_were_pointed_to_is_read_with_its_times() -> None:
     }
 
 
-def test_what_a_request_was_admitted_with_is_read_from_the_name_inside_the_engine() -> None:
-    handle = Handle.of("a@b", Revision("c" * 64), Path("/store"), attempt=0)
-    lora = f"LoRARequest(lora_name='{handle.inner_name}', lora_int_id={handle.lora_id}, lora_path='/store')"
+def test_what_a_request_was_admitted_with_is_read_from_the_directory_of_its_copy() -> None:
+    lora = f"LoRARequest(lora_name='a@b', lora_int_id=7, lora_path='/store/revisions/{'c' * 64}')"
     assert admissions(REQUEST.format("f1", lora) + REQUEST.format("f2", "None")) == {
         "f1": Pointing(103.5, "c" * 12)
     }

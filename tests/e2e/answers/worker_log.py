@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from loradrop.worker.engine.handle import public_name
 from tests.e2e.answers.judge import Pointing
 
 _LINE = re.compile(
@@ -19,7 +18,7 @@ _LINE = re.compile(
 )
 _ADMITTED = re.compile(
     r"at=(?P<at>\d+\.\d+) Received request cmpl-(?P<id>[^\s:]+?)-0: .* "
-    r"lora_request: LoRARequest\(.*?lora_name='(?P<inner_name>[^']+)'"
+    r"lora_request: LoRARequest\(.*?lora_path='(?:[^']*/)?(?P<revision>[0-9a-f]{64})'"
 )
 
 
@@ -33,7 +32,7 @@ def timed_logging(directory: Path) -> str:
         "handlers": {"vllm": handler},
         "loggers": {
             "vllm": {"handlers": ["vllm"], "level": "INFO", "propagate": False},
-            "loradrop.worker.serving": {"level": "DEBUG"},  # where a name makes room
+            "loradrop.worker.places": {"level": "DEBUG"},  # where a name makes room
         },
     }
     path = directory / "logging.json"
@@ -58,6 +57,4 @@ def admissions(log: str) -> dict[str, Pointing]:
 
 def _admissions(log: str) -> Iterator[tuple[str, Pointing]]:
     for line in _ADMITTED.finditer(log):
-        inner_name = line["inner_name"]
-        revision = inner_name.removeprefix(f"{public_name(inner_name)}@")[:12]
-        yield line["id"], Pointing(float(line["at"]), revision)
+        yield line["id"], Pointing(float(line["at"]), line["revision"][:12])

@@ -8,6 +8,7 @@ import torch
 from loradrop.worker.engine.engine import Engine, require_vllm_contract
 from loradrop.worker.engine.handle import Handle
 from loradrop.worker.engine.model_table import request_of
+from loradrop.worker.engine.shared_ids import SharedIds
 from loradrop.worker.outcomes import Failed, Rejected
 from tests.catalog.values import revision
 from tests.worker.vllm_parts import FakeClient
@@ -106,6 +107,9 @@ def test_limits_and_places_are_the_servers(client: FakeClient) -> None:
     assert (engine.limits.max_lora_rank, engine.capacity, engine.max_loras) == (8, 5, 2)
     assert engine.limits.largest_value == torch.finfo(torch.bfloat16).max
     assert Engine(client, static_count=99).capacity == 1
+    client.vllm_config.parallel_config._api_process_count = 2
+    shared = Engine(client, static_count=3, ids=SharedIds(None))
+    assert shared.capacity == 2, "API processes share the places"
     assert engine.process_rank == 0
     client.vllm_config.parallel_config._api_process_rank = -1
     assert engine.process_rank == 0

@@ -33,9 +33,11 @@ def test_every_process_computes_the_same_id() -> None:
     assert int(there.stdout) == a_handle().lora_id
 
 
-def test_name_revision_and_attempt_each_make_another_id() -> None:
-    handles = [a_handle(), a_handle("sql2"), a_handle(of=revision("b")), a_handle(attempt=1)]
+def test_content_and_attempt_each_make_another_id_and_names_of_the_same_content_share_it() -> None:
+    handles = [a_handle(), a_handle(of=revision("b")), a_handle(attempt=1)]
     assert len({handle.lora_id for handle in handles}) == len(handles)
+    assert a_handle("sql2").lora_id == a_handle().lora_id
+    assert a_handle("sql2").inner_name != a_handle().inner_name
 
 
 def test_two_ids_never_share_a_name_inside_the_engine() -> None:

@@ -1,5 +1,6 @@
 """vLLM's own table of served models, asking us about the names it does not know."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ class _Answers:
         self.resolve_with: Any = HANDLE
         self.by_hand_with: Any = "Success."
         self.asked: list[tuple[Any, ...]] = []
+        self.gone: set[str] = set()
+        self.loaded: set[int] = {HANDLE.lora_id}
 
     async def resolve(self, name: str) -> Handle:
         self.asked.append((name,))
@@ -73,8 +76,18 @@ def table(models: OpenAIServingModels) -> ModelTable:
 @pytest.fixture
 def answers(table: ModelTable) -> _Answers:
     answers = _Answers()
-    table.install(resolve=answers.resolve, load=answers.load, unload=answers.unload)
+    install(table, answers)
     return answers
+
+
+def install(table: ModelTable, answers: _Answers) -> None:
+    table.install(
+        resolve=answers.resolve,
+        load=answers.load,
+        unload=answers.unload,
+        is_there=lambda name: name not in answers.gone,
+        is_loaded=lambda lora_id: lora_id in answers.loaded,
+    )
 
 
 def body(answer: Any) -> tuple[int, str, str]:
@@ -117,6 +130,56 @@ async def test_a_touch_is_remembered_until_the_name_is_removed(
     assert table.last_touched("sql") is None
     assert "unknown" not in models.lora_requests
     assert table.last_touched("unknown") is None
+
+
+async def test_a_request_that_has_found_a_name_finds_it_again_though_it_is_withdrawn(
+    table: ModelTable, models: OpenAIServingModels, answers: _Answers
+) -> None:
+    table.point(HANDLE)
+    assert "sql" in models.lora_requests
+    assert table.found_ids() == {HANDLE.lora_id}
+    table.withdraw("sql")
+    assert models.lora_requests["sql"] == request_of(HANDLE)
+
+    async def find() -> bool:
+        return "sql" in models.lora_requests
+
+    assert not await asyncio.create_task(find()), "another request"
+    table.remove("sql")
+    assert "sql" not in models.lora_requests
+    assert table.found_ids() == {HANDLE.lora_id}
+
+
+async def test_what_was_resolved_for_a_request_is_found_by_it(
+    table: ModelTable, models: OpenAIServingModels, answers: _Answers
+) -> None:
+    await models.resolve_lora("sql")
+    assert models.lora_requests["sql"] == request_of(HANDLE)
+
+
+async def test_a_name_whose_files_are_gone_is_not_handed_out(
+    table: ModelTable, models: OpenAIServingModels, answers: _Answers
+) -> None:
+    table.point(HANDLE)
+    answers.gone = {"sql", "static_one"}
+    assert "sql" not in models.lora_requests
+    with pytest.raises(KeyError):
+        models.lora_requests["sql"]
+    assert "static_one" in models.lora_requests, "its files are not ours"
+
+
+async def test_a_request_whose_adapter_has_left_the_engine_is_not_started(
+    table: ModelTable, models: OpenAIServingModels, answers: _Answers
+) -> None:
+    client = models.engine_client
+    await client.add_request("1", "prompt", None, lora_request=request_of(HANDLE))
+    await client.add_request("2", "prompt", None, lora_request=LoRARequest("static_one", 1, "/static"))
+    await client.add_request("3", "prompt", None)
+    assert set(client.output_processor.request_states) == {"1", "2", "3"}
+    answers.loaded = set()
+    with noted_early() as early, pytest.raises(NotServedYet) as refused:
+        await client.add_request("4", "prompt", None, lora_request=request_of(HANDLE))
+    assert early == [refused.value]
 
 
 async def test_vllms_own_cards_are_the_base_models_and_static_modules(
@@ -266,7 +329,7 @@ async def test_other_resolvers_are_asked_where_the_operator_allows_them(
 ) -> None:
     monkeypatch.setenv("VLLM_ALLOW_RUNTIME_LORA_UPDATING", value)
     models, answers = serving_models(FakeClient()), _Answers()
-    ModelTable(models).install(resolve=answers.resolve, load=answers.load, unload=answers.unload)
+    install(ModelTable(models), answers)
     answers.resolve_with = UnknownModel("theirs")
     found = await models.resolve_lora("theirs")
     assert isinstance(found, LoRARequest)
@@ -281,6 +344,6 @@ async def test_other_resolvers_are_not_asked_where_vllm_would_not_ask_them(
 ) -> None:
     monkeypatch.setenv("VLLM_ALLOW_RUNTIME_LORA_UPDATING", value)
     models, answers = serving_models(FakeClient()), _Answers()
-    ModelTable(models).install(resolve=answers.resolve, load=answers.load, unload=answers.unload)
+    install(ModelTable(models), answers)
     answers.resolve_with = UnknownModel("theirs")
     assert body(await models.resolve_lora("theirs"))[0] == 404

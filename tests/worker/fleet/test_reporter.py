@@ -165,7 +165,7 @@ async def test_answers_out_of_nan_are_reported_with_their_reason(
             return (await reports.workers())[ME].last_heartbeat > beat
 
         await wait_until(has_beaten, timeout=5, description="it is reported again")
-    assert errors() == [f"answers are corrupted reason={CORRUPTED}"], "it is logged once"
+    assert errors() == [f"worker is degraded reason={CORRUPTED}"], "it is logged once"
 
 
 async def test_a_worker_that_is_degraded_from_the_start_is_logged_as_that(

@@ -1,6 +1,8 @@
 """What a request that came too early is answered, by vLLM's own routes and its own check of the model."""
 
 from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -9,14 +11,17 @@ from fastapi import FastAPI, HTTPException
 from fastapi.responses import JSONResponse
 
 from loradrop.worker.engine.early_requests import note_early
+from loradrop.worker.engine.handle import Handle
+from loradrop.worker.engine.model_table import request_of
 from loradrop.worker.outcomes import Failed, NotServedYet, Rejected, UnknownModel
 from loradrop.worker.server.answers import AnswerMiddleware
-from tests.catalog.values import TRUNCATED
+from tests.catalog.values import TRUNCATED, revision
 from tests.worker.model_routes import GENERATING, POOLING, SCALE_OUT, naming
 from tests.worker.vllm_app import VARIABLES, BaseServing, PoolingBaseServing, vllm_app
 from tests.worker.vllm_parts import FakeClient, ModelTable, serving_models
 
 EARLY = NotServedYet(TRUNCATED, retry_after_seconds=9)
+LEFT = Handle.of("sql", revision("a"), Path("/store/a"), attempt=0)
 UNREAD = NotServedYet(TRUNCATED, retry_after_seconds=9, of_worker=True)
 
 
@@ -64,7 +69,13 @@ def vllm(resolver: _Resolver, monkeypatch: pytest.MonkeyPatch) -> FastAPI:
         monkeypatch.setenv(name, value)
     app = vllm_app("--lora-dir-prefix", "/loras")
     models = serving_models(FakeClient())
-    ModelTable(models).install(resolve=resolver.resolve, load=resolver.by_hand, unload=resolver.by_hand)
+    ModelTable(models).install(
+        resolve=resolver.resolve,
+        load=resolver.by_hand,
+        unload=resolver.by_hand,
+        is_there=lambda _name: True,
+        is_loaded=lambda _id: False,
+    )
     app.state.openai_serving_models = models
     generating = _Generating(models, models.model_config)
     for handler in ("chat", "chat_batch", "completion", "responses", "transcription"):
@@ -75,7 +86,13 @@ def vllm(resolver: _Resolver, monkeypatch: pytest.MonkeyPatch) -> FastAPI:
     for handler in ("embedding", "pooling", "scores", "classification"):
         setattr(app.state, f"serving_{handler}", pooling)
     app.state.enable_server_load_tracking = False
+    app.post("/starts-late")(partial(_start_request, models.engine_client))
     return app
+
+
+async def _start_request(client: FakeClient) -> None:
+    """Stand for a route that starts a request for what has left the engine since it was checked."""
+    await client.add_request("1", "prompt", None, lora_request=request_of(LEFT))
 
 
 @pytest.fixture
@@ -106,6 +123,12 @@ async def test_every_route_says_409_why_and_when_to_ask_again(
         assert (error["message"], error["type"]) == (str(TRUNCATED), "ConflictError"), path
         assert error.get("code", 409) == 409, path
     assert "Traceback" not in caplog.text
+
+
+async def test_an_adapter_that_left_the_engine_meanwhile_is_answered_alike(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/starts-late")
+    assert (answer.status_code, answer.headers["retry-after"]) == (409, "1"), answer.text
+    assert answer.json()["error"]["message"].startswith("unloaded: ")
 
 
 async def test_a_transcription_is_answered_alike(client: httpx.AsyncClient) -> None:

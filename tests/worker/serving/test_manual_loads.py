@@ -9,8 +9,8 @@ import pytest
 from loradrop.catalog.adapter import Revision
 from loradrop.catalog.status import WorkerState
 from loradrop.worker.outcomes import Failed, Rejected, UnknownModel
+from loradrop.worker.places.timings import Timings
 from loradrop.worker.serving.reconciler import Reconciler
-from loradrop.worker.serving.timings import Timings
 from loradrop.worker.store.deadline import Deadline
 from testkit.fakes import FakeEngine, FakeStore, FakeTable, failed, rejected
 from testkit.waiting import wait_until

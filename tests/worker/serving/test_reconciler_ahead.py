@@ -6,8 +6,8 @@ import pytest
 
 from loradrop.catalog.status import WorkerState
 from loradrop.worker.outcomes import NotServedYet, UnknownModel
+from loradrop.worker.places.timings import Timings
 from loradrop.worker.serving.reconciler import Reconciler
-from loradrop.worker.serving.timings import Timings
 from testkit.fakes import FakeStore, failed
 from tests.catalog.values import revision
 from tests.worker.served import until_state, wanted

@@ -9,8 +9,8 @@ from prometheus_client import REGISTRY
 from loradrop.catalog.adapter import AdapterState, Reason
 from loradrop.catalog.status import WorkerState
 from loradrop.worker.outcomes import NotServedYet, Rejected, UnknownModel
+from loradrop.worker.places.timings import Timings
 from loradrop.worker.serving.reconciler import Reconciler
-from loradrop.worker.serving.timings import Timings
 from testkit.fakes import FakeEngine, FakeStore, FakeTable, failed, rejected
 from testkit.waiting import wait_until
 from tests.catalog.values import revision

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from loradrop.catalog.status import WorkerState
+from loradrop.worker.places.timings import Timings
 from loradrop.worker.serving.reconciler import Reconciler
-from loradrop.worker.serving.timings import Timings
 from testkit.fakes import FakeEngine, FakeStore, FakeTable
 from testkit.waiting import wait_until
 from tests.catalog.values import an_adapter, revision

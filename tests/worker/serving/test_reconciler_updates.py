@@ -4,8 +4,8 @@ import pytest
 
 from loradrop.catalog.adapter import AdapterState
 from loradrop.catalog.status import WorkerState
+from loradrop.worker.places.timings import Timings
 from loradrop.worker.serving.reconciler import Reconciler
-from loradrop.worker.serving.timings import Timings
 from testkit.fakes import FakeEngine, FakeStore, FakeTable, failed, rejected
 from testkit.waiting import wait_until
 from tests.catalog.values import TRUNCATED, an_adapter, revision

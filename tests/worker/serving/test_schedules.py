@@ -18,6 +18,16 @@ steps = st.builds(
     tokenises=st.sampled_from(PAUSES[:6]),
     streams=st.sampled_from(PAUSES),
 )
+deletions = steps | st.builds(
+    Step,
+    pause=st.sampled_from(PAUSES),
+    name=st.just("sql"),
+    asks=st.just(False),
+    wanted=st.none(),
+    tokenises=st.just(0.0),
+    streams=st.just(0.0),
+    deletes=st.just(True),
+)
 updates_only = steps.filter(lambda step: step.asks or step.wanted is not None)
 
 
@@ -49,3 +59,9 @@ def test_updates_and_rollbacks_refuse_no_request(schedule: list[Step], seed: int
 @given(schedule=st.lists(steps, min_size=5, max_size=60), seed=st.integers(0, 1 << 30))
 def test_nor_do_copies_and_loads_that_fail_change_what_it_gets(schedule: list[Step], seed: int) -> None:
     check(schedule, seed, fails=0.2)
+
+
+@settings(deadline=None)
+@given(schedule=st.lists(deletions, min_size=5, max_size=60), seed=st.integers(0, 1 << 30))
+def test_nor_does_a_private_store_that_is_deleted_while_it_is_used(schedule: list[Step], seed: int) -> None:
+    check(schedule, seed, fails=0.01)

@@ -1,5 +1,6 @@
 """What is said of each adapter, of all of them, and of what has changed."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from loradrop.catalog.adapter import AdapterState
 from loradrop.catalog.status import WorkerState
 from loradrop.worker.outcomes import Rejected
+from loradrop.worker.residency_metrics import Residents
 from loradrop.worker.serving.reconciler import Reconciler
 from testkit.fakes import FakeEngine, FakeStore, FakeTable, rejected
 from testkit.waiting import wait_until
@@ -16,6 +18,7 @@ from tests.worker.served import (
     catalog_of,
     never_ready,
     until_serves,
+    until_state,
     wanted,
 )
 
@@ -155,3 +158,19 @@ async def test_a_later_use_is_reported_too(reconciler: Reconciler, run: Run, tab
         lambda: (last_used_hours_ago() or 9.0) < 1.5, timeout=5, description="the later use shows"
     )
     assert "sql" in reconciler.status.take_changes()
+
+
+async def test_residents_are_what_answers_at_once_and_what_is_being_loaded(
+    reconciler: Reconciler, store: FakeStore, table: FakeTable
+) -> None:
+    reconciler.apply(catalog_of("1", "2", "3"))
+    await reconciler.resolve("a1")
+    await reconciler.resolve("a2")
+    table.touch("a1")
+    store.gate.clear()
+    waiting = asyncio.create_task(reconciler.resolve("a3"))
+    await until_state(reconciler, "a3", WorkerState.LOADING)
+    residents = reconciler.status.residents(["static"], 2)
+    assert residents == Residents(("a1", "a2", "static"), ("a3",), places=5, on_device=2)
+    store.gate.set()
+    await waiting

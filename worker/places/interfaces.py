@@ -30,6 +30,12 @@ class TableLike(Protocol):
     def remove(self, name: str) -> None:
         """Let requests for the name use nothing."""
 
+    def withdraw(self, name: str) -> None:
+        """Let new requests for the name use nothing; those that have found it find it again."""
+
+    def found_ids(self) -> frozenset[int]:
+        """Return the ids that requests under way have found, started or not."""
+
     def last_touched(self, name: str) -> float | None:
         """Return when (monotonic seconds) a request last asked for `name`, or None."""
 

@@ -12,9 +12,15 @@ from loradrop.worker.store.deadline import DEADLINE, Deadline
 class Timings:
     """How long serving waits, and for what."""
 
-    grace_seconds: float = 5.0
-    """How long a revision that serves no name stays loaded though no request is seen to use it: a request
-    between vLLM's check of the name and its start is in no list yet."""
+    grace_seconds: float = 0.25
+    """How long a revision stays loaded though no request is seen to use it: work that outlives its HTTP
+    request is in no list until it starts."""
+    place_wait_seconds: float = 30.0
+    """How long a load that a request waits for waits for a place in the engine."""
+    withdraw_seconds: float = 1.0
+    """Between two names withdrawn for one load that waits for a place: the first may stream for long."""
+    update_patience_seconds: float = 5.0
+    """How long an update waits for a place to be unused before it takes that of the revision it replaces."""
     visit_seconds: float = 0.5
     """Between two visits of what can change without an event: draining, retries, loads ahead."""
     catalog_wait_seconds: float = 5.0

@@ -2,13 +2,15 @@
 
 The engine stops for each load. There are three kinds of turns:
 
-    immediate    a request waits for the load: next
+    immediate    a request waits for the load: next, as soon as the engine has a place for it
     background   an update of what is served, or a load ahead of the first request: after a pause as long as
                  the load before it took; a load ahead waits until no request runs, too
     exclusive    work that does not stop the engine: next, and it costs no pause
 
 A background load becomes immediate when a request comes to wait for it, and is given up when its revision is
-no longer desired. For example, with loads of 2 s and nothing else to do:
+no longer desired. A load without a place leaves its turn to others and asks again.
+
+For example, with loads of 2 s and nothing else to do:
 
     0 s   background load of A begins
     1 s   updates of B and C arrive: both wait
@@ -19,23 +21,34 @@ no longer desired. For example, with loads of 2 s and nothing else to do:
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
-from loradrop.worker.serving.timings import TIMINGS, Timings
+from loradrop.worker.places.timings import TIMINGS, Timings
 
 
 class NotDesired(Exception):
-    """The revision of a background load is no longer the desired one."""
+    """The revision of a background load is no longer the desired one, or takes no place from another."""
+
+
+Place = Callable[[], Awaitable[bool]]
+"""Asked in the load's turn: makes room if it can, and returns whether there is a place. May raise."""
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """Whether a background load is still needed. `requested` is set once a request waits for it."""
+    """Whether a load is still needed. `requested` is set once a request waits for it."""
 
     requested: asyncio.Event
     is_desired: Callable[[], bool]
+
+    @classmethod
+    def of_request(cls) -> "Demand":
+        """Return the demand of a load that a request waits for from the beginning."""
+        requested = asyncio.Event()
+        requested.set()
+        return cls(requested, lambda: True)
 
 
 class LoadScheduler:
@@ -53,30 +66,32 @@ class LoadScheduler:
         return self._turn
 
     @contextlib.asynccontextmanager
-    async def immediate(self) -> AsyncIterator[None]:
-        """Take the next turn, for a load that a request waits for."""
-        async with self._turn:
-            with self._pause_afterwards():
-                yield
+    async def load(self, demand: Demand, *, ahead: Callable[[], bool], place: Place) -> AsyncIterator[None]:
+        """Take a turn for a load once it has a `place`: after the pause, and for a load `ahead` in an idle
+        engine; or at once where it is requested.
 
-    @contextlib.asynccontextmanager
-    async def background(self, demand: Demand, *, ahead: Callable[[], bool]) -> AsyncIterator[None]:
-        """Take a turn after the pause, and for a load `ahead` in an idle engine; or once requested.
-
-        Raises NotDesired.
+        Raises NotDesired, and what `place` raises.
         """
         while True:
             async with self._turn:
                 if not demand.is_desired():
                     raise NotDesired
                 wait_seconds = 0.0 if demand.requested.is_set() else self._wait_seconds(ahead)
-                if not wait_seconds:
+                if not wait_seconds and await place():
                     with self._pause_afterwards():
                         yield
                     return
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait_seconds):
-                    await demand.requested.wait()
+            await self._wait(demand.requested, wait_seconds or self._timings.idle_poll_seconds)
+
+    @staticmethod
+    async def _wait(requested: asyncio.Event, seconds: float) -> None:
+        """Wait for `seconds`, or until a load becomes requested."""
+        if requested.is_set():
+            await asyncio.sleep(seconds)
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await requested.wait()
 
     @contextlib.contextmanager
     def _pause_afterwards(self) -> Iterator[None]:

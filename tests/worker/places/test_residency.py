@@ -189,7 +189,7 @@ async def test_what_was_loaded_again_while_it_left_is_not_unloaded_before_it_ser
     ground.residency.drain("sql")
     later()
     pinned = await store.prepare(Source(Path("/loras"), "sql", revision("a")))
-    loaded = await ground.residency.load(handle, pinned)
+    loaded = await ground.residency.load("sql", pinned)
     await ground.residency.unload_unused()  # it waited for the load, and has the next turn
     ground.residency.serve(loaded)
     assert table.served == {"sql": handle}
@@ -263,12 +263,16 @@ async def test_a_revision_that_serves_again_before_its_turn_to_be_unloaded_stays
     assert store.pinned() == [revision("a"), revision("b")]
 
 
-async def test_a_name_changes_with_each_revision_that_begins_to_drain(ground: Ground) -> None:
+async def test_a_name_changes_with_each_revision_that_begins_to_drain(
+    ground: Ground, later: Callable[[], None]
+) -> None:
     ground.residency.drain_revision(await ground.loaded("code", revision("b")))
     await ground.load("sql", revision("a"))
     ground.changed.clear()
     ground.residency.drain("sql")
     assert ground.changed == ["sql"]
+    later()
+    await ground.residency.unload_unused()
     ground.changed.clear()
     ground.residency.drain_revision(await ground.loaded("math", revision("c")))
     assert ground.changed == ["math", "math"], "it loads, and drains"

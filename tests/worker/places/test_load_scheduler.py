@@ -6,8 +6,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
 
-from loradrop.worker.serving.load_scheduler import Demand, LoadScheduler, NotDesired
-from loradrop.worker.serving.timings import Timings
+from loradrop.worker.places.load_scheduler import Demand, LoadScheduler, NotDesired
+from loradrop.worker.places.timings import Timings
 from testkit.waiting import wait_until
 from tests.worker.ground import Clock
 
@@ -24,6 +24,8 @@ class _Engine:
         self.turns = LoadScheduler(lambda: self.idle, timings)
         self.had: list[str] = []
         self.wanted = True
+        self.has_free_place = True
+        self.asked_for_places = 0
 
     async def have(self, name: str, turn: Turn) -> None:
         async with turn:
@@ -31,7 +33,14 @@ class _Engine:
 
     def background(self, asked: asyncio.Event | None = None, *, ahead: bool = False) -> Turn:
         demand = Demand(asked or asyncio.Event(), lambda: self.wanted)
-        return self.turns.background(demand, ahead=lambda: ahead)
+        return self.turns.load(demand, ahead=lambda: ahead, place=self.has_place)
+
+    def immediate(self) -> Turn:
+        return self.turns.load(Demand.of_request(), ahead=lambda: True, place=self.has_place)
+
+    async def has_place(self) -> bool:
+        self.asked_for_places += 1
+        return self.has_free_place
 
 
 @pytest.fixture
@@ -70,7 +79,7 @@ async def test_a_turn_in_the_background_keeps_all_others_waiting_until_its_end(e
     asked = asyncio.Event()
     asked.set()
     async with engine.background():
-        others = (engine.turns.immediate(), engine.turns.exclusive(), engine.background(asked))
+        others = (engine.immediate(), engine.turns.exclusive(), engine.background(asked))
         tasks = [asyncio.create_task(engine.have("other", turn)) for turn in others]
         for _ in range(10):
             await asyncio.sleep(0)
@@ -94,7 +103,7 @@ async def test_after_the_pause_the_next_turn_comes() -> None:
 async def test_a_load_that_a_request_waits_for_does_not_wait_for_a_pause(engine: _Engine) -> None:
     await engine.have("background", engine.background())
     async with under_way(engine.have("later", engine.background())):
-        await engine.have("request", engine.turns.immediate())
+        await engine.have("request", engine.immediate())
     assert engine.had == ["background", "request"]
 
 
@@ -110,7 +119,7 @@ async def test_a_turn_in_the_background_comes_at_once_when_a_request_asks_for_it
 
 
 async def test_an_immediate_turn_counts_for_the_pause_too(engine: _Engine) -> None:
-    await engine.have("request", engine.turns.immediate())
+    await engine.have("request", engine.immediate())
     async with under_way(engine.have("background", engine.background())):
         assert engine.had == ["request"]
 
@@ -149,7 +158,7 @@ async def test_a_waiter_that_gives_up_keeps_no_other_from_its_turn(engine: _Engi
     await engine.have("first", engine.background())
     async with under_way(engine.have("gives up", engine.background())):
         pass
-    await engine.have("request", engine.turns.immediate())
+    await engine.have("request", engine.immediate())
     assert engine.had == ["first", "request"]
 
 
@@ -172,11 +181,11 @@ async def test_the_pause_is_as_long_as_the_load_before_it_took() -> None:
     clock = Clock()
     clock.stop()
     engine = _Engine(Timings(shortest_pause_seconds=0.01, clock=clock))
-    async with engine.turns.immediate():
+    async with engine.immediate():
         clock.advance(0.3)
     checks: list[None] = []
     demand = Demand(asyncio.Event(), lambda: checks.append(None) is None)
-    turn = engine.turns.background(demand, ahead=lambda: False)
+    turn = engine.turns.load(demand, ahead=lambda: False, place=engine.has_place)
     async with under_way(engine.have("background", turn)) as (background,):
         clock.advance(0.2)
         before = len(checks)
