@@ -17,11 +17,17 @@ _STORED = (f"{_STORE}/test_revisions.py", f"{_STORE}/test_eviction.py", _STORE)
 
 _STATE = "tests/watcher/state"
 _PLANNED = (f"{_STATE}/test_prefix_state.py", f"{_STATE}/test_prefix_state_removals.py", _STATE)
+_KNOWN = (
+    f"{_STATE}/test_prefix_state.py",
+    f"{_STATE}/test_prefix_state_facts.py",
+    f"{_STATE}/test_prefix_state_removals.py",
+    f"{_STATE}/test_planning.py",
+)
 _MONITOR = "tests/watcher/monitor"
 _LEADING = (
-    "tests/watcher/publish/test_leading.py",
+    "tests/watcher/publish/test_catalog_mirror.py",
     "tests/watcher/publish/test_standing_by.py",
-    "tests/watcher/publish",
+    "tests/watcher/publish/test_leading.py",
 )
 _LORA = "tests/catalog/lora"
 _PICKLES = (
@@ -59,15 +65,19 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "worker/fleet/state_directory.py": ("tests/worker/fleet/test_state_directory.py",),
     "worker/fleet/ports.py": ("tests/worker/fleet/test_ports.py",),
     "watcher/state/planning.py": _PLANNED,
-    "watcher/state/prefix_state.py": _PLANNED,
-    "watcher/state/name_state.py": _PLANNED,
-    "watcher/state/removal.py": (f"{_STATE}/test_removal.py", *_PLANNED),
-    "watcher/state/root.py": (f"{_STATE}/test_root.py", *_PLANNED),
-    "watcher/state/settle.py": (f"{_STATE}/test_settle.py", *_PLANNED),
-    "watcher/state/records.py": (f"{_STATE}/test_records.py", *_PLANNED),
+    "watcher/state/prefix_state.py": _KNOWN,
+    "watcher/state/name_state.py": _KNOWN,
+    "watcher/state/removal.py": (f"{_STATE}/test_removal.py", *_KNOWN),
+    "watcher/state/root.py": (f"{_STATE}/test_root.py", *_KNOWN),
+    "watcher/state/settle.py": (f"{_STATE}/test_settle.py", *_KNOWN),
+    "watcher/state/records.py": (f"{_STATE}/test_records.py", *_KNOWN),
     "watcher/state/conditions.py": (f"{_STATE}/test_conditions.py",),
     "watcher/publish/catalog_mirror.py": _LEADING,
-    "watcher/monitor/evaluation.py": (f"{_MONITOR}/test_evaluation.py", _MONITOR),
+    "watcher/monitor/evaluation.py": (
+        f"{_MONITOR}/test_evaluation.py",
+        f"{_MONITOR}/test_evaluation_rest.py",
+        _MONITOR,
+    ),
     "watcher/monitor/batch.py": (f"{_MONITOR}/test_batch.py", _MONITOR),
     "watcher/monitor/work_queue.py": (f"{_MONITOR}/test_work_queue.py", _MONITOR),
     "watcher/monitor/rehash_schedule.py": (f"{_MONITOR}/test_schedules.py",),

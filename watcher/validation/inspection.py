@@ -219,7 +219,7 @@ def _digest(files: AdapterFiles, rules: Rules) -> Revision:
     if files.weights_format is WeightsFormat.PICKLE:
         check_sums(files.weights, weights_bytes)
     hasher = RevisionHasher(files.weights_format, files.config, weights_bytes)
-    buffer = memoryview(bytearray(min(_CHUNK_BYTES, max(weights_bytes, 1))))
+    buffer = memoryview(bytearray(min(_CHUNK_BYTES, weights_bytes)))
     with FileIO(files.weights, closefd=False) as file:
         file.seek(0)
         left = weights_bytes
