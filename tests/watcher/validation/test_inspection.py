@@ -209,46 +209,6 @@ def test_heads_and_embeddings_vllm_serves_are_accepted(tmp_path: Path) -> None:
     assert found.state is AdapterState.READY, found.reason
 
 
-@pytest.mark.parametrize(
-    ("name", "is_unfinished"),
-    [
-        (".adapter_model.safetensors.Ab12Cd", True),
-        ("adapter_config.json.tmp", True),
-        ("adapter_model.bin.part", True),
-        ("adapter_model.safetensors", False),
-        ("..adapter_model.safetensors", False),
-        ("adapter_model.safetensors.bak", False),
-        ("adapter_model.safetensors.bak2", False),
-        ("adapter_model.safetensors~", False),
-        ("adapter_config.json.orig", False),
-        ("adapter_model.safetensors.sha256", False),
-        ("adapter_model.safetensors.index.json", False),
-        ("adapter_model.safetensors.f3a1b", True),
-        ("README.md", False),
-    ],
-)
-def test_an_unfinished_copy_beside_a_file_is_noticed(name: str, is_unfinished: bool, tmp_path: Path) -> None:
-    directory = write_adapter(tmp_path / "sql")
-    (directory / name).touch()
-    found = inspect_adapter(directory, with_revision=True)
-    assert found.state is (AdapterState.SETTLING if is_unfinished else AdapterState.READY)
-    assert (found.reason is not None and found.reason.code == "writer_active") is is_unfinished
-
-
-def test_weights_that_were_allocated_and_not_yet_written_are_waited_for(tmp_path: Path) -> None:
-    weights = write_adapter(tmp_path / "sql") / "adapter_model.safetensors"
-    whole = lora_weights(hidden=65_536)
-    with weights.open("wb") as file:
-        os.truncate(file.fileno(), len(whole))
-        file.write(whole[:20_000])
-        file.flush()
-        found = inspect_adapter(tmp_path / "sql", with_revision=True)
-        assert found.reason is not None
-        assert (found.state, found.reason.code) == (AdapterState.SETTLING, "weights_unwritten")
-        file.write(whole[20_000:])
-    assert inspect_adapter(tmp_path / "sql", with_revision=True).state is AdapterState.READY
-
-
 def test_an_incomplete_directory_is_looked_at_again_when_something_is_put_into_it(tmp_path: Path) -> None:
     (tmp_path / "sql").mkdir()
     root = os.open(tmp_path, os.O_RDONLY)
