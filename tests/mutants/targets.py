@@ -24,6 +24,7 @@ _KNOWN = (
     f"{_STATE}/test_planning.py",
 )
 _MONITOR = "tests/watcher/monitor"
+_REFRESH = "tests/watcher/refresh"
 _LEADING = (
     "tests/watcher/publish/test_catalog_mirror.py",
     "tests/watcher/publish/test_standing_by.py",
@@ -86,8 +87,12 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "watcher/prefix/scan.py": ("tests/watcher/prefix",),
     "watcher/prefix/naming.py": ("tests/watcher/prefix/test_naming.py", "tests/watcher/prefix"),
     "watcher/validation/inspection.py": ("tests/watcher/validation",),
-    "watcher/refresh/handler.py": ("tests/watcher/refresh",),
-    "watcher/refresh/progress.py": ("tests/watcher/refresh/test_progress.py",),
+    "watcher/refresh/handler.py": (
+        f"{_REFRESH}/test_handler.py",
+        f"{_REFRESH}/test_answering.py",
+        _REFRESH,
+    ),
+    "watcher/refresh/progress.py": (f"{_REFRESH}/test_progress.py",),
     "catalog/store/publisher.py": (
         f"{_CATALOG}/test_publisher.py",
         f"{_CATALOG}/test_lease.py",

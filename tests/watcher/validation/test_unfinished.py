@@ -153,9 +153,7 @@ def test_no_file_stays_open_whatever_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("with_revision", [False, True])
-def test_the_same_bytes_give_the_same_proof_and_other_bytes_another(
-    with_revision: bool, tmp_path: Path
-) -> None:
+def test_the_same_bytes_give_the_same_proof_and_others_another(with_revision: bool, tmp_path: Path) -> None:
     write_adapter(tmp_path / "sql")
     first = proof(tmp_path, digest=with_revision)
     assert proof(tmp_path, digest=with_revision) == first
