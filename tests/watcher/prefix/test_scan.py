@@ -6,8 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from loradrop.catalog.errors import DiscoveryError
 from loradrop.watcher.prefix.findings import Signature
-from loradrop.watcher.prefix.scan import PrefixNotADirectory, identity_of, list_names, open_root, scan
+from loradrop.watcher.prefix.scan import (
+    PrefixMissing,
+    PrefixNotADirectory,
+    identity_of,
+    list_names,
+    open_root,
+    scan,
+)
 from loradrop.watcher.prefix.signature import Look, look_at
 from testkit.adapters import write_adapter
 
@@ -110,3 +118,10 @@ def test_the_descriptor_is_closed_at_the_end_of_the_block(tmp_path: Path) -> Non
         os.fstat(root_fd)
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(root_fd)
+
+
+def test_which_directory_a_prefix_is_cannot_be_told_where_there_is_none(tmp_path: Path) -> None:
+    with pytest.raises(PrefixMissing):
+        identity_of(tmp_path / "nothing")
+    with pytest.raises(DiscoveryError, match=r"cannot be read \(File name too long\)"):
+        identity_of(tmp_path / ("x" * 5000))

@@ -71,7 +71,7 @@ async def test_one_that_leads_again_lists_anew_what_another_wrote_meanwhile(
     await other.write([an_adapter("two")], ["one"])
     await other.resign()
     await mirror.lead()
-    assert (mirror.records.keys(), mirror.served().keys()) == ({"two"}, {"two"})
+    assert (set(mirror.records), set(mirror.served())) == ({"two"}, {"two"})
 
 
 async def test_refreshes_may_keep_what_is_served_until_something_is_written(mirror: CatalogMirror) -> None:
@@ -79,13 +79,13 @@ async def test_refreshes_may_keep_what_is_served_until_something_is_written(mirr
     before = mirror.served()
     assert mirror.served() is before
     await mirror.write([an_adapter("two")], [])
-    assert (before.keys(), mirror.served().keys()) == ({"one"}, {"one", "two"})
+    assert (set(before), set(mirror.served())) == ({"one"}, {"one", "two"})
 
 
 async def test_only_recorded_names_are_withdrawn(mirror: CatalogMirror, connection: Connection) -> None:
     await mirror.write([an_adapter("one"), an_adapter("two")], [])
     await mirror.write([], ["one", "never recorded"])
-    assert (mirror.records.keys(), mirror.seq) == ({"two"}, 3)
+    assert (set(mirror.records), mirror.seq) == ({"two"}, 3)
     assert (await Reader(connection).listing()).adapters.keys() == {"two"}
     await mirror.write([], ["never recorded"])
     assert mirror.seq == 3
@@ -99,7 +99,7 @@ async def test_a_write_that_is_refused_is_not_remembered(
     await CatalogMirror(connection, owner="watcher-2").lead()
     with pytest.raises(LeaseLost):
         await mirror.write([an_adapter("two")], ["one"])
-    assert (mirror.records.keys(), mirror.served_count) == ({"one"}, 1)
+    assert (set(mirror.records), mirror.served_count) == ({"one"}, 1)
 
 
 async def test_the_lease_of_a_dead_watcher_of_this_host_is_taken_over(connection: Connection) -> None:
@@ -143,7 +143,7 @@ async def test_a_record_that_cannot_be_read_is_unknown_until_it_is_replaced_or_w
     assert (mirror.served_count, mirror.counts) == (0, {AdapterState.UNKNOWN: 2})
     await mirror.write([an_adapter("one")], ["two"])
     listing = await Reader(connection).listing()
-    assert (listing.adapters.keys(), listing.unreadable) == ({"one"}, frozenset())
+    assert (set(listing.adapters), listing.unreadable) == ({"one"}, frozenset())
 
 
 async def test_what_redis_lost_is_remembered_until_it_is_written_again_withdrawn_or_complete(
@@ -155,7 +155,7 @@ async def test_what_redis_lost_is_remembered_until_it_is_written_again_withdrawn
     assert (await Reader(connection).listing()).complete
     await connection.commands.flushall()
     await mirror.lead()
-    assert (mirror.records, mirror.remembered.keys()) == ({}, set(names))
+    assert (dict(mirror.records), set(mirror.remembered)) == ({}, set(names))
     await mirror.write([an_adapter("one", revision=revision("b"))], ["two"])
     assert mirror.remembered.keys() == {"one", "three"}
     assert mirror.remembered["one"].revision == revision("b")
