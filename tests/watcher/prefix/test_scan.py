@@ -1,6 +1,8 @@
 """What one scan of a prefix tells, and which directory it says the prefix was."""
 
 import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,6 +72,12 @@ def test_a_link_is_examined_wherever_it_leads(target: str, tmp_path: Path) -> No
     assert (found.names, found.changed) == ({"sql"}, ("sql",))
 
 
+def test_a_name_that_cannot_be_read_is_examined(tmp_path: Path) -> None:
+    (tmp_path / "sql").mkdir()
+    (tmp_path / "sql" / "adapter_config.json").symlink_to("adapter_config.json")
+    assert scan(tmp_path, {}).changed == ("sql",)
+
+
 def test_a_directory_without_its_files_is_unchanged_until_something_is_put_into_it(tmp_path: Path) -> None:
     (tmp_path / "sql").mkdir()
     known = known_of(tmp_path, "sql")
@@ -101,6 +109,20 @@ def test_what_is_no_directory_cannot_be_listed(tmp_path: Path) -> None:
             list_names(descriptor, tmp_path / "file")
     finally:
         os.close(descriptor)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a directory of /proc")
+def test_a_directory_that_opens_and_cannot_be_listed_is_an_error_and_not_empty() -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    networks = f"/proc/{child.pid}/net"  # of a process that has ended
+    try:
+        with pytest.raises(DiscoveryError, match="Nothing is removed because of it"):
+            scan(networks, {})
+        with pytest.raises(DiscoveryError), open_root(networks) as (root_fd, _):
+            list_names(root_fd, networks)
+    finally:
+        child.wait()
 
 
 def test_a_failure_of_the_block_is_told_and_not_what_became_of_the_prefix(tmp_path: Path) -> None:
