@@ -28,6 +28,11 @@ async def mirror(connection: Connection) -> CatalogMirror:
     return leading
 
 
+async def test_nothing_is_known_before_the_catalog_was_listed(connection: Connection) -> None:
+    mirror = CatalogMirror(connection, owner="watcher-1")
+    assert (mirror.records, mirror.served_count, mirror.served(), mirror.counts) == ({}, 0, {}, {})
+
+
 async def test_what_is_written_is_known_and_counted(mirror: CatalogMirror, connection: Connection) -> None:
     one, two, bad = an_adapter("one"), an_adapter("two", revision=revision("b")), torn("bad")
     await mirror.write([one, two, bad], [])
