@@ -47,7 +47,9 @@ async def test_what_is_written_is_known_and_counted(mirror: CatalogMirror, conne
 
 async def test_what_is_written_over_is_no_longer_counted(mirror: CatalogMirror) -> None:
     await mirror.write([an_adapter("one"), torn("two")], [])
-    await mirror.write([torn("one", state=REJECTED), an_adapter("two", revision=revision("b"))], [])
+    await mirror.write([torn("one", state=REJECTED)], [])
+    assert (mirror.served_count, mirror.served()) == (0, {})
+    await mirror.write([an_adapter("two", revision=revision("b"))], [])
     assert (mirror.served_count, mirror.served()) == (1, {"two": revision("b")})
     assert mirror.counts == {REJECTED: 1, READY: 1}
     await mirror.write([], ["one", "two"])
