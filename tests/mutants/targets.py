@@ -89,11 +89,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "watcher/prefix/scan.py": ("tests/watcher/prefix",),
     "watcher/prefix/naming.py": ("tests/watcher/prefix/test_naming.py", "tests/watcher/prefix"),
     "watcher/validation/inspection.py": ("tests/watcher/validation",),
-    "watcher/refresh/handler.py": (
-        f"{_REFRESH}/test_handler.py",
-        f"{_REFRESH}/test_answering.py",
-        _REFRESH,
-    ),
+    "watcher/refresh/handler.py": (f"{_REFRESH}/test_handler.py", f"{_REFRESH}/test_answering.py"),
     "watcher/refresh/progress.py": (f"{_REFRESH}/test_progress.py",),
     "catalog/store/publisher.py": (
         f"{_CATALOG}/test_publisher.py",

@@ -218,6 +218,8 @@ async def test_heartbeats_begin_again_with_the_first_record(
         (torn("sql"), torn("sql", reason=Reason(TRUNCATED.code, "2 bytes are missing.")), "DEBUG noted"),
         (torn("sql"), torn("sql", reason=Reason("config_missing", "It is.")), "INFO held back"),
         (torn("sql", state=AdapterState.UNKNOWN), torn("sql"), "INFO held back"),
+        (torn("sql", reason=None), torn("sql"), "INFO held back"),
+        (torn("sql"), torn("sql", reason=None), "INFO held back"),
         (None, torn("sql", state=AdapterState.SETTLING), "DEBUG noted"),
     ],
 )
