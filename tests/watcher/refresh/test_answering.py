@@ -6,10 +6,12 @@ import time
 import pytest
 
 from loradrop.catalog.adapter import Reason
+from loradrop.catalog.errors import CatalogUnavailable
 from loradrop.catalog.events import RefreshRequest
 from loradrop.catalog.status import RefreshStatus
 from loradrop.watcher.monitor.scan_schedule import ScanFailure
 from loradrop.watcher.refresh.handler import RefreshHandler
+from loradrop.watcher.refresh.progress import Progress
 from loradrop.watcher.state.prefix_state import PrefixState
 from loradrop.watcher.state.removal import RemovalRule
 from testkit.waiting import wait_until
@@ -49,6 +51,17 @@ async def test_a_refresh_is_answered_once_with_what_is_served_then() -> None:
     (result,) = inbox.answers
     assert (result.id, result.status, result.total, result.seq) == (asked.id, RefreshStatus.SCANNED, 100, 7)
     assert (monitor.scans, monitor.examined) == (1, [])
+
+
+async def test_an_answer_that_could_not_be_written_is_written_later() -> None:
+    handler, inbox = await taken(Monitor(), [request("a0")])
+    inbox.is_away = True
+    with pytest.raises(CatalogUnavailable):
+        await handler.answer()
+    assert handler.is_hurried("a0")
+    inbox.is_away = False
+    await handler.answer()
+    assert (len(inbox.answers), handler.is_hurried("a0")) == (1, False)
 
 
 async def test_what_changed_since_a_refresh_was_asked_for_is_its_answer() -> None:
@@ -122,6 +135,15 @@ async def test_a_name_is_hurried_until_every_refresh_that_waits_for_it_is_answer
     monitor.scans_done = 1
     await handler.answer()
     assert (handler.is_hurried("a0"), handler.is_hurried("a1")) == (False, False)
+
+
+async def test_a_scan_that_no_client_asked_for_is_followed_in_the_same_way() -> None:
+    monitor = Busy()
+    handler, _ = await taken(monitor)
+    assert handler.advanced(Progress(1)).awaited is None
+    monitor.scans_done = 1
+    progress = handler.advanced(Progress(1))
+    assert (progress.awaited, progress.is_over) == (("a0",), False)
 
 
 async def test_what_is_under_way_when_the_lease_is_lost_is_left_to_the_next_leader() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from loradrop.catalog.errors import DiscoveryError
+from loradrop.catalog.errors import CatalogUnavailable, DiscoveryError
 from loradrop.catalog.events import RefreshRequest
 from loradrop.watcher.prefix.findings import RootIdentity
 from loradrop.watcher.refresh.handler import RefreshHandler
@@ -28,6 +28,7 @@ class Inbox:
         self.batches = list(batches)
         self.answers: list[Any] = []
         self.is_drained = False
+        self.is_away = False
 
     async def requests_after(self, cursor: str) -> tuple[str, list[RefreshRequest]]:
         if not self.batches:
@@ -36,6 +37,8 @@ class Inbox:
         return cursor, self.batches.pop(0)
 
     async def answer(self, result: Any) -> None:
+        if self.is_away:
+            raise CatalogUnavailable("Redis does not answer.")
         self.answers.append(result)
 
 
