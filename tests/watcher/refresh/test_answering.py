@@ -160,6 +160,7 @@ async def test_a_dry_run_is_answered_without_scanning_examining_or_hurrying() ->
     (result,) = inbox.answers
     assert (result.dry_run, result.status, result.seq) == (True, RefreshStatus.SCANNED, 7)
     assert (monitor.scans, monitor.examined, handler.is_hurried("nothing")) == (0, [], False)
+    assert monitor.listings == 1
 
 
 @pytest.mark.parametrize("patience", [0.01, 60.0])

@@ -127,6 +127,8 @@ async def test_known_names_are_examined_without_a_listing() -> None:
     monitor = Monitor()
     await taken(monitor, [request("a0", "a1")])
     assert (sorted(monitor.examined), monitor.listings) == (["a0", "a1"], 0)
+    await taken(monitor, [request(*KNOWN)])
+    assert monitor.listings == 0
 
 
 async def test_a_refresh_of_very_many_names_scans_instead_and_is_still_answered_for_those_alone() -> None:
