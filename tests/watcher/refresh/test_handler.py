@@ -143,6 +143,14 @@ async def test_a_refresh_of_very_many_names_scans_instead_and_is_still_answered_
     assert {(result.discovered, result.removed, result.total) for result in inbox.answers} == {((), (), 100)}
 
 
+async def test_up_to_a_thousand_names_are_examined_one_by_one() -> None:
+    monitor = Monitor()
+    await taken(monitor, [request(*unknown(1_000))])
+    assert (monitor.listings, monitor.scans) == (1, 0)
+    await taken(monitor, [request(*unknown(1_001))])
+    assert (monitor.listings, monitor.scans) == (1, 1)
+
+
 @pytest.mark.parametrize("confirm", [False, True])
 async def test_only_names_a_refresh_waits_for_are_hurried_and_only_the_operators_word_confirms(
     confirm: bool,
