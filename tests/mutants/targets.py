@@ -88,7 +88,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "watcher/monitor/concurrency_limit.py": (f"{_MONITOR}/test_concurrency_limit.py",),
     "watcher/prefix/scan.py": ("tests/watcher/prefix",),
     "watcher/prefix/naming.py": ("tests/watcher/prefix/test_naming.py", "tests/watcher/prefix"),
-    "watcher/validation/inspection.py": ("tests/watcher/validation",),
+    "watcher/validation/inspection.py": ("tests/watcher/validation", f"{_MONITOR}/test_batch.py"),
     "watcher/refresh/handler.py": (f"{_REFRESH}/test_handler.py", f"{_REFRESH}/test_answering.py"),
     "watcher/refresh/progress.py": (f"{_REFRESH}/test_progress.py",),
     "catalog/store/publisher.py": (
