@@ -126,11 +126,13 @@ def test_a_root_whose_name_only_begins_alike_is_another_root(tmp_path: Path) -> 
     assert found.reason.code == "link_escapes"
 
 
-def test_a_loop_of_links_is_unknown_and_no_crash(tmp_path: Path) -> None:
-    directory = write_adapter(tmp_path / "sql")
-    (directory / "adapter_model.safetensors").unlink()
-    (directory / "adapter_model.safetensors").symlink_to("adapter_model.safetensors")
-    found = inspect_adapter(directory)
+@pytest.mark.parametrize("name", ["sql", "sql/adapter_model.safetensors"])
+def test_a_loop_of_links_is_unknown_and_no_crash(name: str, tmp_path: Path) -> None:
+    write_adapter(tmp_path / "sql")
+    looping = tmp_path / name
+    looping.rename(tmp_path / "aside")
+    looping.symlink_to(looping.name)
+    found = inspect_adapter(tmp_path / "sql")
     assert found.state is AdapterState.UNKNOWN
     assert found.reason is not None
     assert found.reason.code == "disk_error"
