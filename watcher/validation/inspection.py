@@ -179,8 +179,9 @@ def _check_written(files: AdapterFiles, *, up_to: int) -> None:
     if hole < up_to:
         raise Changed(
             "weights_unwritten",
-            f"{files.weights_format.filename} has {files.weights_stat.st_size} bytes, and nothing was written at"
-            f" byte {hole} yet. It is published once all is written, or has not changed for {_ABANDONED_SECONDS:g} s.",
+            f"{files.weights_format.filename} has {files.weights_stat.st_size} bytes, and nothing was written"
+            f" at byte {hole} yet. It is published once all is written, or has not changed for"
+            f" {_ABANDONED_SECONDS:g} s.",
         )
 
 
