@@ -66,6 +66,20 @@ async def test_what_redis_lost_is_remembered_until_another_leader_has_published_
     assert standby.remembered.keys() == {"two"}
 
 
+async def test_what_redis_lost_and_the_leader_withdrew_since_is_not_remembered(
+    standby: CatalogMirror, leader: Publisher, connection: Connection
+) -> None:
+    await connection.commands.flushall()
+    await leader.lead()
+    await leader.publish([TWO], catalog_size=1)
+    await standby.stand_by(0.1)
+    assert standby.remembered.keys() == {"one", "two"}
+    await leader.publish([ONE], catalog_size=2)
+    await leader.publish([Withdrawal("one", GONE)], catalog_size=1)
+    await standby.stand_by(0.1)
+    assert standby.remembered.keys() == {"two"}
+
+
 async def test_one_that_stands_by_follows_again_once_redis_is_back(tmp_path: Path) -> None:
     with valkey(tmp_path) as server:
         async with Connection(server.url) as own:
