@@ -25,7 +25,7 @@ _FLIPS: dict[type[ast.cmpop], type[ast.cmpop]] = {
 }
 _OPPOSITES = {"min": "max", "max": "min"}
 _EDGES = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
-_SILENT = frozenset({"_log", "LOADS", "LOAD_SECONDS", "DAMAGED", "COPIED_BYTES", "metrics"})
+_SILENT = frozenset({"_log", "_logger", "LOADS", "LOAD_SECONDS", "DAMAGED", "COPIED_BYTES", "metrics"})
 _Functions = ast.FunctionDef | ast.AsyncFunctionDef
 
 

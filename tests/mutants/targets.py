@@ -19,11 +19,20 @@ _STORED = (f"{_STORE}/test_revisions.py", f"{_STORE}/test_eviction.py", _STORE)
 _PLACED = (f"{_PLACES}/test_residency.py", f"{_PLACES}/test_residency_room.py", _SERVING)
 _STATE = "tests/watcher/state"
 _PLANNED = (f"{_STATE}/test_prefix_state.py", f"{_STATE}/test_prefix_state_removals.py", _STATE)
+_KNOWN = (
+    f"{_STATE}/test_prefix_state.py",
+    f"{_STATE}/test_prefix_state_facts.py",
+    f"{_STATE}/test_prefix_state_removals.py",
+    f"{_STATE}/test_planning.py",
+)
 _MONITOR = "tests/watcher/monitor"
+_REFRESH = "tests/watcher/refresh"
 _LEADING = (
-    "tests/watcher/publish/test_leading.py",
+    "tests/watcher/publish/test_catalog_mirror.py",
+    "tests/watcher/publish/test_damaged_catalog.py::"
+    "test_records_compared_while_changes_are_published_are_not_taken_for_damaged",
     "tests/watcher/publish/test_standing_by.py",
-    "tests/watcher/publish",
+    "tests/watcher/publish/test_leading.py",
 )
 _LORA = "tests/catalog/lora"
 _PICKLES = (
@@ -66,15 +75,19 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "worker/fleet/state_directory.py": ("tests/worker/fleet/test_state_directory.py",),
     "worker/fleet/ports.py": ("tests/worker/fleet/test_ports.py",),
     "watcher/state/planning.py": _PLANNED,
-    "watcher/state/prefix_state.py": _PLANNED,
-    "watcher/state/name_state.py": _PLANNED,
-    "watcher/state/removal.py": (f"{_STATE}/test_removal.py", *_PLANNED),
-    "watcher/state/root.py": (f"{_STATE}/test_root.py", *_PLANNED),
-    "watcher/state/settle.py": (f"{_STATE}/test_settle.py", *_PLANNED),
-    "watcher/state/records.py": (f"{_STATE}/test_records.py", *_PLANNED),
+    "watcher/state/prefix_state.py": _KNOWN,
+    "watcher/state/name_state.py": _KNOWN,
+    "watcher/state/removal.py": (f"{_STATE}/test_removal.py", *_KNOWN),
+    "watcher/state/root.py": (f"{_STATE}/test_root.py", *_KNOWN),
+    "watcher/state/settle.py": (f"{_STATE}/test_settle.py", *_KNOWN),
+    "watcher/state/records.py": (f"{_STATE}/test_records.py", *_KNOWN),
     "watcher/state/conditions.py": (f"{_STATE}/test_conditions.py",),
     "watcher/publish/catalog_mirror.py": _LEADING,
-    "watcher/monitor/evaluation.py": (f"{_MONITOR}/test_evaluation.py", _MONITOR),
+    "watcher/monitor/evaluation.py": (
+        f"{_MONITOR}/test_evaluation.py",
+        f"{_MONITOR}/test_evaluation_rest.py",
+        _MONITOR,
+    ),
     "watcher/monitor/batch.py": (f"{_MONITOR}/test_batch.py", _MONITOR),
     "watcher/monitor/work_queue.py": (f"{_MONITOR}/test_work_queue.py", _MONITOR),
     "watcher/monitor/rehash_schedule.py": (f"{_MONITOR}/test_schedules.py",),
@@ -82,9 +95,9 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "watcher/monitor/concurrency_limit.py": (f"{_MONITOR}/test_concurrency_limit.py",),
     "watcher/prefix/scan.py": ("tests/watcher/prefix",),
     "watcher/prefix/naming.py": ("tests/watcher/prefix/test_naming.py", "tests/watcher/prefix"),
-    "watcher/validation/inspection.py": ("tests/watcher/validation",),
-    "watcher/refresh/handler.py": ("tests/watcher/refresh",),
-    "watcher/refresh/progress.py": ("tests/watcher/refresh/test_progress.py",),
+    "watcher/validation/inspection.py": ("tests/watcher/validation", f"{_MONITOR}/test_batch.py"),
+    "watcher/refresh/handler.py": (f"{_REFRESH}/test_handler.py", f"{_REFRESH}/test_answering.py"),
+    "watcher/refresh/progress.py": (f"{_REFRESH}/test_progress.py",),
     "catalog/store/publisher.py": (
         f"{_CATALOG}/test_publisher.py",
         f"{_CATALOG}/test_lease.py",

@@ -32,4 +32,5 @@ def test_each_change_is_made_alone(lines: list[str], expected: set[str]) -> None
 
 def test_what_decides_nothing_stays_as_it_is() -> None:
     assert bodies('"""Say it 2 times."""', "_log.info('seconds=%d', 1)", "LOADS.labels('x').inc(1)") == set()
+    assert bodies("_logger.warning('seconds=%d', 1)") == set()
     assert list(mutants("LIMIT = 3\n\nclass A:\n    x: int = 4\n")) == []

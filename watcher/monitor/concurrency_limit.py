@@ -25,8 +25,8 @@ class ConcurrencyLimit:
         """Adapt to a batch that took this long while `running` batches ran, itself included."""
         if wall_seconds <= 0:
             return
-        kept = max(0.0, cpu_seconds - hashed_bytes / _DIGESTED_PER_SECOND)
-        crowding = kept / wall_seconds * running
+        kept_seconds = cpu_seconds - hashed_bytes / _DIGESTED_PER_SECOND
+        crowding = kept_seconds / wall_seconds * running
         if crowding < _WAITING:
             self.current = min(self._most, self.current + 1)
         elif crowding > _CROWDED:

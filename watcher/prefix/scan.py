@@ -202,5 +202,6 @@ def _translated(error: OSError, prefix: str | os.PathLike[str]) -> DiscoveryErro
         return DiscoveryError(
             f"The prefix {prefix} may not be read. Give the watcher's user read permission."
         )
-    why = error.strerror or type(error).__name__
-    return DiscoveryError(f"The prefix {prefix} cannot be read ({why}). Nothing is removed because of it.")
+    return DiscoveryError(
+        f"The prefix {prefix} cannot be read ({error.strerror}). Nothing is removed because of it."
+    )

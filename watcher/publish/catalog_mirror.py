@@ -239,5 +239,5 @@ def _log(before: Adapter | None, change: Adapter | Withdrawal) -> None:
 def _is_same_reason(before: Adapter | None, change: Adapter) -> bool:
     """Return whether only numbers differ: a copy under way is logged once."""
     if before is None or before.reason is None or change.reason is None:
-        return before is not None and before.reason == change.reason
+        return False
     return before.state is change.state and before.reason.code == change.reason.code

@@ -79,8 +79,9 @@ class RefreshHandler:
             cursor, requests = await _stoppable(self._inbox.requests_after(cursor))
             listed = await self._list_for(requests)
             for request in requests:
-                scope = len(request.names) or "all"
-                _logger.info("Refresh is asked for id=%s names=%s", printable(request.id), scope)
+                _logger.info(
+                    "Refresh is asked for id=%s names=%s", printable(request.id), len(request.names) or "all"
+                )
                 if request.dry_run:
                     session.create_task(self._answer_dry_run(request))
                 else:

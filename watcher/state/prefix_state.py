@@ -149,9 +149,9 @@ class PrefixState:
     def take_arrived(self, name: str) -> bool:
         """Return whether the last hint of `name` was a rename of the whole directory; it counts once."""
         state = self._names.get(name)
-        arrived = state is not None and state.arrived
-        if state is not None:
-            state.arrived = False
+        if state is None:
+            return False
+        arrived, state.arrived = state.arrived, False
         return arrived
 
     def put_back_arrived(self, name: str) -> None:
@@ -202,9 +202,6 @@ class PrefixState:
         for name, absence in plan.removals.items():
             if self._names[name].absence == absence:
                 self._forget(name)
-            else:
-                self._names[name].is_recorded = False
-                self.mark_dirty([name])
         return [at for at in published if at is not None]
 
     def _take_hint(self, name: str) -> float | None:
@@ -242,8 +239,8 @@ class PrefixState:
     def _forget(self, name: str) -> None:
         """Drop all that is known of `name`."""
         others = self.colliding(name)
-        if self._names.pop(name).finding is not None:
-            self._collisions.discard(name)
+        del self._names[name]
+        self._collisions.discard(name)
         self._lost.discard(name)
         self._dirty.pop(name, None)
         self.mark_dirty(others)

@@ -170,18 +170,18 @@ def _check_written(files: AdapterFiles, *, up_to: int) -> None:
     What was not written reads as zeros, so the file may look whole. A sparse file looks the same and is
     whole; it is held back only as long as its writer may still be at work.
     """
-    size = files.weights_stat.st_size
-    if size == 0 or not _is_fresh(files.weights_stat):
+    if not _is_fresh(files.weights_stat):
         return
     try:
         hole = os.lseek(files.weights, 0, os.SEEK_HOLE)
-    except OSError:  # a filesystem that does not tell
+    except OSError:  # an empty file, or a filesystem that does not tell
         return
     if hole < up_to:
         raise Changed(
             "weights_unwritten",
-            f"{files.weights_format.filename} has {size} bytes, and nothing was written at byte {hole} yet."
-            f" It is published once all is written, or has not changed for {_ABANDONED_SECONDS:g} s.",
+            f"{files.weights_format.filename} has {files.weights_stat.st_size} bytes, and nothing was written"
+            f" at byte {hole} yet. It is published once all is written, or has not changed for"
+            f" {_ABANDONED_SECONDS:g} s.",
         )
 
 
@@ -219,7 +219,7 @@ def _digest(files: AdapterFiles, rules: Rules) -> Revision:
     if files.weights_format is WeightsFormat.PICKLE:
         check_sums(files.weights, weights_bytes)
     hasher = RevisionHasher(files.weights_format, files.config, weights_bytes)
-    buffer = memoryview(bytearray(min(_CHUNK_BYTES, max(weights_bytes, 1))))
+    buffer = memoryview(bytearray(min(_CHUNK_BYTES, weights_bytes)))
     with FileIO(files.weights, closefd=False) as file:
         file.seek(0)
         left = weights_bytes

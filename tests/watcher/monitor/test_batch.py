@@ -44,6 +44,32 @@ def test_everything_asked_about_is_answered(tmp_path: Path) -> None:
     assert result.hashed_bytes == sum(file.stat().st_size for file in (tmp_path / "sql").iterdir())
 
 
+def test_the_prefix_is_listed_only_where_something_asked_about_is_absent(tmp_path: Path) -> None:
+    write_adapter(tmp_path / "sql")
+    (tmp_path / ".hidden").touch()
+    assert examine(tmp_path, "sql").listed is None
+    assert examine(tmp_path, "sql", "nothing").listed == {"sql", ".hidden"}
+
+
+def test_nothing_asked_about_is_no_error(tmp_path: Path) -> None:
+    result = examine(tmp_path)
+    assert (result.found, result.left, result.error, result.hashed_bytes) == ({}, (), None, 0)
+
+
+def test_only_what_was_read_counts_as_digested(tmp_path: Path) -> None:
+    write_adapter(tmp_path / "sql")
+    rules = Rules(Roots((tmp_path,)))
+    settled = Examiner(tmp_path, rules, SettleRule(settle_seconds=0), EvaluationRule(racy_seconds=0.0))
+    first = settled.examine([ExamineRequest("sql", None)], budget_seconds=60.0)
+    found = first.found["sql"]
+    assert isinstance(found, Finding)
+    assert first.hashed_bytes > 0
+    again = settled.examine([ExamineRequest("sql", found)], budget_seconds=60.0)
+    assert (again.found["sql"] is found, again.hashed_bytes) == (True, 0)
+    rehashed = settled.examine([ExamineRequest("sql", found, rehash=True)], budget_seconds=60.0)
+    assert rehashed.hashed_bytes == first.hashed_bytes
+
+
 def test_what_does_not_fit_the_time_is_left_and_one_always_fits(tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         write_adapter(tmp_path / name)

@@ -1,5 +1,7 @@
 """When the prefix is scanned, and when every byte is read again."""
 
+import pytest
+
 from loradrop.catalog.adapter import Reason
 from loradrop.watcher.monitor.rehash_schedule import RehashSchedule
 from loradrop.watcher.monitor.scan_schedule import ScanFailure, ScanSchedule
@@ -38,6 +40,14 @@ def test_rescans_are_an_interval_apart_plus_or_minus_a_quarter() -> None:
     assert len(dues) > 1
 
 
+def test_an_interval_may_be_shorter_than_a_second() -> None:
+    schedule = ScanSchedule(0.2, now=0.0)
+    schedule.succeed(schedule.begin(), now=1.0)
+    due = schedule.next_due()
+    assert due is not None
+    assert 1.15 <= due <= 1.25
+
+
 def test_without_an_interval_only_what_is_wanted_is_scanned() -> None:
     schedule = ScanSchedule(0.0, now=0.0)
     schedule.succeed(schedule.begin(), now=1.0)
@@ -72,5 +82,15 @@ def test_bytes_are_read_again_every_interval_once_for_each_name() -> None:
     assert (schedule.wants("sql"), schedule.wants("math")) == (False, True)
 
 
+@pytest.mark.parametrize("interval_seconds", [0.5, 60.0])
+def test_reading_again_is_due_one_interval_after_it_began_last(interval_seconds: float) -> None:
+    schedule = RehashSchedule(interval_seconds, now=100.0)
+    due = 100.0 + interval_seconds
+    assert (schedule.is_due(due - 0.1), schedule.is_due(due)) == (False, True)
+    schedule.begin(["sql"], now=due)
+    assert (schedule.is_due(due), schedule.is_due(due + interval_seconds)) == (False, True)
+
+
 def test_nothing_is_read_again_unless_that_is_asked_for() -> None:
-    assert RehashSchedule(0.0, now=100.0).next_due() is None
+    never = RehashSchedule(0.0, now=100.0)
+    assert (never.next_due(), never.is_due(1e9)) == (None, False)

@@ -67,6 +67,51 @@ def test_a_name_is_ready_at_the_last_time_that_was_set_for_it_and_only_once() ->
     assert queue.next_due() is None
 
 
+def test_no_more_names_are_handed_out_than_were_asked_for() -> None:
+    queue = WorkQueue()
+    queue.add_low_priority(["low-1", "low-2"])
+    for name in ("high-1", "high-2", "high-3"):
+        queue.add(name)
+    assert queue.get(2) == ["high-1", "high-2"]
+    assert queue.get(2) == ["high-3", "low-1"]
+    assert queue.get(0) == []
+    assert queue.get(2) == ["low-2"]
+    assert len(queue) == 0
+
+
+def test_a_name_is_active_while_it_is_ready_or_in_flight_and_hinted_only_while_it_is_ready() -> None:
+    queue = WorkQueue()
+    queue.add("hinted")
+    queue.add_low_priority(["found"])
+    queue.add_after("due", 5.0)
+    names = ("hinted", "found", "due", "unheard-of")
+    assert [queue.is_active(name) for name in names] == [True, True, False, False]
+    assert [queue.is_hinted(name) for name in names] == [True, False, False, False]
+    assert [queue.is_only_due(name) for name in names] == [False, False, True, False]
+    queue.get(10)
+    assert [queue.is_active(name) for name in names] == [True, True, False, False]
+    assert not queue.is_hinted("hinted")
+    queue.add_after("found", 6.0)
+    assert not queue.is_only_due("found")
+    for name in names:
+        queue.done(name)
+    assert not any(queue.is_active(name) for name in names)
+    assert queue.is_only_due("found")
+
+
+def test_nothing_is_left_of_a_time_once_it_has_come() -> None:
+    queue = WorkQueue()
+    queue.add_after("sql", 5.0)
+    queue.advance(4.9)
+    assert (queue.get(10), queue.is_only_due("sql")) == ([], True)
+    queue.advance(5.0)
+    assert queue.get(10) == ["sql"]
+    queue.done("sql")
+    assert (queue.is_only_due("sql"), queue.all()) == (False, set())
+    queue.add_after("sql", 5.0)
+    assert queue.next_due() == 5.0
+
+
 def test_too_many_hints_ask_for_a_scan_instead() -> None:
     queue = WorkQueue()
     accepted = sum(queue.add(str(number)) for number in range(20_000))

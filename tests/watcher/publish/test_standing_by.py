@@ -1,12 +1,15 @@
 """Who stands by knows what the leader has published: should Redis lose it, nothing is taken for new."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from loradrop.catalog.errors import CatalogUnavailable, LeaseHeld
 from loradrop.catalog.store import Connection, Publisher, Withdrawal
 from loradrop.watcher.publish.catalog_mirror import CatalogMirror
+from testkit.servers import valkey
+from testkit.waiting import wait_until
 from tests.catalog.values import GONE, an_adapter
 
 ONE, TWO = an_adapter("one"), an_adapter("two")
@@ -61,3 +64,42 @@ async def test_what_redis_lost_is_remembered_until_another_leader_has_published_
     await leader.complete()
     await standby.stand_by(2)
     assert standby.remembered.keys() == {"two"}
+
+
+async def test_what_redis_lost_and_the_leader_withdrew_since_is_not_remembered(
+    standby: CatalogMirror, leader: Publisher, connection: Connection
+) -> None:
+    await connection.commands.flushall()
+    await leader.lead()
+    await leader.publish([TWO], catalog_size=1)
+    await standby.stand_by(0.1)
+    assert standby.remembered.keys() == {"one", "two"}
+    await leader.publish([ONE], catalog_size=2)
+    await leader.publish([Withdrawal("one", GONE)], catalog_size=1)
+    await standby.stand_by(0.1)
+    assert standby.remembered.keys() == {"two"}
+
+
+async def test_one_that_stands_by_follows_again_once_redis_is_back(tmp_path: Path) -> None:
+    with valkey(tmp_path) as server:
+        async with Connection(server.url) as own:
+            leader, standby = Publisher(own, owner="elsewhere:1:1"), CatalogMirror(own, owner="here:2:2")
+            await leader.lead()
+            await leader.publish([ONE], catalog_size=1)
+            await leader.complete()
+            await standby.stand_by(0.1)
+            server.kill()
+            with pytest.raises(CatalogUnavailable):
+                await standby.stand_by(60)
+            assert standby.records.keys() == {"one"}
+            server.start()
+            await leader.lead()
+            await leader.publish([TWO], catalog_size=2)
+            await wait_until(
+                lambda: _has_followed(standby, "two"), timeout=20, description="it follows the leader"
+            )
+
+
+async def _has_followed(standby: CatalogMirror, name: str) -> bool:
+    await standby.stand_by(0.1)
+    return name in standby.records

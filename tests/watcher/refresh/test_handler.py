@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from loradrop.catalog.errors import DiscoveryError
+from loradrop.catalog.errors import CatalogUnavailable, DiscoveryError
 from loradrop.catalog.events import RefreshRequest
 from loradrop.watcher.prefix.findings import RootIdentity
 from loradrop.watcher.refresh.handler import RefreshHandler
@@ -28,6 +28,7 @@ class Inbox:
         self.batches = list(batches)
         self.answers: list[Any] = []
         self.is_drained = False
+        self.is_away = False
 
     async def requests_after(self, cursor: str) -> tuple[str, list[RefreshRequest]]:
         if not self.batches:
@@ -36,6 +37,8 @@ class Inbox:
         return cursor, self.batches.pop(0)
 
     async def answer(self, result: Any) -> None:
+        if self.is_away:
+            raise CatalogUnavailable("Redis does not answer.")
         self.answers.append(result)
 
 
@@ -124,6 +127,8 @@ async def test_known_names_are_examined_without_a_listing() -> None:
     monitor = Monitor()
     await taken(monitor, [request("a0", "a1")])
     assert (sorted(monitor.examined), monitor.listings) == (["a0", "a1"], 0)
+    await taken(monitor, [request(*KNOWN)])
+    assert monitor.listings == 0
 
 
 async def test_a_refresh_of_very_many_names_scans_instead_and_is_still_answered_for_those_alone() -> None:
@@ -136,6 +141,14 @@ async def test_a_refresh_of_very_many_names_scans_instead_and_is_still_answered_
     await handler.answer()
     assert len(inbox.answers) == 60
     assert {(result.discovered, result.removed, result.total) for result in inbox.answers} == {((), (), 100)}
+
+
+async def test_up_to_a_thousand_names_are_examined_one_by_one() -> None:
+    monitor = Monitor()
+    await taken(monitor, [request(*unknown(1_000))])
+    assert (monitor.listings, monitor.scans) == (1, 0)
+    await taken(monitor, [request(*unknown(1_001))])
+    assert (monitor.listings, monitor.scans) == (1, 1)
 
 
 @pytest.mark.parametrize("confirm", [False, True])

@@ -57,7 +57,7 @@ class Catalog:
         self.state.commit(planned)
         return planned
 
-    def find(self, *names: str, at: float = 0.0, finding: Finding | None = None) -> None:
+    def find(self, *names: str, at: float = 0.0, finding: Finding | Unreadable | None = None) -> None:
         for name in names:
             self.state.learn(name, finding or ready(), now=at)
 

@@ -27,11 +27,23 @@ def test_the_same_reason_again_is_neither_logged_nor_told(caplog: pytest.LogCapt
     with caplog.at_level(logging.INFO):
         for count in (5, 6):
             conditions.set("removal", mass_removal(count, 30.0))
+        assert len(changes) == 1
         conditions.set("removal", None)
+        assert len(changes) == 2
         conditions.set("removal", None)
     assert len(changes) == 2
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
     assert conditions.reason is None
+
+
+def test_another_reason_of_the_same_source_is_logged_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    changes: list[None] = []
+    conditions = Conditions(lambda: changes.append(None))
+    for code in ("watch_limit", "notifier_failed"):
+        conditions.set("notifier", Reason(code, "Mend it."))
+    assert len(changes) == 2
+    assert "watch_limit" in caplog.records[0].getMessage()
+    assert "notifier_failed" in caplog.records[1].getMessage()
 
 
 def test_the_newest_wording_of_a_reason_is_kept() -> None:

@@ -1,9 +1,20 @@
 """What is planned where adapters are gone: proven removals, mass removals held back, other directories."""
 
-from loradrop.catalog.adapter import Adapter
+from loradrop.catalog.adapter import Adapter, AdapterState
 from loradrop.watcher.state.planning import plan, wanted_record
 from tests.catalog.values import an_adapter
-from tests.watcher.state.planned import HOME, NAMES, NOON, OTHER, TWO, Catalog, incomplete, ready
+from tests.watcher.state.planned import (
+    BROKEN,
+    GONE,
+    HOME,
+    NAMES,
+    NOON,
+    OTHER,
+    TWO,
+    Catalog,
+    incomplete,
+    ready,
+)
 
 
 def test_a_name_that_comes_back_while_its_removal_is_written_is_published_again() -> None:
@@ -139,3 +150,56 @@ def test_every_served_record_counts_by_whatever_prefix_it_was_published() -> Non
     catalog.state.begin_session(catalog.records, OTHER)
     catalog.state.observe_scan(set())
     assert catalog.publish().accepts_root is False
+
+
+def test_the_others_are_open_again_once_one_of_those_held_back_is_there() -> None:
+    catalog = Catalog(*NAMES, grace_seconds=0.0)
+    catalog.miss(*NAMES[:6] * 2)
+    catalog.publish()
+    assert not catalog.state.is_open("a1")
+    catalog.find("a0")
+    assert catalog.state.is_open("a1")
+    assert not catalog.state.held
+
+
+def test_nothing_is_left_of_a_name_that_could_not_be_read_while_its_removal_was_written() -> None:
+    catalog = Catalog("sql", grace_seconds=0.0)
+    catalog.miss("sql", "sql")
+    planned = catalog.plan()
+    catalog.state.learn("sql", BROKEN, now=2.0)
+    catalog.state.commit(planned)
+    assert (dict(catalog.state.names), dict(catalog.state.dirty)) == ({}, {})
+
+
+def test_a_name_that_is_missed_once_more_while_its_removal_is_written_is_still_removed() -> None:
+    catalog = Catalog("sql", grace_seconds=0.0)
+    catalog.miss("sql", "sql", at=1.0)
+    planned = catalog.plan()
+    catalog.miss("sql", at=2.0)
+    catalog.records.clear()
+    catalog.state.commit(planned)
+    catalog.publish()
+    assert not catalog.state.names
+
+
+def test_names_that_a_forgotten_one_collided_with_are_published_anew() -> None:
+    catalog = Catalog(grace_seconds=0.0)
+    catalog.find("sql", "SQL")
+    catalog.publish()
+    catalog.miss("sql", "sql")
+    catalog.publish()
+    assert set(catalog.state.dirty) == {"SQL"}
+    assert catalog.publish().records["SQL"].state is AdapterState.READY
+
+
+def test_what_a_copy_forgets_the_state_it_was_made_of_still_knows() -> None:
+    catalog = Catalog(grace_seconds=0.0)
+    catalog.find("sql", "SQL")
+    catalog.publish()
+    copied = catalog.state.copy()
+    for _ in range(2):
+        copied.learn("SQL", GONE, now=1.0)
+    copied.commit(plan(copied, catalog.records, catalog.records, now=NOON))
+    assert (copied.colliding("sql"), "SQL" in copied.names) == ((), False)
+    assert catalog.state.colliding("sql") == ("SQL",)
+    assert not catalog.state.dirty

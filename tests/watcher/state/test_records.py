@@ -1,5 +1,6 @@
 """Findings against the catalog's records."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import given
@@ -69,14 +70,21 @@ def test_only_other_words_for_the_same_reason_are_a_rewording() -> None:
     assert not is_rewording(
         record(unready(AdapterState.INCOMPLETE, "config_missing", "2 of 9"), known), known
     )
+    other_state = unready(AdapterState.SETTLING, "weights_truncated", "2 of 9")
+    assert not is_rewording(record(other_state, known), known)
     assert not is_rewording(record(ready(), known), known)
     assert not is_rewording(known, None)
+    assert not is_rewording(known, replace(known, reason=None))
+    assert not is_rewording(replace(known, reason=None), known)
 
 
 def test_a_colliding_name_is_rejected_and_a_served_one_stays_served() -> None:
     reason = Reason("name_twin", "x")
     new = with_collision(record(ready()), None, reason)
-    assert (new.revision, new.state, new.rank) == (None, AdapterState.REJECTED, None)
+    assert (new.revision, new.state, new.reason) == (None, AdapterState.REJECTED, reason)
+    assert (new.size_bytes, new.format, new.rank, new.base_model) == (0, None, None, None)
+    elsewhere = replace(record(unready(AdapterState.INCOMPLETE)), prefix="/elsewhere")
+    assert with_collision(record(ready(), elsewhere), elsewhere, reason).prefix == "/p"
     known = record(ready())
     served = with_collision(record(ready(TWO), known, LATER), known, reason)
     assert (served.revision, served.state) == (ONE, AdapterState.REJECTED)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loradrop.watcher.state.removal import Absence, RemovalRule, decide_removals, is_mass, miss
+from loradrop.watcher.state.removal import Absence, RemovalRule, decide_removals, is_mass, miss, miss_anew
 
 RULE = RemovalRule(grace_seconds=1.0, mass_share=0.5, mass_count=3, mass_grace_seconds=30.0)
 NAMES = [f"a{number}" for number in range(10)]
@@ -29,6 +29,12 @@ def test_two_examinations_within_the_grace_prove_nothing() -> None:
 
 def test_two_examinations_apart_by_the_grace_prove_it() -> None:
     assert decide_removals({"a0": missed(5.0, 6.0)}, RULE).proven == ("a0",)
+
+
+def test_what_was_seen_before_a_name_counted_as_late_is_no_examination() -> None:
+    once = miss(miss_anew(now=5.0), now=7.0)
+    assert decide_removals({"a0": once}, RULE).proven == ()
+    assert decide_removals({"a0": miss(once, now=7.5)}, RULE).proven == ("a0",)
 
 
 def test_while_a_refresh_waits_it_takes_two_examinations_and_a_short_grace() -> None:

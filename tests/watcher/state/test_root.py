@@ -47,6 +47,7 @@ def test_after_an_interruption_the_same_directory_has_to_be_listed_again() -> No
 
 
 def test_what_the_catalog_expects_is_expected_after_a_start_and_after_another_watcher_led() -> None:
+    assert not Root().begun(HOME).is_expected, "nothing was seen yet"
     started = Root().begun(HOME).observed(HOME)
     assert (started.is_expected, started.is_accepted) == (True, False)
     assert ACCEPTED.begun(HOME).is_accepted

@@ -46,7 +46,7 @@ def test_an_adapter_that_never_rests_becomes_unstable() -> None:
     for second in range(1, 70):
         stillness = observe(stillness, str(second).encode(), now=second)
     assert is_unstable(stillness, RULE, now=69)
-    assert not is_unstable(stillness, RULE, now=59)
+    assert not is_unstable(stillness, RULE, now=60)
 
 
 looks = st.lists(
