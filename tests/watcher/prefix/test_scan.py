@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from loradrop.catalog.errors import DiscoveryError
+from loradrop.catalog.lora.open_files import Roots
 from loradrop.watcher.prefix.findings import Signature
 from loradrop.watcher.prefix.scan import (
     PrefixMissing,
@@ -33,7 +34,7 @@ def known_of(prefix: Path, *names: str) -> dict[str, Known]:
     known = {}
     with open_root(prefix) as (root_fd, _):
         for name in names:
-            look = look_at(name, root_fd)
+            look = look_at(name, root_fd, Roots((prefix,)))
             assert isinstance(look, Look)
             known[name] = Known(look.signature)
     return known
@@ -42,7 +43,7 @@ def known_of(prefix: Path, *names: str) -> dict[str, Known]:
 def test_what_was_never_examined_is_changed_and_what_looks_the_same_is_not(tmp_path: Path) -> None:
     for name in ("old", "new", "hinted"):
         write_adapter(tmp_path / name)
-    found = scan(tmp_path, {**known_of(tmp_path, "old"), "hinted": Known(None)})
+    found = scan(tmp_path, {**known_of(tmp_path, "old"), "hinted": Known(None)}, Roots((tmp_path,)))
     assert found.names == {"old", "new", "hinted"}
     assert set(found.changed) == {"new", "hinted"}
 
@@ -53,7 +54,7 @@ def test_a_scan_and_the_opened_prefix_agree_on_which_directory_it_is(tmp_path: P
         assert os.fstat(root_fd).st_ino == found.st_ino
         assert (identity.device, identity.inode) == (found.st_dev, found.st_ino)
         assert identity.filesystem == os.statvfs(tmp_path).f_fsid
-    assert scan(tmp_path, {}).identity == identity_of(tmp_path) == identity
+    assert scan(tmp_path, {}, Roots((tmp_path,))).identity == identity_of(tmp_path) == identity
 
 
 def test_a_prefix_that_a_link_leads_to_is_the_directory_it_leads_to(tmp_path: Path) -> None:
@@ -68,31 +69,31 @@ def test_a_link_is_examined_wherever_it_leads(target: str, tmp_path: Path) -> No
     prefix = tmp_path / "prefix"
     prefix.mkdir()
     (prefix / "sql").symlink_to(tmp_path / "elsewhere" / target)
-    found = scan(prefix, {})
+    found = scan(prefix, {}, Roots((prefix,)))
     assert (found.names, found.changed) == ({"sql"}, ("sql",))
 
 
 def test_a_name_that_cannot_be_read_is_examined(tmp_path: Path) -> None:
     (tmp_path / "sql").mkdir()
     (tmp_path / "sql" / "adapter_config.json").symlink_to("adapter_config.json")
-    assert scan(tmp_path, {}).changed == ("sql",)
+    assert scan(tmp_path, {}, Roots((tmp_path,))).changed == ("sql",)
 
 
 def test_a_directory_without_its_files_is_unchanged_until_something_is_put_into_it(tmp_path: Path) -> None:
     (tmp_path / "sql").mkdir()
     known = known_of(tmp_path, "sql")
-    assert scan(tmp_path, known).changed == ()
+    assert scan(tmp_path, known, Roots((tmp_path,))).changed == ()
     (tmp_path / "sql" / "adapter_config.json").touch()
-    assert scan(tmp_path, known).changed == ("sql",)
+    assert scan(tmp_path, known, Roots((tmp_path,))).changed == ("sql",)
 
 
 def test_weights_of_the_other_format_are_unchanged_until_they_change(tmp_path: Path) -> None:
     directory = write_adapter(tmp_path / "sql")
     (directory / "adapter_model.safetensors").rename(directory / "adapter_model.bin")
     known = known_of(tmp_path, "sql")
-    assert scan(tmp_path, known).changed == ()
+    assert scan(tmp_path, known, Roots((tmp_path,))).changed == ()
     (directory / "adapter_model.bin").touch()
-    assert scan(tmp_path, known).changed == ("sql",)
+    assert scan(tmp_path, known, Roots((tmp_path,))).changed == ("sql",)
 
 
 def test_all_names_of_a_prefix_are_listed_whatever_they_are(tmp_path: Path) -> None:
@@ -118,7 +119,7 @@ def test_a_directory_that_opens_and_cannot_be_listed_is_an_error_and_not_empty()
     networks = f"/proc/{child.pid}/net"  # of a process that has ended
     try:
         with pytest.raises(DiscoveryError, match="Nothing is removed because of it"):
-            scan(networks, {})
+            scan(networks, {}, Roots((networks,)))
         with pytest.raises(DiscoveryError), open_root(networks) as (root_fd, _):
             list_names(root_fd, networks)
     finally:
