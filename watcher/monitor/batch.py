@@ -5,7 +5,7 @@ Runs in threads. Not here: one adapter (`evaluation`), and which to examine (`wo
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,9 +52,14 @@ class Examiner:
         rule: EvaluationRule | None = None,
         *,
         marker: str | None = None,
+        filesystem_type: Callable[[Path], str | None] = filesystem_type,
     ) -> None:
-        """Examine under `prefix` by these rules; it must hold the file `marker`, where one is given."""
+        """Examine under `prefix` by these rules; it must hold the file `marker`, where one is given.
+
+        `filesystem_type` tells what kind of filesystem a path lies on.
+        """
         self._prefix = prefix
+        self._filesystem_type = filesystem_type
         self._marker = marker
         self._identity: RootIdentity | None = None
         self._evaluator = Evaluator(rules, settle, rule)
@@ -86,7 +91,7 @@ class Examiner:
 
     def _note_filesystem(self, identity: RootIdentity) -> None:
         if identity != self._identity:
-            self._evaluator.trust_times(not is_shared(filesystem_type(self._prefix)))
+            self._evaluator.trust_times(not is_shared(self._filesystem_type(self._prefix)))
             self._identity = identity
 
     def _examine(

@@ -17,6 +17,7 @@ from loradrop.watcher.state.settle import SettleRule
 from loradrop.watcher.validation import inspection
 from loradrop.watcher.validation.inspection import Rules
 from testkit.adapters import write_adapter
+from testkit.waiting import wait_until
 
 
 def examine(
@@ -146,3 +147,21 @@ def test_inspecting_never_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert found.state is AdapterState.UNKNOWN
     assert found.reason is not None
     assert found.reason.code == "inspection_failed"
+
+
+async def test_the_times_of_files_that_other_hosts_write_prove_no_stillness(tmp_path: Path) -> None:
+    write_adapter(tmp_path / "sql")
+    request, rules, settle = (
+        ExamineRequest("sql", None),
+        Rules(Roots((tmp_path,))),
+        SettleRule(settle_seconds=0.3),
+    )
+
+    def state_on(kind: str) -> AdapterState:
+        examiner = Examiner(tmp_path, rules, settle, filesystem_type=lambda _path: kind)
+        return states(examiner.examine([ExamineRequest("sql", None)], budget_seconds=60.0))["sql"]
+
+    await wait_until(
+        lambda: state_on("ext4") is AdapterState.READY, timeout=30, description="the files are old enough"
+    )
+    assert state_on("nfs4") is AdapterState.SETTLING
