@@ -151,11 +151,7 @@ def test_inspecting_never_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 async def test_the_times_of_files_that_other_hosts_write_prove_no_stillness(tmp_path: Path) -> None:
     write_adapter(tmp_path / "sql")
-    request, rules, settle = (
-        ExamineRequest("sql", None),
-        Rules(Roots((tmp_path,))),
-        SettleRule(settle_seconds=0.3),
-    )
+    rules, settle = Rules(Roots((tmp_path,))), SettleRule(settle_seconds=0.3)
 
     def state_on(kind: str) -> AdapterState:
         examiner = Examiner(tmp_path, rules, settle, filesystem_type=lambda _path: kind)
