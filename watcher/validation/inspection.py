@@ -56,11 +56,19 @@ class Inspection:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What this watcher admits. `roots` are where links may lead; `stopping` ends a long read."""
+    """What this watcher admits. `roots` are where links may lead; `stopping` ends a long read.
+
+    `clock` is the time that files' own are compared with, in seconds since 1970.
+    """
 
     roots: Roots
     allow_pickle: bool = True
     stopping: Callable[[], bool] = lambda: False
+    clock: Callable[[], float] = time.time
+
+    def is_fresh(self, found: os.stat_result) -> bool:
+        """Return whether the writer of a file may still be at work."""
+        return abs(self.clock() - found.st_ctime) < _ABANDONED_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +98,7 @@ def inspect_adapter(
         return Inspection(AdapterState.REJECTED, reason)
     try:
         rules = Rules(Roots((directory.parent, *allow_symlinks_to)), allow_pickle)
-        if not directory.is_dir() and not directory.is_symlink():
+        if not directory.is_symlink() and not directory.is_dir():
             raise Rejected("not_a_directory", f"{directory} is not a directory. Name an adapter's directory.")
         parent = os.open(directory.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -139,18 +147,18 @@ def _is_link(name: str, root_fd: int) -> bool:
 
 def _prove(directory: int, rules: Rules, digest: bool) -> Proof:
     if digest:
-        _check_no_writer(directory)
+        _check_no_writer(directory, rules)
     try:
         opened = opened_adapter(directory, rules.roots, allow_pickle=rules.allow_pickle)
     except Incomplete as error:
         raise explain(directory, error) from error
     with opened as files:
         if digest:
-            _check_written(files, up_to=1)  # the rest later: what is wrong with the beginning is final
+            _check_written(files, rules, up_to=1)  # the rest later: what is wrong with the beginning is final
         config = parse_config(files.config)
         lora_pairs(files.declared_tensors(), config)
         if digest:
-            _check_written(files, up_to=files.weights_stat.st_size)
+            _check_written(files, rules, up_to=files.weights_stat.st_size)
         facts = Facts(
             files.weights_format,
             len(files.config) + files.weights_stat.st_size,
@@ -164,13 +172,13 @@ def _prove(directory: int, rules: Rules, digest: bool) -> Proof:
     return Proof(signature, facts, revision)
 
 
-def _check_written(files: AdapterFiles, *, up_to: int) -> None:
+def _check_written(files: AdapterFiles, rules: Rules, *, up_to: int) -> None:
     """Raise Changed where weights were allocated in full and a byte before `up_to` is not written yet.
 
     What was not written reads as zeros, so the file may look whole. A sparse file looks the same and is
     whole; it is held back only as long as its writer may still be at work.
     """
-    if not _is_fresh(files.weights_stat):
+    if not rules.is_fresh(files.weights_stat):
         return
     try:
         hole = os.lseek(files.weights, 0, os.SEEK_HOLE)
@@ -185,11 +193,7 @@ def _check_written(files: AdapterFiles, *, up_to: int) -> None:
         )
 
 
-def _is_fresh(found: os.stat_result) -> bool:
-    return abs(time.time() - found.st_ctime) < _ABANDONED_SECONDS
-
-
-def _check_no_writer(directory: int) -> None:
+def _check_no_writer(directory: int, rules: Rules) -> None:
     """Raise Changed where a copy that will replace one of the files is under way beside it.
 
     rsync, scp and careful publishers write to a temporary name first; one without a write for
@@ -200,7 +204,7 @@ def _check_no_writer(directory: int) -> None:
             if is_atomic_writer(entry.name) or not _is_unfinished(entry.name):
                 continue
             found = entry.stat(follow_symlinks=False)
-            if _is_fresh(found):
+            if rules.is_fresh(found):
                 raise Changed(
                     "writer_active",
                     f"An update is under way: {printable(entry.name)} lies beside the files. It is published"

@@ -1,6 +1,7 @@
 """What is being written is not proven: a writer at work, bytes not there yet, files that change meanwhile."""
 
 import os
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -16,10 +17,16 @@ from testkit.adapters import lora_weights, write_adapter
 
 
 def proof(
-    prefix: Path, name: str = "sql", *, digest: bool = True, stopping: Callable[[], bool] = lambda: False
+    prefix: Path,
+    name: str = "sql",
+    *,
+    digest: bool = True,
+    stopping: Callable[[], bool] = lambda: False,
+    later_seconds: float = 0.0,
 ) -> Proof:
+    rules = Rules(Roots((prefix,)), stopping=stopping, clock=lambda: time.time() + later_seconds)
     with open_root(prefix) as (root_fd, _):
-        return prove(name, root_fd, Rules(Roots((prefix,)), stopping=stopping), digest=digest)
+        return prove(name, root_fd, rules, digest=digest)
 
 
 @pytest.mark.parametrize(
@@ -46,6 +53,23 @@ def test_an_unfinished_copy_beside_a_file_is_noticed(name: str, is_unfinished: b
     found = inspect_adapter(directory, with_revision=True)
     assert found.state is (AdapterState.SETTLING if is_unfinished else AdapterState.READY)
     assert (found.reason is not None and found.reason.code == "writer_active") is is_unfinished
+
+
+@pytest.mark.parametrize("later_seconds", [3600.0, -3600.0], ids=["long ago", "by a clock that went back"])
+def test_what_has_not_changed_for_long_is_no_longer_waited_for(later_seconds: float, tmp_path: Path) -> None:
+    directory = write_adapter(tmp_path / "sql")
+    (directory / "adapter_model.safetensors.part").touch()
+    os.truncate(directory / "adapter_model.safetensors", 0)
+    (directory / "adapter_model.safetensors").write_bytes(lora_weights(hidden=65_536)[:20_000])
+    os.truncate(directory / "adapter_model.safetensors", len(lora_weights(hidden=65_536)))
+    for waits in (50.0, -50.0):
+        with pytest.raises(Changed, match="writer_active"):
+            proof(tmp_path, later_seconds=waits)
+    (directory / "adapter_model.safetensors.part").unlink()
+    with pytest.raises(Changed, match="weights_unwritten"):
+        proof(tmp_path, later_seconds=50.0)
+    (directory / "adapter_model.safetensors.part").touch()
+    assert proof(tmp_path, later_seconds=later_seconds).revision is not None
 
 
 def test_weights_that_were_allocated_and_not_yet_written_are_waited_for(tmp_path: Path) -> None:
