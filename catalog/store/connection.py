@@ -35,8 +35,8 @@ _AWAY = (
 )
 _WRONG_TYPE = "WRONGTYPE"
 _UNVERIFIED = "CERTIFICATE_VERIFY_FAILED"
-_AWAY_WORDS = ("MISCONF", "NOREPLICAS", "MASTERDOWN", "UNBLOCKED")
-"""Answers for which redis-py has no class: Redis cannot take writes for now."""
+_AWAY_WORDS = ("MISCONF", "NOREPLICAS", "MASTERDOWN", "UNBLOCKED", "BUSY Redis", "BUSY Valkey")
+"""Answers for which redis-py has no class: Redis cannot do as it is told for now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ def _away(error: Exception) -> CatalogUnavailable | None:
             f"The catalog in Redis is damaged: {error}. The watcher replaces it in seconds."
         )
     if any(word in str(error) for word in _AWAY_WORDS):  # a pipeline puts the command in front
-        return CatalogUnavailable(f"Redis takes no writes for now: {error}")
+        return CatalogUnavailable(f"Redis cannot do that for now: {error}")
     return None
 
 

@@ -1,9 +1,11 @@
 """A Redis that is gone is an error of ours, whatever it is asked."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from redis.exceptions import ResponseError
 
 from loradrop.catalog.errors import CatalogUnavailable, LeaseLost
 from loradrop.catalog.store import Connection, Publisher, Reader, Withdrawal
@@ -39,6 +41,20 @@ async def test_whatever_is_asked_of_a_redis_that_is_gone_the_catalog_is_unavaila
             for name, question in questions.items():
                 with pytest.raises(CatalogUnavailable):
                     pytest.fail(f"{name} returned {await question()}")
+
+
+async def test_a_redis_that_a_script_keeps_busy_is_away_and_not_refused_for_good(tmp_path: Path) -> None:
+    with valkey(tmp_path) as server:
+        async with Connection(server.url) as connection, Connection(server.url) as other:
+            await connection.commands.config_set("busy-reply-threshold", 1)
+            script = asyncio.create_task(other.commands.eval("while true do end", 0))
+            with pytest.raises(CatalogUnavailable, match="BUSY"):
+                while True:
+                    await connection.ping()
+            await connection.commands.script_kill()
+            with pytest.raises(ResponseError):
+                await script
+            await connection.ping()
 
 
 async def test_a_lease_is_given_up_even_where_redis_cannot_be_told(tmp_path: Path) -> None:
