@@ -143,9 +143,9 @@ async def test_an_adapter_that_cannot_be_read_for_a_while(
     async with watcher_process(connection, prefix, within=within) as (_, history):
         note_all(history, prefix, names)
         await history.catalog.until_served(set(names))
-        (prefix.parent / "secret" / "adapter").mkdir(parents=True)
-        (prefix.parent / "secret").chmod(0o000)
-        (prefix / "link").symlink_to(prefix.parent / "secret" / "adapter")
+        (prefix / ".secret" / "adapter").mkdir(parents=True)
+        (prefix / ".secret").chmod(0o000)
+        (prefix / "link").symlink_to(prefix / ".secret" / "adapter")
         await history.catalog.until("link", AdapterState.UNKNOWN, code="not_readable")
         (prefix / "a1").chmod(0o000)
         locked = time.monotonic()

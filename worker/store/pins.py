@@ -47,12 +47,12 @@ def pin(directory: Path, revision: Revision) -> Pinned | None:
     """Return `directory`, which holds `revision`, pinned; None where it is not there, or not any more."""
     try:
         descriptor = os.open(directory / PIN, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     fcntl.flock(descriptor, fcntl.LOCK_SH)
     try:
         evicted = os.stat(directory / PIN).st_ino != os.fstat(descriptor).st_ino  # noqa: PTH116 - beside fstat
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         evicted = True
     if evicted:
         os.close(descriptor)

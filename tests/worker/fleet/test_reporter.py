@@ -174,7 +174,9 @@ async def test_a_worker_that_is_degraded_from_the_start_is_logged_as_that(
     async with reporting(connection, reconciler) as (server, _):
         server.degraded = CORRUPTED
         await wait_until(
-            lambda: "answers are corrupted" in caplog.text, timeout=5, description="it is logged"
+            lambda: f"worker is degraded reason={CORRUPTED}" in caplog.text,
+            timeout=5,
+            description="it is logged",
         )
 
 

@@ -127,11 +127,12 @@ async def test_a_store_that_cannot_be_written_any_more_is_a_failure_that_names_t
         await store.obtain(source)
 
 
-async def test_a_store_that_lost_its_revisions_directory_is_a_failure_that_names_the_flag(
+async def test_a_store_whose_revisions_directory_is_a_file_is_a_failure_that_names_the_flag(
     store: RevisionStore, prefix: Path, place: Path
 ) -> None:
     source = published(prefix)
     (place / "revisions").rmdir()
+    (place / "revisions").touch()
     with pytest.raises(Failed, match=r"store_unusable.*--lora-cache-dir"):
         await store.obtain(source)
     assert unfinished_in(place) == []
