@@ -75,7 +75,7 @@ def test_a_pickle_is_refused_before_much_is_built_of_it(kind: str, tmp_path: Pat
     path.write_bytes(archive_of(b"\x80\x02" + PICKLES[kind] + b"."))
     with path.open("rb") as file:
         peak = peak_bytes(lambda: read_archive(file.fileno(), path.stat().st_size))
-    assert peak < 100 * _MIB
+    assert peak < 64 * _MIB
 
 
 @pytest.mark.parametrize("filler", [b"[],", b"{},", b"999,", b'"ab",'])
