@@ -33,6 +33,9 @@ async def test_as_many_as_asked_for_are_loaded_ahead(
     reconciler.apply(catalog_of("1", "2", "3"))
     run(2)
     await wait_until(lambda: len(engine.holds) == 2, timeout=5, description="two are loaded")
+    checks = engine.idle_checks
+    await wait_until(lambda: engine.idle_checks > checks + 3, timeout=5, description="it has looked again")
+    assert len(engine.holds) == 2
     reconciler.apply(wanted("a3", revision("c")))
     await until_serves(reconciler, "a3", revision("c"))
     assert len(store.sources) == 3, "the third was loaded by its request alone"
