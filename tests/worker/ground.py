@@ -1,6 +1,7 @@
 """A residency with room for two, loads that go as the reconciler's go, and a clock that stands still."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +28,7 @@ class Clock:
         return time.monotonic() if self._stopped_at is None else self._stopped_at
 
     def stop(self) -> None:
-        self._stopped_at = self()
+        self._stopped_at = float(math.ceil(self()))  # whole seconds add up without rounding
 
     def advance(self, seconds: float) -> None:
         self._stopped_at = self() + seconds
