@@ -1,4 +1,4 @@
-"""A filesystem that never answers, as that of a dead NFS server: a FUSE mount nobody serves.
+"""A filesystem that never answers, as that of a dead NFS server: a FUSE mount without a server.
 
 Needs root on Linux.
 """
@@ -38,7 +38,7 @@ def hung_filesystem(mount_point: Path) -> Iterator[None]:
 
 
 def _abort(device: int) -> None:
-    """Let all that wait for the filesystem fail: nobody holds its device any more."""
+    """Let all that wait for the filesystem fail: its device is closed."""
     null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     os.dup2(null, device, inheritable=False)  # the number stays taken: it is closed once
     os.close(null)

@@ -5,9 +5,9 @@ id which another serves would leave that one's next request to read the adapter 
 step; one that loads what another's failed load left registered would serve the wrong weights. So each id is
 a byte of a file, locked by the processes that have it:
 
-    take       nobody has it: exclusive, others wait       others have it: shared
+    take       no other process has it: exclusive, others wait; else shared
     share      loaded: others may have it too
-    give_up    whether nobody else has it: only then is it unloaded
+    give_up    whether no other process has it: only then is it unloaded
 
 The locks of a process that is killed end with it.
 """
